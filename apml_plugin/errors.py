@@ -1,0 +1,35 @@
+"""Exceptions of the plugin.
+
+Each takes exactly one string: PoinTr-style registries rebuild whatever a constructor raises as
+``type(e)(one_string)``, and an exception that wants more arguments would turn into another error.
+"""
+
+from __future__ import annotations
+
+
+class ApmlError(Exception):
+    """Base of everything this package raises on purpose."""
+
+
+class UnknownLossError(ApmlError, LookupError):
+    """A loss name that is not registered; the message offers the nearest names."""
+
+
+class LossArgumentError(ApmlError, TypeError):
+    """A loss was given an argument it does not take, or one of the wrong type."""
+
+
+class LossValueError(ApmlError, ValueError):
+    """A value out of range, or clouds whose shapes, dtypes, lengths or numbers are unusable."""
+
+
+class BackendError(ApmlError, RuntimeError):
+    """A backend asked for by name cannot do this call; the message says why."""
+
+
+class HostError(ApmlError, RuntimeError):
+    """A path is not a codebase we know how to plug into; the message says what was looked for."""
+
+
+class PatchError(ApmlError, RuntimeError):
+    """A source edit cannot be made or undone safely; nothing was written."""

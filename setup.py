@@ -1,0 +1,11 @@
+"""Builds the package: pure Python today. The compiled ops of ``cuda_ext/`` join here as ext_modules.
+
+Everything else is in pyproject.toml.
+"""
+
+from setuptools import find_packages, setup
+
+setup(
+    packages=find_packages(include=["apml_plugin", "apml_plugin.*"]),
+    include_package_data=True,
+)
