@@ -1,1 +1,168 @@
+"""How a plan is made: the heart. ``match`` picks the backend and gives per-pair losses with gradients.
 
+Knows clouds and numbers only: no YAML, no host, no nn.Module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from apml_plugin.matching import backends, dense, sparse
+from apml_plugin.matching.inputs import Clouds, Lengths, check_clouds
+from apml_plugin.matching.settings import Settings
+
+__all__ = ["Clouds", "Lengths", "Settings", "check_clouds", "match", "plan_of"]
+
+Solution = tuple[Tensor, Tensor | None, Tensor | None]
+
+
+def match(clouds: Clouds, settings: Settings, *, backend: str = "auto", differentiate_plan: bool = False) -> Tensor:
+    """Losses (B,) of checked clouds, with gradients for pred and gt.
+
+    An empty side gives loss 0 and gradient 0. Half precision is computed in float32 and its loss is float32;
+    gradients come back in each input's dtype.
+
+    Raises:
+        BackendError: a backend asked for by name cannot do it.
+    """
+    choice = backends.choose(backend, clouds.pred, clouds.gt, differentiate_plan)
+    pred, gt = clouds.pred, clouds.gt
+    dtype = compute_dtype(pred, gt)
+    with torch.autocast(pred.device.type, enabled=False):
+        if differentiate_plan:
+            wide = clouds._replace(pred=pred.to(dtype), gt=gt.to(dtype))
+            return _differentiable(wide, settings)
+
+        def solve(gradients: bool) -> Solution:
+            if choice.name == "dense":
+                return _dense(clouds, settings, dtype, gradients)
+            return _sparse(clouds, settings, dtype, gradients)
+
+        if torch.is_grad_enabled() and (pred.requires_grad or gt.requires_grad):
+            losses: Tensor = _FrozenPlanLoss.apply(pred, gt, solve)  # type: ignore[no-untyped-call]
+            return losses
+        with torch.no_grad():
+            return solve(False)[0]
+
+
+def plan_of(clouds: Clouds, settings: Settings, *, backend: str = "auto") -> tuple[Tensor, list[float]]:
+    """The plans as one coalesced sparse COO tensor (B, N, M), and the bound on the dropped mass of each.
+
+    Memory: the support; with the dense backend, N M. The bound is 0 where nothing was dropped.
+    """
+    choice = backends.choose(backend, clouds.pred, clouds.gt)
+    dtype = compute_dtype(clouds.pred, clouds.gt)
+    shape = (clouds.pred.shape[0], clouds.pred.shape[1], clouds.gt.shape[1])
+    device = clouds.pred.device
+    indices = [torch.empty(3, 0, dtype=torch.int64, device=device)]
+    values = [torch.empty(0, dtype=dtype, device=device)]
+    dropped = [0.0] * shape[0]
+    with torch.no_grad(), torch.autocast(device.type, enabled=False):
+        for b in range(shape[0]):
+            x, y = clouds.pair(b)
+            if len(x) == 0 or len(y) == 0:
+                continue
+            if choice.name == "dense":
+                p = dense.plan(dense.pairwise_cost(x.to(dtype), y.to(dtype)), settings)
+                rows, columns = p.nonzero(as_tuple=True)
+                kept = p[rows, columns]
+            else:
+                rows, columns, kept, plan = sparse.plan_entries(*_searchable(x, y, dtype), settings)
+                dropped[b] = plan.dropped
+            indices.append(torch.stack((torch.full_like(rows, b), rows, columns)).to(device))
+            values.append(kept.to(device, dtype))
+        plans = torch.sparse_coo_tensor(
+            torch.cat(indices, dim=1), torch.cat(values), shape, check_invariants=False
+        )
+        return plans.coalesce(), dropped
+
+
+def compute_dtype(pred: Tensor, gt: Tensor) -> torch.dtype:
+    """The wider dtype of the two, float32 at least."""
+    wider = torch.promote_types(pred.dtype, gt.dtype)
+    return torch.promote_types(wider, torch.float32)
+
+
+class _FrozenPlanLoss(torch.autograd.Function):
+    """Loss and both gradients in the forward pass; backward multiplies (apml.md, "Gradient in the forward pass")."""
+
+    @staticmethod
+    def forward(ctx: Any, pred: Tensor, gt: Tensor, solve: Callable[[bool], Solution]) -> Tensor:
+        losses, pred_grad, gt_grad = solve(True)
+        assert pred_grad is not None
+        assert gt_grad is not None
+        ctx.save_for_backward(pred_grad.to(pred.dtype), gt_grad.to(gt.dtype))
+        return losses
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        pred_grad, gt_grad = ctx.saved_tensors
+        need_pred, need_gt, _ = ctx.needs_input_grad
+        scale = grad[:, None, None]
+        return (
+            (pred_grad * scale).to(pred_grad.dtype) if need_pred else None,
+            (gt_grad * scale).to(gt_grad.dtype) if need_gt else None,
+            None,
+        )
+
+
+def _dense(clouds: Clouds, settings: Settings, dtype: torch.dtype, gradients: bool) -> Solution:
+    pred, gt = clouds.pred.to(dtype), clouds.gt.to(dtype)
+    if not clouds.ragged and pred.shape[1] and gt.shape[1]:
+        return dense.solve(pred, gt, settings, gradients)
+
+    def one(x: Tensor, y: Tensor) -> Solution:
+        losses, x_grad, y_grad = dense.solve(x[None].to(dtype), y[None].to(dtype), settings, gradients)
+        return losses[0], None if x_grad is None else x_grad[0], None if y_grad is None else y_grad[0]
+
+    return _each_pair(clouds, dtype, gradients, one)
+
+
+def _sparse(clouds: Clouds, settings: Settings, dtype: torch.dtype, gradients: bool) -> Solution:
+    def one(x: Tensor, y: Tensor) -> Solution:
+        return sparse.solve(*_searchable(x, y, dtype), settings, gradients)
+
+    return _each_pair(clouds, dtype, gradients, one)
+
+
+def _each_pair(
+    clouds: Clouds, dtype: torch.dtype, gradients: bool, one: Callable[[Tensor, Tensor], Solution]
+) -> Solution:
+    losses = torch.zeros(clouds.pred.shape[0], dtype=dtype, device=clouds.pred.device)
+    pred_grad = torch.zeros_like(clouds.pred, dtype=dtype) if gradients else None
+    gt_grad = torch.zeros_like(clouds.gt, dtype=dtype) if gradients else None
+    for b in range(clouds.pred.shape[0]):
+        x, y = clouds.pair(b)
+        if len(x) == 0 or len(y) == 0:
+            continue
+        losses[b], x_grad, y_grad = one(x.detach(), y.detach())
+        if pred_grad is not None and gt_grad is not None and x_grad is not None and y_grad is not None:
+            pred_grad[b, : len(x)] = x_grad
+            gt_grad[b, : len(y)] = y_grad
+    return losses, pred_grad, gt_grad
+
+
+def _searchable(x: Tensor, y: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """The search knows CPU and CUDA; clouds from any other device are searched on the CPU."""
+    if x.device.type not in ("cpu", "cuda"):
+        x, y = x.cpu(), y.cpu()
+    return x.detach().to(dtype), y.detach().to(dtype)
+
+
+def _differentiable(clouds: Clouds, settings: Settings) -> Tensor:
+    if not clouds.ragged and clouds.pred.shape[1] and clouds.gt.shape[1]:
+        return dense.differentiable_loss(clouds.pred, clouds.gt, settings)
+    # An empty pair still belongs to the graph, with gradient 0.
+    anchor = clouds.pred.new_zeros(()) + clouds.pred.flatten()[:0].sum() + clouds.gt.flatten()[:0].sum()
+    losses = []
+    for b in range(clouds.pred.shape[0]):
+        x, y = clouds.pair(b)
+        empty = len(x) == 0 or len(y) == 0
+        losses.append(anchor if empty else dense.differentiable_loss(x[None], y[None], settings)[0])
+    return torch.stack(losses) if losses else anchor.expand(0)

@@ -1,0 +1,179 @@
+"""Stateless losses on point clouds. Needs torch, NumPy and SciPy alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from apml_plugin.matching import Lengths, Settings, check_clouds, match, plan_of
+from apml_plugin.matching.inputs import Clouds
+from apml_plugin.matching.search import nearest_index, squared_distance
+from apml_plugin.matching.settings import one_of
+
+REDUCTIONS = ("sum", "mean", "none")
+
+__all__ = ["apml_loss", "chamfer_distance", "matching_plan", "nearest_neighbours"]
+
+
+def apml_loss(
+    pred: Tensor,
+    gt: Tensor,
+    *,
+    p_min: float = 0.8,
+    threshold: float | str = 1e-20,
+    iterations: int = 20,
+    eps: float = 1e-8,
+    ties: str = "share",
+    reduction: str = "sum",
+    backend: str = "auto",
+    differentiate_plan: bool = False,
+    ignore_zeros: bool = False,
+    pred_lengths: Lengths = None,
+    gt_lengths: Lengths = None,
+    check_finite: bool = True,
+) -> Tensor:
+    """Adaptive Probabilistic Matching Loss (arXiv 2509.08104, NeurIPS 2025).
+
+    ``sum_ij P_ij ||x_i - y_j||`` with a soft one-to-one plan P, in the unit of the coordinates. Not symmetric:
+    every gt point has mass 1. Not zero for equal clouds: the plan stays soft.
+
+    Args:
+        pred: (B, N, D) floating point. Half precision is computed in float32.
+        gt: (B, M, D) on the same device.
+        p_min, threshold, iterations, eps, ties: see :class:`apml_plugin.matching.Settings`.
+        reduction: ``"sum"``: each pair's sum over its points, averaged over the batch (the published scale,
+            which grows with M); ``"mean"``: each pair divided by its number of gt points first, the mean
+            matched distance, comparable with Chamfer-L1; ``"none"``: the pairs' sums, (B,).
+        backend: ``"auto"``, ``"dense"``, ``"sparse"`` or ``"native"``; one asked for by name is never replaced.
+        differentiate_plan: differentiate through temperature, softmin and Sinkhorn too. Otherwise the plan is
+            held constant, as in the published code.
+        ignore_zeros: drop points whose coordinates are all 0.
+        pred_lengths, gt_lengths: (B,) numbers of valid points; the rest is padding and gets gradient 0.
+        check_finite: refuse NaN and Inf with an error (one reduction per cloud).
+
+    Returns:
+        0-dim tensor, or (B,) for ``reduction="none"``. A pair with an empty side contributes 0.
+
+    Raises:
+        LossArgumentError, LossValueError: unusable clouds or parameters; the message names them.
+        BackendError: a backend asked for by name cannot do it.
+    """
+    one_of("reduction", reduction, REDUCTIONS)
+    settings = Settings(p_min, threshold, iterations, eps, ties)
+    clouds = check_clouds(
+        pred, gt, pred_lengths, gt_lengths, ignore_zeros=ignore_zeros, check_finite=check_finite
+    )
+    losses = match(clouds, settings, backend=backend, differentiate_plan=differentiate_plan)
+    if reduction == "none":
+        return losses
+    if reduction == "mean":
+        losses = losses / losses.new_tensor([max(m, 1) for m in clouds.masses])
+    return _batch_mean(losses)
+
+
+def matching_plan(
+    pred: Tensor,
+    gt: Tensor,
+    *,
+    p_min: float = 0.8,
+    threshold: float | str = 1e-20,
+    iterations: int = 20,
+    eps: float = 1e-8,
+    ties: str = "share",
+    backend: str = "auto",
+    ignore_zeros: bool = False,
+    pred_lengths: Lengths = None,
+    gt_lengths: Lengths = None,
+    check_finite: bool = True,
+    return_bound: bool = False,
+) -> Any:
+    """The plan P behind :func:`apml_loss`: soft correspondences to look at, to draw, to use.
+
+    Args: as :func:`apml_loss`. ``return_bound``: also return, for each pair, how much of the plan's mass the
+        entries left out by ``threshold`` could carry at most under the same scaling (a list of B floats;
+        divide by the number of gt points for a share).
+
+    Returns:
+        A coalesced sparse COO tensor (B, N, M), float32 or float64, without gradient. Row i of pair b holds
+        the gt points that pred point i is matched with; columns sum to 1. With ``ignore_zeros`` the indices
+        are positions among the remaining points. Memory is that of the support (about 20 entries a point),
+        but ``ties="uniform"`` writes out a full row or column for every tie.
+    """
+    settings = Settings(p_min, threshold, iterations, eps, ties)
+    clouds = check_clouds(
+        pred, gt, pred_lengths, gt_lengths, ignore_zeros=ignore_zeros, check_finite=check_finite
+    )
+    plans, dropped = plan_of(clouds, settings, backend=backend)
+    return (plans, dropped) if return_bound else plans
+
+
+def chamfer_distance(
+    pred: Tensor,
+    gt: Tensor,
+    *,
+    norm: str = "L2",
+    reduction: str = "mean",
+    ignore_zeros: bool = False,
+    pred_lengths: Lengths = None,
+    gt_lengths: Lengths = None,
+    check_finite: bool = True,
+) -> Tensor:
+    """Chamfer distance with PoinTr's factors; memory O(N + M).
+
+    ``L2``: mean squared distance to the nearest point, pred to gt plus gt to pred, in squared units.
+    ``L1``: half the sum of the two mean Euclidean distances. The derivative at distance 0 is 0, never NaN.
+
+    Args:
+        pred, gt: (B, N, D) and (B, M, D) floating point, on one device.
+        norm: ``"L1"`` or ``"L2"``.
+        reduction: ``"mean"`` over the batch, or ``"none"`` for (B,).
+        ignore_zeros, pred_lengths, gt_lengths, check_finite: as :func:`apml_loss`.
+
+    Raises:
+        LossArgumentError, LossValueError: unusable clouds or parameters.
+    """
+    one_of("norm", norm, ("L1", "L2"))
+    one_of("reduction", reduction, ("mean", "none"))
+    clouds = check_clouds(
+        pred, gt, pred_lengths, gt_lengths, ignore_zeros=ignore_zeros, check_finite=check_finite
+    )
+    with torch.autocast(pred.device.type, enabled=False):
+        losses = _chamfer(clouds, norm)
+    return losses if reduction == "none" else _batch_mean(losses)
+
+
+def nearest_neighbours(queries: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+    """Euclidean distance (n,) and index (n,) of the nearest of ``points`` (m, D) for each query (n, D).
+
+    Differentiable in both; derivative 0 at distance 0. CPU: k-d tree on every core; GPU: in blocks. m >= 1.
+    """
+    index = nearest_index(queries.detach(), points.detach())
+    return _safe_sqrt(squared_distance(queries, points[index])), index
+
+
+def _chamfer(clouds: Clouds, norm: str) -> Tensor:
+    dtype = torch.promote_types(torch.promote_types(clouds.pred.dtype, clouds.gt.dtype), torch.float32)
+    losses = []
+    for b in range(clouds.pred.shape[0]):
+        x, y = (cloud.to(dtype) for cloud in clouds.pair(b))
+        if len(x) == 0 or len(y) == 0:
+            losses.append(x.sum() + y.sum() if len(x) == len(y) else (x.sum() + y.sum()) * 0)
+            continue
+        there = squared_distance(x, y[nearest_index(x.detach(), y.detach())])
+        back = squared_distance(y, x[nearest_index(y.detach(), x.detach())])
+        if norm == "L1":
+            losses.append((_safe_sqrt(there).mean() + _safe_sqrt(back).mean()) / 2)
+        else:
+            losses.append(there.mean() + back.mean())
+    return torch.stack(losses) if losses else clouds.pred.to(dtype).sum(dim=(1, 2))
+
+
+def _safe_sqrt(squared: Tensor) -> Tensor:
+    apart = squared > 0
+    return torch.where(apart, torch.where(apart, squared, 1.0).sqrt(), 0.0)
+
+
+def _batch_mean(losses: Tensor) -> Tensor:
+    return losses.mean() if losses.numel() else losses.sum()
