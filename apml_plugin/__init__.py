@@ -1,1 +1,44 @@
-"""Point-set losses that plug into the point-cloud completion codebases people already have."""
+"""Point-set losses that plug into the point-cloud completion codebases people already have.
+
+Names load on first use: ``import apml_plugin`` itself imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from apml_plugin.functional import apml_loss as apml_loss
+    from apml_plugin.functional import chamfer_distance as chamfer_distance
+    from apml_plugin.functional import matching_plan as matching_plan
+    from apml_plugin.losses import APML as APML
+    from apml_plugin.losses import AdaptiveProbabilisticMatchingLoss as AdaptiveProbabilisticMatchingLoss
+    from apml_plugin.losses import APMLSparse as APMLSparse
+    from apml_plugin.losses import ChamferL1 as ChamferL1
+    from apml_plugin.losses import ChamferL2 as ChamferL2
+    from apml_plugin.registry import LOSSES as LOSSES
+    from apml_plugin.registry import build_loss as build_loss
+
+_WHERE = {
+    "APML": "losses",
+    "APMLSparse": "losses",
+    "AdaptiveProbabilisticMatchingLoss": "losses",
+    "ChamferL1": "losses",
+    "ChamferL2": "losses",
+    "LOSSES": "registry",
+    "build_loss": "registry",
+    "apml_loss": "functional",
+    "chamfer_distance": "functional",
+    "matching_plan": "functional",
+}
+
+__version__ = (Path(__file__).parent / "VERSION").read_text().strip()
+__all__ = ["__version__", *_WHERE]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)

@@ -1,0 +1,117 @@
+"""Losses made of losses: a weighted sum, one per stage, a blend by epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor, nn
+
+from apml_plugin.errors import LossArgumentError, LossValueError
+from apml_plugin.losses.base import PointLoss
+from apml_plugin.matching import Lengths
+from apml_plugin.matching.settings import number
+
+
+def describe(loss: nn.Module) -> str:
+    """One line for any loss module, ours or not."""
+    return loss.describe() if isinstance(loss, PointLoss) else type(loss).__name__
+
+
+class WeightedSum(PointLoss):
+    """``sum_k weight_k * loss_k(pred, gt)``."""
+
+    def __init__(self, losses: Sequence[nn.Module], weights: Sequence[float]) -> None:
+        super().__init__()
+        if not losses or len(losses) != len(weights):
+            raise LossArgumentError(
+                f"a weighted sum needs as many weights as losses and at least one, got {len(losses)} losses and "
+                f"{len(weights)} weights"
+            )
+        self.losses = nn.ModuleList(losses)
+        self.weights = [number("weight", weight) for weight in weights]
+
+    def describe(self) -> str:
+        terms = zip(self.weights, self.losses, strict=True)
+        return " + ".join(f"{weight:g} * {describe(loss)}" for weight, loss in terms)
+
+    def forward(
+        self, pred: Tensor, gt: Tensor, pred_lengths: Lengths = None, gt_lengths: Lengths = None
+    ) -> Tensor:
+        total = None
+        for weight, loss in zip(self.weights, self.losses, strict=True):
+            term = weight * loss(pred, gt, pred_lengths, gt_lengths)
+            total = term if total is None else total + term
+        assert total is not None
+        return total
+
+
+class PerStage(PointLoss):
+    """One loss for each stage of a host, by the host's names for them (``coarse``, ``fine``, ...).
+
+    A stage that is not named keeps what the host does there. Hosts ask with :meth:`stage`.
+    """
+
+    def __init__(self, stages: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        # A plain ModuleDict refuses names that are attributes of it; the prefix is ours.
+        self._stages = nn.ModuleDict({f"stage_{name}": loss for name, loss in stages.items()})
+        self.names: tuple[str, ...] = tuple(stages)
+
+    def stage(self, name: str) -> nn.Module | None:
+        """The loss for a stage, or None where the YAML names none."""
+        return self._stages[f"stage_{name}"] if name in self.names else None
+
+    def describe(self) -> str:
+        return ", ".join(f"{name}: {describe(self._stages[f'stage_{name}'])}" for name in self.names)
+
+    def forward(
+        self, pred: Tensor, gt: Tensor, pred_lengths: Lengths = None, gt_lengths: Lengths = None
+    ) -> Tensor:
+        raise LossArgumentError(
+            f"a loss per stage ({', '.join(self.names)}) cannot be called as one loss: ask for a stage with "
+            ".stage(name), or give a single loss"
+        )
+
+
+class Schedule(PointLoss):
+    """Blends linearly from one loss to another over the epochs ``start`` to ``end``.
+
+    Before ``start`` it is ``first`` alone, from ``end`` on ``last`` alone; the one with weight 0 is not
+    computed. Hosts pass the epoch through ``set_epoch``; until then the epoch is 0.
+
+    Args:
+        first, last: losses (``from`` and ``to`` in YAML).
+        start, end: epochs, ``start <= end``.
+    """
+
+    def __init__(self, first: nn.Module, last: nn.Module, start: float = 0, end: float = 10) -> None:
+        super().__init__()
+        self.first, self.last = first, last
+        self.start, self.end = number("start", start), number("end", end)
+        if self.start > self.end:
+            raise LossValueError(f"start={start!r} must not lie after end={end!r}")
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = int(epoch)
+
+    @property
+    def share(self) -> float:
+        """How much of the loss is ``last`` at this epoch, in [0, 1]."""
+        if self.epoch >= self.end:
+            return 1.0
+        return max(0.0, (self.epoch - self.start) / (self.end - self.start))
+
+    def describe(self) -> str:
+        return f"{describe(self.first)} -> {describe(self.last)} over epochs {self.start:g} to {self.end:g}"
+
+    def forward(
+        self, pred: Tensor, gt: Tensor, pred_lengths: Lengths = None, gt_lengths: Lengths = None
+    ) -> Tensor:
+        share = self.share
+        if share <= 0.0:
+            return self.first(pred, gt, pred_lengths, gt_lengths)
+        if share >= 1.0:
+            return self.last(pred, gt, pred_lengths, gt_lengths)
+        before = self.first(pred, gt, pred_lengths, gt_lengths)
+        return (1.0 - share) * before + share * self.last(pred, gt, pred_lengths, gt_lengths)
