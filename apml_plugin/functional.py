@@ -62,9 +62,7 @@ def apml_loss(
     """
     one_of("reduction", reduction, REDUCTIONS)
     settings = Settings(p_min, threshold, iterations, eps, ties)
-    clouds = check_clouds(
-        pred, gt, pred_lengths, gt_lengths, ignore_zeros=ignore_zeros, check_finite=check_finite
-    )
+    clouds = check_clouds(pred, gt, pred_lengths, gt_lengths, ignore_zeros=ignore_zeros, check_finite=check_finite)
     losses = match(clouds, settings, backend=backend, differentiate_plan=differentiate_plan)
     if reduction == "none":
         return losses
@@ -102,9 +100,7 @@ def matching_plan(
         but ``ties="uniform"`` writes out a full row or column for every tie.
     """
     settings = Settings(p_min, threshold, iterations, eps, ties)
-    clouds = check_clouds(
-        pred, gt, pred_lengths, gt_lengths, ignore_zeros=ignore_zeros, check_finite=check_finite
-    )
+    clouds = check_clouds(pred, gt, pred_lengths, gt_lengths, ignore_zeros=ignore_zeros, check_finite=check_finite)
     plans, dropped = plan_of(clouds, settings, backend=backend)
     return (plans, dropped) if return_bound else plans
 
@@ -136,9 +132,7 @@ def chamfer_distance(
     """
     one_of("norm", norm, ("L1", "L2"))
     one_of("reduction", reduction, ("mean", "none"))
-    clouds = check_clouds(
-        pred, gt, pred_lengths, gt_lengths, ignore_zeros=ignore_zeros, check_finite=check_finite
-    )
+    clouds = check_clouds(pred, gt, pred_lengths, gt_lengths, ignore_zeros=ignore_zeros, check_finite=check_finite)
     with torch.autocast(pred.device.type, enabled=False):
         losses = _chamfer(clouds, norm)
     return losses if reduction == "none" else _batch_mean(losses)

@@ -142,9 +142,7 @@ def _construct(name: Any, cls: type, arguments: dict[str, Any]) -> nn.Module:
         if key not in takes:
             close = difflib.get_close_matches(str(key), takes, n=1, cutoff=0.5)
             offer = f"did you mean {close[0]!r}? " if close else ""
-            raise LossArgumentError(
-                f"{name} takes no argument {key!r}: {offer}(it takes {', '.join(takes) or 'none'})"
-            )
+            raise LossArgumentError(f"{name} takes no argument {key!r}: {offer}(it takes {', '.join(takes) or 'none'})")
     loss: nn.Module = cls(**arguments)
     return loss
 

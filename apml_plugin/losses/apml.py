@@ -69,9 +69,7 @@ class APML(PointLoss):
             "backend": self.backend,
         }
 
-    def forward(
-        self, pred: Tensor, gt: Tensor, pred_lengths: Lengths = None, gt_lengths: Lengths = None
-    ) -> Tensor:
+    def forward(self, pred: Tensor, gt: Tensor, pred_lengths: Lengths = None, gt_lengths: Lengths = None) -> Tensor:
         s = self.settings
         return apml_loss(
             pred,

@@ -32,9 +32,7 @@ class PointLoss(nn.Module):
     def set_epoch(self, epoch: int) -> None:
         """Called by hosts at the start of an epoch; only schedules listen."""
 
-    def forward(
-        self, pred: Tensor, gt: Tensor, pred_lengths: Lengths = None, gt_lengths: Lengths = None
-    ) -> Tensor:
+    def forward(self, pred: Tensor, gt: Tensor, pred_lengths: Lengths = None, gt_lengths: Lengths = None) -> Tensor:
         raise NotImplementedError
 
 

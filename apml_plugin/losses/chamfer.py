@@ -24,9 +24,7 @@ class _Chamfer(PointLoss):
     def options(self) -> dict[str, Any]:
         return {"reduction": self.reduction, "ignore_zeros": self.ignore_zeros}
 
-    def forward(
-        self, pred: Tensor, gt: Tensor, pred_lengths: Lengths = None, gt_lengths: Lengths = None
-    ) -> Tensor:
+    def forward(self, pred: Tensor, gt: Tensor, pred_lengths: Lengths = None, gt_lengths: Lengths = None) -> Tensor:
         return chamfer_distance(
             pred,
             gt,

@@ -34,9 +34,7 @@ class WeightedSum(PointLoss):
         terms = zip(self.weights, self.losses, strict=True)
         return " + ".join(f"{weight:g} * {describe(loss)}" for weight, loss in terms)
 
-    def forward(
-        self, pred: Tensor, gt: Tensor, pred_lengths: Lengths = None, gt_lengths: Lengths = None
-    ) -> Tensor:
+    def forward(self, pred: Tensor, gt: Tensor, pred_lengths: Lengths = None, gt_lengths: Lengths = None) -> Tensor:
         total = None
         for weight, loss in zip(self.weights, self.losses, strict=True):
             term = weight * loss(pred, gt, pred_lengths, gt_lengths)
@@ -64,9 +62,7 @@ class PerStage(PointLoss):
     def describe(self) -> str:
         return ", ".join(f"{name}: {describe(self._stages[f'stage_{name}'])}" for name in self.names)
 
-    def forward(
-        self, pred: Tensor, gt: Tensor, pred_lengths: Lengths = None, gt_lengths: Lengths = None
-    ) -> Tensor:
+    def forward(self, pred: Tensor, gt: Tensor, pred_lengths: Lengths = None, gt_lengths: Lengths = None) -> Tensor:
         raise LossArgumentError(
             f"a loss per stage ({', '.join(self.names)}) cannot be called as one loss: ask for a stage with "
             ".stage(name), or give a single loss"
@@ -105,9 +101,7 @@ class Schedule(PointLoss):
     def describe(self) -> str:
         return f"{describe(self.first)} -> {describe(self.last)} over epochs {self.start:g} to {self.end:g}"
 
-    def forward(
-        self, pred: Tensor, gt: Tensor, pred_lengths: Lengths = None, gt_lengths: Lengths = None
-    ) -> Tensor:
+    def forward(self, pred: Tensor, gt: Tensor, pred_lengths: Lengths = None, gt_lengths: Lengths = None) -> Tensor:
         share = self.share
         if share <= 0.0:
             return self.first(pred, gt, pred_lengths, gt_lengths)

@@ -76,9 +76,7 @@ def plan_of(clouds: Clouds, settings: Settings, *, backend: str = "auto") -> tup
                 dropped[b] = plan.dropped
             indices.append(torch.stack((torch.full_like(rows, b), rows, columns)).to(device))
             values.append(kept.to(device, dtype))
-        plans = torch.sparse_coo_tensor(
-            torch.cat(indices, dim=1), torch.cat(values), shape, check_invariants=False
-        )
+        plans = torch.sparse_coo_tensor(torch.cat(indices, dim=1), torch.cat(values), shape, check_invariants=False)
         return plans.coalesce(), dropped
 
 

@@ -35,9 +35,7 @@ def adaptive_softmin(cost: Tensor, settings: Settings) -> Tensor:
         return torch.ones_like(cost)
     nearest, second = cost.topk(2, dim=-1, largest=False).values.unbind(-1)
     gap = (second - nearest)[..., None]
-    weights = torch.softmax(
-        (nearest[..., None] - cost) * inverse_temperature(gap, candidates, settings.p_min), dim=-1
-    )
+    weights = torch.softmax((nearest[..., None] - cost) * inverse_temperature(gap, candidates, settings.p_min), dim=-1)
     if settings.ties == "uniform":
         weights = torch.where(gap == 0, 1.0 / candidates, weights)
     return weights

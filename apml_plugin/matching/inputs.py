@@ -61,9 +61,7 @@ def check_clouds(
     _check_tensor("pred", pred)
     _check_tensor("gt", gt)
     if pred.shape[0] != gt.shape[0]:
-        raise LossValueError(
-            f"pred and gt must have the same batch size, got pred {_shape(pred)} and gt {_shape(gt)}"
-        )
+        raise LossValueError(f"pred and gt must have the same batch size, got pred {_shape(pred)} and gt {_shape(gt)}")
     if pred.shape[2] != gt.shape[2]:
         channels_first = {pred.shape[1], gt.shape[1]} & {2, 3}
         hint = "; clouds are (B, N, 3): use .transpose(1, 2) on (B, 3, N)" if channels_first else ""

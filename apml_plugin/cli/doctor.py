@@ -1,0 +1,123 @@
+"""``apml doctor``: what this machine has, which backend will run and why; for a path, what host it is."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+
+import typer
+
+HOST_MODULES = (
+    "chamfer",
+    "emd",
+    "pointnet2_ops",
+    "gridding",
+    "gridding_distance",
+    "cubic_feature_sampling",
+    "timm",
+    "open3d",
+)
+
+
+def register(app: typer.Typer) -> None:
+    @app.command()
+    def doctor(
+        path: Path | None = typer.Argument(None, help="A codebase, to see which host it is and whether patched."),
+    ) -> None:
+        """Says what is installed, which backend runs and why, and what host a path is."""
+        from rich.console import Console
+        from rich.table import Table
+
+        console = Console()
+        table = Table(show_header=False, box=None, pad_edge=False)
+        table.add_column(style="bold", no_wrap=True)
+        table.add_column(overflow="fold")
+        for what, found in [*_environment(), *_backends(), *_host_modules(), *(_host(path) if path else [])]:
+            table.add_row(what, found)
+        console.print(table)
+
+
+def _environment() -> list[tuple[str, str]]:
+    import torch
+
+    from apml_plugin import __version__
+
+    cuda = "not available"
+    if torch.cuda.is_available():
+        names = {torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())}
+        cuda = f"{torch.version.cuda}, {torch.cuda.device_count()} x {', '.join(sorted(names))}"
+    elif torch.version.cuda:
+        cuda = f"PyTorch is built for CUDA {torch.version.cuda}, but no GPU is usable here"
+    else:
+        cuda = "this PyTorch is a CPU build"
+    rows = [
+        ("apml-plugin", f"{__version__} at {Path(__file__).parents[1]}"),
+        ("Python", f"{platform.python_version()} ({platform.system()} {platform.machine()}, {os.cpu_count()} cores)"),
+        ("PyTorch", f"{torch.__version__}, {torch.get_num_threads()} threads"),
+        ("CUDA", cuda),
+        ("C++ compiler", _tool(os.environ.get("CXX", "c++"), "--version")),
+        ("nvcc", _tool("nvcc", "--version")),
+    ]
+    for package in ("numpy", "scipy", "mmengine", "easydict", "geomloss"):
+        try:
+            rows.append((package, importlib.metadata.version(package)))
+        except importlib.metadata.PackageNotFoundError:
+            rows.append((package, "not installed"))
+    return rows
+
+
+def _tool(name: str, flag: str) -> str:
+    found = shutil.which(name)
+    if found is None:
+        return "not found (none is needed)"
+    lines = subprocess.run([found, flag], capture_output=True, text=True, check=False).stdout.strip().splitlines()
+    release = [line for line in lines if "release" in line]
+    return f"{found}: {(release or lines or ['?'])[-1 if release else 0].strip()}"
+
+
+def _backends() -> list[tuple[str, str]]:
+    import torch
+
+    from apml_plugin.matching import backends
+
+    rows = []
+    devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    for device in devices:
+        for n in (128, 2048, 16384):
+            cloud = torch.empty(1, n, 3, device=device)
+            choice = backends.choose("auto", cloud, cloud)
+            rows.append((f"backend, {device}, {n} points", f"{choice.name}: {choice.reason}"))
+    missing = backends.native_missing()
+    rows.append(("compiled ops", f"not used: {missing}" if missing else "loaded"))
+    return rows
+
+
+def _host_modules() -> list[tuple[str, str]]:
+    """Which modules that hosts import are there. They are looked for, not imported: some crash when imported."""
+    from importlib.util import find_spec
+
+    rows = []
+    for name in HOST_MODULES:
+        try:
+            spec = find_spec(name)
+        except (ImportError, ValueError) as error:
+            rows.append((name, f"broken: {error}"))
+            continue
+        where = (spec.origin or next(iter(spec.submodule_search_locations or []), "?")) if spec else None
+        rows.append((name, f"found at {where}" if where else "not installed: `apml run` brings a stand-in"))
+    return rows
+
+
+def _host(path: Path) -> list[tuple[str, str]]:
+    from apml_plugin.errors import HostError
+    from apml_plugin.hosts.pointr import recognise
+
+    try:
+        host = recognise(path)
+    except HostError as error:
+        return [("host", str(error))]
+    return [("host", str(host))]
