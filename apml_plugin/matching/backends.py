@@ -14,7 +14,7 @@ log = logging.getLogger("apml_plugin.matching")
 
 BACKENDS = ("auto", "native", "sparse", "dense")
 
-DENSE_BELOW = {"cpu": 256 * 256, "cuda": 2048 * 2048}
+DENSE_BELOW = {"cpu": 512 * 512, "cuda": 2048 * 2048}
 """Up to this many pairs of points the whole matrix is cheaper than a neighbour search."""
 
 TREE_DIMENSIONS = 8
