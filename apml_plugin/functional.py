@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from apml_plugin.matching import Lengths, Settings, check_clouds, match, plan_of
+from apml_plugin.matching.dense import root
 from apml_plugin.matching.inputs import Clouds
 from apml_plugin.matching.search import nearest_index, squared_distance
 from apml_plugin.matching.settings import one_of
@@ -144,7 +145,7 @@ def nearest_neighbours(queries: Tensor, points: Tensor) -> tuple[Tensor, Tensor]
     Differentiable in both; derivative 0 at distance 0. CPU: k-d tree on every core; GPU: in blocks. m >= 1.
     """
     index = nearest_index(queries.detach(), points.detach())
-    return _safe_sqrt(squared_distance(queries, points[index])), index
+    return root(squared_distance(queries, points[index])), index
 
 
 def _chamfer(clouds: Clouds, norm: str) -> Tensor:
@@ -153,20 +154,15 @@ def _chamfer(clouds: Clouds, norm: str) -> Tensor:
     for b in range(clouds.pred.shape[0]):
         x, y = (cloud.to(dtype) for cloud in clouds.pair(b))
         if len(x) == 0 or len(y) == 0:
-            losses.append(x.sum() + y.sum() if len(x) == len(y) else (x.sum() + y.sum()) * 0)
+            losses.append(x[:0].sum() + y[:0].sum())  # 0, and part of the graph
             continue
         there = squared_distance(x, y[nearest_index(x.detach(), y.detach())])
         back = squared_distance(y, x[nearest_index(y.detach(), x.detach())])
         if norm == "L1":
-            losses.append((_safe_sqrt(there).mean() + _safe_sqrt(back).mean()) / 2)
+            losses.append((root(there).mean() + root(back).mean()) / 2)
         else:
             losses.append(there.mean() + back.mean())
     return torch.stack(losses) if losses else clouds.pred.to(dtype).sum(dim=(1, 2))
-
-
-def _safe_sqrt(squared: Tensor) -> Tensor:
-    apart = squared > 0
-    return torch.where(apart, torch.where(apart, squared, 1.0).sqrt(), 0.0)
 
 
 def _batch_mean(losses: Tensor) -> Tensor:

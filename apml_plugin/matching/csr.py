@@ -58,16 +58,26 @@ class SparseMatrix:
 
     def row_sums_of(self, values: Tensor) -> Tensor:
         """Adds up (nnz,) values of the entries by row."""
-        return torch.segment_reduce(values, "sum", offsets=self._row_ends, initial=0.0)
+        return segment_sums(values, self._row_ends)
 
     def column_sums_of(self, values: Tensor) -> Tensor:
         """Adds up (nnz,) values of the entries by column."""
         if values.device.type == "cuda":
-            by_column = values[self._by_column]
-            return torch.segment_reduce(by_column, "sum", offsets=self._column_ends, initial=0.0)
+            return segment_sums(values[self._by_column], self._column_ends)
         return torch.zeros(self.shape[1], dtype=values.dtype).index_add_(0, self.columns, values)
 
 
 def _ends(sorted_index: Tensor, size: int) -> Tensor:
-    counts = torch.bincount(sorted_index, minlength=size)
+    return ends_of(torch.bincount(sorted_index, minlength=size))
+
+
+def ends_of(counts: Tensor) -> Tensor:
+    """Where segments of these lengths (n,) begin and end: (n + 1,), from 0."""
     return torch.cat((counts.new_zeros(1), counts.cumsum(0)))
+
+
+def segment_sums(values: Tensor, ends: Tensor) -> Tensor:
+    """Sums (n,) of consecutive segments of (nnz,), in a fixed order on every device."""
+    if len(values) == 0 or len(ends) == 1:  # which torch.segment_reduce refuses
+        return values.new_zeros(len(ends) - 1)
+    return torch.segment_reduce(values, "sum", offsets=ends, initial=0.0)

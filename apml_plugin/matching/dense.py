@@ -24,8 +24,19 @@ def pairwise_cost(pred: Tensor, gt: Tensor) -> Tensor:
     for k in range(pred.shape[-1]):
         difference = pred[..., :, None, k] - gt[..., None, :, k]
         squared = squared + difference * difference
-    apart = squared > 0
-    return torch.where(apart, torch.where(apart, squared, 1.0).sqrt(), 0.0)
+    return root(squared)
+
+
+def root(squared: Tensor) -> Tensor:
+    """Square root whose derivative at 0 is 0, the subgradient that moves nothing. NaN stays NaN."""
+    same = squared == 0
+    return torch.where(same, 0.0, torch.where(same, 1.0, squared).sqrt())
+
+
+def pull(p: Tensor, cost: Tensor) -> Tensor:
+    """``P_ij / d_ij``, 0 where ``d_ij = 0``: what the difference of a pair is multiplied by in the gradient."""
+    same = cost == 0
+    return torch.where(same, 0.0, p / torch.where(same, 1.0, cost))
 
 
 def adaptive_softmin(cost: Tensor, settings: Settings) -> Tensor:
@@ -64,10 +75,10 @@ def solve(
     losses = (p * cost).sum(dim=(-1, -2))
     if not gradients:
         return losses, None, None
-    pull = torch.where(cost > 0, p / torch.where(cost > 0, cost, 1.0), 0.0)
+    weight = pull(p, cost)
     pred_grad, gt_grad = torch.empty_like(pred), torch.empty_like(gt)
     for k in range(pred.shape[-1]):
-        force = pull * (pred[..., :, None, k] - gt[..., None, :, k])
+        force = weight * (pred[..., :, None, k] - gt[..., None, :, k])
         pred_grad[..., k] = force.sum(dim=-1)
         gt_grad[..., k] = -force.sum(dim=-2)
     return losses, pred_grad, gt_grad

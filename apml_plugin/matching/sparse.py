@@ -15,7 +15,8 @@ from torch import Tensor
 
 from apml_plugin.errors import BackendError
 from apml_plugin.matching import uniform
-from apml_plugin.matching.csr import SparseMatrix
+from apml_plugin.matching.csr import SparseMatrix, ends_of, segment_sums
+from apml_plugin.matching.dense import pull
 from apml_plugin.matching.scaling import Kernel, sinkhorn
 from apml_plugin.matching.search import Neighbours, neighbours_of, squared_distance
 from apml_plugin.matching.settings import AUTO, Settings
@@ -86,10 +87,10 @@ def solve(
     loss = (p * cost).sum()
     pred_grad = gt_grad = None
     if gradients:
-        pull = torch.where(cost > 0, p / cost, 0.0)
+        weight = pull(p, cost)
         pred_grad, gt_grad = torch.empty_like(x), torch.empty_like(y)
         for k in range(x.shape[1]):
-            force = pull * (x[rows, k] - y[columns, k])
+            force = weight * (x[rows, k] - y[columns, k])
             pred_grad[:, k] = plan.entries.row_sums_of(force)
             gt_grad[:, k] = -plan.entries.column_sums_of(force)
     if settings.ties == "uniform":
@@ -161,7 +162,7 @@ def _softmin(x: Tensor, y: Tensor, queries: Tensor, near: Neighbours, settings: 
     above = (squared_distance(x[index], y[points]).sqrt() - nearest[index]).clamp_min(0.0)
     similarity = torch.exp(-above * inverse_temperature(gap, m, settings.p_min)[index])
     total = torch.ones_like(nearest)
-    total[open_] = torch.segment_reduce(similarity, "sum", lengths=counts, initial=0.0)
+    total[open_] = segment_sums(similarity, ends_of(counts))
     scale = torch.zeros_like(nearest)
     scale[open_] = torch.where(counts == m, 0.0, 1.0 / total[open_])
     return _Softmin(index, points, 0.5 * similarity / total[index], scale, spread)

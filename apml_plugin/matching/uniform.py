@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from apml_plugin.matching.csr import SparseMatrix
-from apml_plugin.matching.dense import pairwise_cost
+from apml_plugin.matching.dense import pairwise_cost, pull
 
 if TYPE_CHECKING:
     from apml_plugin.matching.sparse import PairPlan
@@ -30,9 +30,9 @@ def add_sweep(plan: PairPlan, pred_grad: Tensor | None, gt_grad: Tensor | None) 
         loss = loss + (p * cost).sum()
         if pred_grad is None or gt_grad is None:
             continue
-        pull = torch.where(cost > 0, p / torch.where(cost > 0, cost, 1.0), 0.0)
+        weight = pull(p, cost)
         for k in range(x.shape[1]):
-            force = pull * (x[:, None, k] - y[None, :, k])
+            force = weight * (x[:, None, k] - y[None, :, k])
             pred_grad[rows, k] += force.sum(dim=1)
             gt_grad[columns, k] -= force.sum(dim=0)
     return loss

@@ -1,0 +1,28 @@
+"""Shared by all tests: clouds with known answers, devices, and hypothesis' settings."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+# CI machines are small and shared: no example is failed for being slow, and every run draws the same ones.
+settings.register_profile(
+    "repo", deadline=None, max_examples=25, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("repo")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if "gpu" in item.keywords and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+        if "pointr" in item.keywords and not os.environ.get("APML_POINTR"):
+            item.add_marker(pytest.mark.skip(reason="needs a PoinTr clone: APML_POINTR=path"))
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)

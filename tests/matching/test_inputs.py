@@ -1,0 +1,134 @@
+"""Bad input: one clear message of the right type, naming the argument, the value and the remedy."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from apml_plugin.errors import BackendError, LossArgumentError, LossValueError
+from apml_plugin.functional import apml_loss, chamfer_distance, matching_plan
+from apml_plugin.matching import backends
+
+GOOD = torch.rand(2, 5, 3)
+
+
+def with_nan() -> torch.Tensor:
+    x = GOOD.clone()
+    x[1, 2, 0] = float("nan")
+    return x
+
+
+BAD_CLOUDS = {
+    "not a tensor": (([[0.0] * 3],), {}, LossArgumentError, r"pred must be a torch.Tensor .* got list"),
+    "two axes": ((GOOD[0], GOOD[0]), {}, LossValueError, r"pred must have shape .* got \(5, 3\): use pred.unsqueeze"),
+    "batches differ": (
+        (GOOD, GOOD[:1]),
+        {},
+        LossValueError,
+        r"same batch size, got pred \(2, 5, 3\) and gt \(1, 5, 3\)",
+    ),
+    "channels first": (
+        (GOOD, GOOD.transpose(1, 2)),
+        {},
+        LossValueError,
+        r"same number of coordinates.*transpose\(1, 2\)",
+    ),
+    "integers": (
+        (GOOD, GOOD.int()),
+        {},
+        LossArgumentError,
+        r"gt must be floating point, got torch.int32: use gt.float",
+    ),
+    "complex": ((GOOD, GOOD.to(torch.complex64)), {}, LossArgumentError, r"gt must be floating point"),
+    "no coordinates": ((GOOD[..., :0], GOOD[..., :0]), {}, LossValueError, r"at least one coordinate"),
+    "devices": ((GOOD, GOOD.to("meta")), {}, LossValueError, r"same device, got pred on cpu and gt on meta"),
+    "nan": (
+        (GOOD, with_nan()),
+        {},
+        LossValueError,
+        r"gt\[1\] holds NaN or Inf: 1 of 5 points, the first at gt\[1, 2\]",
+    ),
+    "inf": ((GOOD / 0, GOOD), {}, LossValueError, r"pred\[0\] holds NaN or Inf: 5 of 5 points"),
+    "lengths too long": (
+        (GOOD, GOOD),
+        {"gt_lengths": [5, 6]},
+        LossValueError,
+        r"gt_lengths\[1\]=6 must lie between 0 and 5",
+    ),
+    "lengths negative": ((GOOD, GOOD), {"pred_lengths": [-1, 5]}, LossValueError, r"pred_lengths\[0\]=-1"),
+    "lengths too few": ((GOOD, GOOD), {"pred_lengths": [5]}, LossValueError, r"one length for each of the 2 clouds"),
+    "lengths broken": (
+        (GOOD, GOOD),
+        {"pred_lengths": [2.5, 5]},
+        LossArgumentError,
+        r"pred_lengths\[0\]=2.5 must be a whole",
+    ),
+    "lengths nested": ((GOOD, GOOD), {"pred_lengths": torch.ones(2, 2)}, LossValueError, r"one length for each"),
+}
+
+
+@pytest.mark.parametrize("function", [apml_loss, chamfer_distance, matching_plan])
+@pytest.mark.parametrize("case", BAD_CLOUDS)
+def test_bad_clouds(case: str, function) -> None:
+    clouds, lengths, error, message = BAD_CLOUDS[case]
+    pred, gt = clouds if len(clouds) == 2 else (clouds[0], GOOD)
+    with pytest.raises(error, match=message):
+        function(pred, gt, **lengths)
+
+
+def test_nan_in_the_padding_is_no_error() -> None:
+    assert torch.isfinite(apml_loss(GOOD, with_nan(), gt_lengths=[5, 2]))
+
+
+def test_check_can_be_skipped() -> None:
+    with pytest.raises(LossValueError):
+        apml_loss(with_nan(), GOOD, backend="dense")
+    assert torch.isnan(apml_loss(with_nan(), GOOD, backend="dense", check_finite=False))
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "error", "message"),
+    [
+        ("p_min", 1.0, LossValueError, r"p_min=1.0 must lie in \[0, 1\)"),
+        ("p_min", -0.1, LossValueError, r"p_min=-0.1"),
+        ("p_min", float("nan"), LossValueError, r"p_min=nan must not be NaN"),
+        ("p_min", "high", LossArgumentError, r"p_min='high' must be a number"),
+        ("p_min", None, LossArgumentError, r"p_min=None must be a number, got NoneType"),
+        ("p_min", True, LossArgumentError, r"p_min=True must be a number, got bool"),
+        ("threshold", 0, LossValueError, r"threshold=0.0 must lie in \(0, 1\)"),
+        ("threshold", 1.5, LossValueError, r"threshold=1.5"),
+        ("threshold", "automatic", LossArgumentError, r"threshold='automatic' must be a number or 'auto'"),
+        ("iterations", -1, LossValueError, r"iterations=-1 must be 0 or more"),
+        ("iterations", 2.5, LossArgumentError, r"iterations=2.5 must be a whole number"),
+        ("eps", 0, LossValueError, r"eps=0.0 must be positive"),
+        ("ties", "fair", LossValueError, r"ties='fair' must be one of 'share', 'uniform'"),
+        ("reduction", "avg", LossValueError, r"reduction='avg' must be one of 'sum', 'mean', 'none'"),
+        ("backend", "gpu", LossValueError, r"backend='gpu' must be one of"),
+        ("backend", "native", BackendError, r"backend='native' cannot be used"),
+    ],
+)
+def test_bad_options(option: str, value: object, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        apml_loss(GOOD, GOOD, **{option: value})
+
+
+def test_a_backend_asked_for_is_never_replaced() -> None:
+    with pytest.raises(BackendError, match="cannot differentiate it: use backend='dense'"):
+        apml_loss(GOOD, GOOD, backend="sparse", differentiate_plan=True)
+
+
+def test_numbers_that_yaml_left_as_text_are_read() -> None:
+    exact = apml_loss(GOOD, GOOD, threshold=1e-20, eps=1e-8, backend="sparse")
+    assert apml_loss(GOOD, GOOD, threshold="1e-20", eps="1e-8", backend="sparse") == exact
+
+
+def test_choice_gives_its_reason() -> None:
+    def choose(n: int, d: int = 3, **options: bool) -> backends.Choice:
+        return backends.choose("auto", torch.empty(1, n, d), torch.empty(1, n, d), **options)
+
+    assert choose(100).name == "dense"
+    assert choose(4000).name == "sparse"
+    assert choose(4000, d=64).name == "dense"
+    assert "64 coordinates" in choose(4000, d=64).reason
+    assert choose(4000, differentiate_plan=True).name == "dense"
+    assert "differentiate_plan" in choose(4000, differentiate_plan=True).reason
