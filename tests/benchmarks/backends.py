@@ -1,5 +1,6 @@
-"""Sparse against dense APML on this machine, forward and backward, in one process: `python tests/benchmarks/backends.py`.
+"""Sparse against dense APML on this machine, forward and backward, in one process.
 
+`python tests/benchmarks/backends.py`
 Prints medians of 5 and their ratio; the cloud is a unit sphere with noise 0.02. Not a test: speed is not timed there.
 """
 
