@@ -1,1 +1,6 @@
+"""Small completion networks, ``forward(partial (B, N, 3)) -> (coarse, fine)``, for demos, tests and configs."""
 
+from apml_plugin.models.foldingnet import FoldingNet
+from apml_plugin.models.pcn import PCN
+
+__all__ = ["PCN", "FoldingNet"]
