@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from apml_plugin.eager import eager
 from apml_plugin.matching import Lengths, Settings, check_clouds, match, plan_of
 from apml_plugin.matching.dense import root
 from apml_plugin.matching.inputs import Clouds
@@ -18,6 +19,7 @@ REDUCTIONS = ("sum", "mean", "none")
 __all__ = ["apml_loss", "chamfer_distance", "matching_plan", "nearest_neighbours"]
 
 
+@eager
 def apml_loss(
     pred: Tensor,
     gt: Tensor,
@@ -72,6 +74,7 @@ def apml_loss(
     return _batch_mean(losses)
 
 
+@eager
 def matching_plan(
     pred: Tensor,
     gt: Tensor,
@@ -106,6 +109,7 @@ def matching_plan(
     return (plans, dropped) if return_bound else plans
 
 
+@eager
 def chamfer_distance(
     pred: Tensor,
     gt: Tensor,
