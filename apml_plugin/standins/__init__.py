@@ -1,1 +1,31 @@
+"""Pure-PyTorch stand-ins for what hosts import and what often did not compile or install.
 
+A file or package here carries the name its host imports. Nothing here is used by default: ``apml run`` puts a
+stand-in in place of a module whose real one does not import, and only then (:mod:`apml_plugin.launch`).
+This file imports nothing: it is read at the start of every interpreter of a run.
+"""
+
+from __future__ import annotations
+
+PROBES: dict[str, dict[str, tuple[str, ...]]] = {
+    "chamfer": {"chamfer": ("forward", "backward")},
+    "emd": {"emd": ("forward", "backward")},
+    "gridding": {"gridding": ("forward", "rev_forward")},
+    "gridding_distance": {"gridding_distance": ("forward", "backward")},
+    "cubic_feature_sampling": {"cubic_feature_sampling": ("forward", "backward")},
+    "pointnet2_ops": {
+        "pointnet2_ops.pointnet2_utils": ("furthest_point_sample", "gather_operation", "grouping_operation")
+    },
+    "timm": {"timm.models.layers": ("DropPath", "trunc_normal_"), "timm.scheduler": ("CosineLRScheduler",)},
+    "open3d": {"open3d": ("io", "geometry", "utility")},
+}
+"""Stand-in -> the real modules and attributes that must be there for the real one to be used.
+
+The attributes matter: a source folder that happens to be called ``emd`` imports as an empty namespace package.
+"""
+
+PACKAGES = ("pointnet2_ops", "timm", "open3d")
+"""The stand-ins that are packages; the others are single modules."""
+
+IMPORT_ONLY = ("emd", "gridding", "gridding_distance", "cubic_feature_sampling")
+"""These let a host be imported; calling one of their functions raises an error that says what to build."""

@@ -1,0 +1,166 @@
+"""CPU mode: CUDA calls of a host that never heard of CPUs go to the CPU.
+
+A few wrappers around the places where a device is named, instead of a global ``TorchFunctionMode``: such a mode
+is thread-local (DataParallel and autograd threads would not see it) and taxes every operation, while a wrapper
+costs a look at one argument of one call. No arithmetic is touched, so numbers are those of plain CPU code.
+``torch.cuda.is_available()`` stays False. What a GPU alone can do (streams, graphs, kernels) still fails.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from apml_plugin.launch import cpu_distributed
+
+# fmt: off
+FACTORIES = (
+    "arange", "as_tensor", "asarray", "bartlett_window", "blackman_window", "empty", "empty_like",
+    "empty_permuted", "empty_strided", "eye", "full", "full_like", "hamming_window", "hann_window",
+    "kaiser_window", "linspace", "logspace", "normal", "ones", "ones_like", "rand", "rand_like", "randint",
+    "randint_like", "randn", "randn_like", "randperm", "range", "scalar_tensor", "sparse_coo_tensor", "tensor",
+    "tril_indices", "triu_indices", "zeros", "zeros_like",
+)
+# fmt: on
+
+METHODS = ("new_empty", "new_full", "new_ones", "new_tensor", "new_zeros")
+
+_MARK = "_apml_cpu_mode"
+
+
+def install() -> None:
+    """Installs the wrappers in this interpreter, once."""
+    if getattr(torch, _MARK, False):
+        return
+    setattr(torch, _MARK, True)
+    _factories()
+    _moves()
+    _loading()
+    _cuda_module()
+    cpu_distributed.install()
+
+
+def on_cpu(device: Any) -> Any:
+    """``device`` with every way of naming a CUDA device replaced by "cpu"; anything else as it is."""
+    if isinstance(device, bool):
+        return device
+    if isinstance(device, int):
+        return "cpu"
+    if isinstance(device, str) and device.partition(":")[0] == "cuda":
+        return "cpu"
+    if isinstance(device, torch.device) and device.type == "cuda":
+        return torch.device("cpu")
+    return device
+
+
+def _factories() -> None:
+    # TorchScript finds built-ins by the identity of what it finds in the module `torch`, and lists that module
+    # on first use: later than this, so scripted code keeps calling the operators themselves.
+    for name in FACTORIES:
+        if hasattr(torch, name):
+            setattr(torch, name, _device_argument(getattr(torch, name)))
+    for name in METHODS:
+        setattr(torch.Tensor, name, _device_argument(getattr(torch.Tensor, name)))
+    setattr(torch, "set_default_device", _first_argument(torch.set_default_device, on_cpu))  # noqa: B010
+    setattr(  # noqa: B010
+        torch, "set_default_tensor_type", _first_argument(torch.set_default_tensor_type, _cpu_tensor_type)
+    )
+
+
+def _moves() -> None:
+    torch.Tensor.to = _any_argument(torch.Tensor.to)  # type: ignore[method-assign]
+    torch.Tensor.cuda = _identity(torch.Tensor.cuda)  # type: ignore[method-assign]
+    torch.Tensor.pin_memory = _identity(torch.Tensor.pin_memory)  # type: ignore[method-assign]
+    torch.Tensor.type = _first_argument(torch.Tensor.type, _cpu_tensor_type, at=1)  # type: ignore[method-assign]
+    torch.nn.Module.to = _any_argument(torch.nn.Module.to)  # type: ignore[method-assign]
+    torch.nn.Module.cuda = _identity(torch.nn.Module.cuda)  # type: ignore[method-assign, assignment]
+
+
+def _loading() -> None:
+    load = torch.load
+
+    @functools.wraps(load)
+    def load_on_cpu(f: Any, map_location: Any = None, *args: Any, **kwargs: Any) -> Any:
+        # A function keeps its say; any other wish, none included, can only mean the CPU here.
+        return load(f, map_location if callable(map_location) else "cpu", *args, **kwargs)
+
+    torch.load = load_on_cpu
+
+
+def _cuda_module() -> None:
+    replace: dict[str, Callable[..., Any]] = {
+        "is_available": lambda: False,
+        "synchronize": lambda device=None: None,
+        "set_device": lambda device: None,
+        "current_device": lambda: 0,
+        "device": _NoDevice,
+        "device_of": _NoDevice,
+    }
+    for name, value in replace.items():
+        setattr(torch.cuda, name, value)
+    for kind in ("Half", "Float", "Double", "BFloat16", "Char", "Byte", "Short", "Int", "Long", "Bool"):
+        setattr(torch.cuda, f"{kind}Tensor", getattr(torch, f"{kind}Tensor"))
+
+
+class _NoDevice:
+    """``with torch.cuda.device(0):`` selects nothing."""
+
+    def __init__(self, device: Any = None) -> None:
+        self.idx = -1
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *details: Any) -> None:
+        return None
+
+
+def _cpu_tensor_type(kind: Any) -> Any:
+    return kind.replace("torch.cuda.", "torch.") if isinstance(kind, str) else kind
+
+
+def _device_argument(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if kwargs.get("device") is not None:
+            kwargs["device"] = on_cpu(kwargs["device"])
+        return function(*args, **kwargs)
+
+    return call
+
+
+def _first_argument(
+    function: Callable[..., Any], convert: Callable[[Any], Any], at: int = 0
+) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if len(args) > at:
+            args = (*args[:at], convert(args[at]), *args[at + 1 :])
+        return function(*args, **{key: convert(value) for key, value in kwargs.items()})
+
+    return call
+
+
+def _any_argument(function: Callable[..., Any]) -> Callable[..., Any]:
+    """For ``.to``: a device may be its first argument or ``device=``."""
+
+    @functools.wraps(function)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if args:
+            args = (on_cpu(args[0]), *args[1:])
+        if kwargs.get("device") is not None:
+            kwargs["device"] = on_cpu(kwargs["device"])
+        return function(self, *args, **kwargs)
+
+    return call
+
+
+def _identity(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return self
+
+    return call

@@ -1,0 +1,53 @@
+"""The environment variables between ``apml run`` and the interpreters below it. Standard library only."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from typing import NamedTuple
+
+STANDINS = "APML_RUN_STANDINS"
+"""JSON object: the stand-ins to use, each with the error of the real import."""
+
+CPU = "APML_RUN_CPU"
+"""Why CUDA calls are taken to the CPU; empty or unset: they are not."""
+
+ROOT = "APML_RUN_ROOT"
+"""Folder of the project; modules below it are offered to the host adapters. Empty or unset: none are."""
+
+HOME = "APML_RUN_HOME"
+"""Folder that holds ``apml_plugin``, for a script whose Python finds it nowhere else."""
+
+TOLD = "APML_RUN_TOLD"
+"""Comma-separated: what an interpreter above has already announced."""
+
+
+class Settings(NamedTuple):
+    """What an interpreter of a run reads."""
+
+    standins: dict[str, str]
+    cpu: str
+    root: str
+
+
+def read(environ: Mapping[str, str]) -> Settings | None:
+    """The settings of the run this interpreter belongs to, None outside of one."""
+    if STANDINS not in environ:
+        return None
+    return Settings(json.loads(environ[STANDINS]), environ.get(CPU, ""), environ.get(ROOT, ""))
+
+
+def write(environ: Mapping[str, str], settings: Settings) -> dict[str, str]:
+    """A copy of ``environ`` in which a Python starts with our hooks."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    result = dict(environ)
+    result.pop(TOLD, None)
+    result[STANDINS] = json.dumps(settings.standins)
+    result[CPU] = settings.cpu
+    result[ROOT] = settings.root
+    result[HOME] = os.path.dirname(os.path.dirname(here))
+    site = os.path.join(here, "site")
+    others = [entry for entry in result.get("PYTHONPATH", "").split(os.pathsep) if entry and entry != site]
+    result["PYTHONPATH"] = os.pathsep.join([site, *others])
+    return result

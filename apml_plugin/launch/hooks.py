@@ -1,0 +1,140 @@
+"""The import hooks of a run: stand-ins, CPU mode, and the loss. Standard library only.
+
+One finder stands first in ``sys.meta_path``. It serves the stand-ins, and has two kinds of modules looked at
+right after they ran: ``torch`` (CPU mode) and those of the user's project (attaching the loss). Everything else
+is left to the finders that were there.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+import sysconfig
+from collections.abc import Callable, Sequence
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+from apml_plugin.errors import ApmlError
+from apml_plugin.launch import environment
+from apml_plugin.launch.announce import tell, warn
+from apml_plugin.standins import IMPORT_ONLY, PACKAGES
+
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+def install() -> None:
+    """Puts the hooks of this run in place; nothing outside a run, nothing twice."""
+    settings = environment.read(os.environ)
+    if settings is None or any(isinstance(finder, Hooks) for finder in sys.meta_path):
+        return
+    sys.meta_path.insert(0, Hooks(settings))
+    if settings.cpu and "torch" in sys.modules:  # a .pth file can have imported it before us
+        _cpu_mode(sys.modules["torch"], settings.cpu)
+
+
+class Hooks:
+    """The finder. ``find_spec`` is what Python's import system calls."""
+
+    def __init__(self, settings: environment.Settings) -> None:
+        self.settings = settings
+        self.root = os.path.join(os.path.realpath(settings.root), "") if settings.root else ""
+        libraries = {sysconfig.get_path(key) for key in ("stdlib", "platstdlib", "purelib", "platlib")}
+        self.foreign = tuple(os.path.join(os.path.realpath(p), "") for p in [*libraries, _PACKAGE] if p)
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if name in self.settings.standins:
+            return self._standin(name)
+        if path is not None and not any(self._is_project(os.path.join(entry, "")) for entry in path):
+            return None
+        if path is None and name.partition(".")[0] in sys.builtin_module_names:
+            return None
+        spec = self._ask_others(name, path, target)
+        if spec is None or spec.loader is None:
+            return spec
+        if name == "torch" and self.settings.cpu:
+            reason = self.settings.cpu
+            _after(spec, lambda module: _cpu_mode(module, reason))
+        elif spec.has_location and spec.origin and self._is_project(spec.origin):
+            _after(spec, _attach)
+        return spec
+
+    def _ask_others(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None
+    ) -> ModuleSpec | None:
+        for finder in sys.meta_path:
+            find = getattr(finder, "find_spec", None)
+            if finder is self or find is None:
+                continue
+            spec = find(name, path, target)
+            if spec is not None:
+                return spec
+        return None
+
+    def _standin(self, name: str) -> ModuleSpec | None:
+        base = os.path.join(_PACKAGE, "standins", name)
+        package = name in PACKAGES
+        file = os.path.join(base, "__init__.py") if package else base + ".py"
+        folders = [base] if package else None
+        spec = importlib.util.spec_from_file_location(name, file, submodule_search_locations=folders)
+        if spec is not None:
+            what = "import-only stand-in" if name in IMPORT_ONLY else "stand-in in pure PyTorch, slower than the real one"
+            text = f"{name}: {what} ({self.settings.standins[name]})"
+            # Announced when it is executed, not when somebody only asks whether it exists.
+            _after(spec, lambda module: tell(name, text))
+        return spec
+
+    def _is_project(self, path: str) -> bool:
+        if not self.root:
+            return False
+        real = os.path.realpath(path)
+        if path.endswith(os.sep):
+            real = os.path.join(real, "")
+        if not real.startswith(self.root) or real.startswith(self.foreign):
+            return False
+        return "site-packages" not in real and "dist-packages" not in real
+
+
+def _after(spec: ModuleSpec, call: Callable[[ModuleType], None]) -> None:
+    """Has ``call(module)`` run once the module's code has run.
+
+    The method is shadowed on this one loader object, whose type stays what inspect and pkgutil expect.
+    """
+    loader = spec.loader
+    run = getattr(loader, "exec_module", None)
+    if run is None:
+        return
+
+    def exec_module(module: ModuleType) -> None:
+        run(module)
+        call(module)
+
+    try:
+        loader.exec_module = exec_module  # type: ignore[method-assign, union-attr]
+    except AttributeError:  # a loader that is a class or has slots: an extension's, never one of interest
+        return
+
+
+def _cpu_mode(torch: ModuleType, reason: str) -> None:
+    try:
+        from apml_plugin.launch import cpu_mode
+
+        cpu_mode.install()
+    except Exception as error:
+        warn(f"CPU mode failed ({type(error).__name__}: {error})")
+        return
+    tell("cpu", f"CPU mode: .cuda() and device='cuda' mean the CPU ({reason})")
+
+
+def _attach(module: ModuleType) -> None:
+    """Offers a module of the project to the host adapters. What the loss itself raises goes to the user."""
+    try:
+        from apml_plugin.hosts.pointr import attach_to_module
+
+        attach_to_module(module)
+    except ApmlError:
+        raise
+    except Exception as error:
+        tell("attach", f"no loss attached to {module.__name__} ({type(error).__name__}: {error})")

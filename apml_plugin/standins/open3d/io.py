@@ -1,0 +1,60 @@
+"""Stand-in for ``open3d.io``: point clouds from and to PCD and PLY files."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+
+from . import _pcd, _ply
+from .geometry import PointCloud
+
+_FORMATS = {".pcd": _pcd, ".ply": _ply}
+
+
+def read_point_cloud(filename: str | os.PathLike[str], **options: Any) -> PointCloud:
+    """Coordinates of a PCD (ascii, binary) or PLY (ascii, binary_little_endian) file.
+
+    Other fields of a point are skipped. ``options`` of the real function are accepted; ``remove_nan_points`` and
+    ``remove_infinite_points`` are honoured.
+
+    Raises:
+        RuntimeError: the file is neither, is cut short, or is compressed; the real one would warn and give an
+            empty cloud.
+    """
+    with open(filename, "rb") as file:
+        points = _format(filename).read(file, os.fspath(filename))
+    if options.get("remove_nan_points"):
+        points = points[~np.isnan(points).any(axis=1)]
+    if options.get("remove_infinite_points"):
+        points = points[~np.isinf(points).any(axis=1)]
+    return PointCloud(points)
+
+
+def write_point_cloud(
+    filename: str | os.PathLike[str], pointcloud: PointCloud, write_ascii: bool = False, **options: Any
+) -> bool:
+    """Writes the coordinates: PCD in float32, PLY in float64, binary unless ``write_ascii``. Returns True."""
+    content = _format(filename).dump(np.asarray(pointcloud.points), write_ascii)
+    with open(filename, "wb") as file:
+        file.write(content)
+    return True
+
+
+def _format(filename: str | os.PathLike[str]) -> Any:
+    suffix = os.path.splitext(os.fspath(filename))[1].lower()
+    if suffix not in _FORMATS:
+        raise RuntimeError(
+            f"{os.fspath(filename)}: the stand-in for open3d reads and writes .pcd and .ply. "
+            "Install the real one for others: pip install open3d"
+        )
+    return _FORMATS[suffix]
+
+
+def __getattr__(name: str) -> Any:
+    if name.startswith("__"):
+        raise AttributeError(name)
+    raise AttributeError(
+        f"open3d.io.{name} is not in the stand-in for open3d. Install the real one: pip install open3d"
+    )
