@@ -1,0 +1,3 @@
+from .runner import run_net
+
+__all__ = ["run_net"]
