@@ -80,8 +80,8 @@ class Hooks:
         folders = [base] if package else None
         spec = importlib.util.spec_from_file_location(name, file, submodule_search_locations=folders)
         if spec is not None:
-            what = "import-only stand-in" if name in IMPORT_ONLY else "stand-in in pure PyTorch, slower than the real one"
-            text = f"{name}: {what} ({self.settings.standins[name]})"
+            kind = "import-only stand-in" if name in IMPORT_ONLY else "pure PyTorch stand-in, slower than the real one"
+            text = f"{name}: {kind} ({self.settings.standins[name]})"
             # Announced when it is executed, not when somebody only asks whether it exists.
             _after(spec, lambda module: tell(name, text))
         return spec
