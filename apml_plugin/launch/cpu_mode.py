@@ -57,17 +57,27 @@ def on_cpu(device: Any) -> Any:
 
 
 def _factories() -> None:
-    # TorchScript finds built-ins by the identity of what it finds in the module `torch`, and lists that module
-    # on first use: later than this, so scripted code keeps calling the operators themselves.
     for name in FACTORIES:
         if hasattr(torch, name):
-            setattr(torch, name, _device_argument(getattr(torch, name)))
+            original = getattr(torch, name)
+            wrapper = _device_argument(original)
+            setattr(torch, name, wrapper)
+            _keep_scriptable(wrapper, original)
     for name in METHODS:
         setattr(torch.Tensor, name, _device_argument(getattr(torch.Tensor, name)))
     setattr(torch, "set_default_device", _first_argument(torch.set_default_device, on_cpu))  # noqa: B010
     setattr(  # noqa: B010
         torch, "set_default_tensor_type", _first_argument(torch.set_default_tensor_type, _cpu_tensor_type)
     )
+
+
+def _keep_scriptable(wrapper: Callable[..., Any], original: Callable[..., Any]) -> None:
+    """TorchScript knows the operators by their Python objects: have it compile ours to the operator itself."""
+    from torch.jit import _builtins
+
+    operator = _builtins._find_builtin(original)
+    if operator is not None:
+        _builtins._register_builtin(wrapper, operator)
 
 
 def _moves() -> None:
