@@ -1,0 +1,94 @@
+"""Putting our names into registries: all of them or none, and never over somebody else's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mmengine.registry import DATASETS, HOOKS, METRICS, MODELS, Registry
+
+from apml_plugin.errors import HostError
+from apml_plugin.hosts.mmengine.completion import CompletionModel
+from apml_plugin.hosts.mmengine.config import ConfiguredSchedule
+from apml_plugin.hosts.mmengine.data import CompletionShapes
+from apml_plugin.hosts.mmengine.hook import LossEpochHook
+from apml_plugin.hosts.mmengine.metric import CompletionMetric
+from apml_plugin.models import PCN, FoldingNet
+from apml_plugin.registry import LOSSES
+
+SCOPE = "apml"
+
+
+def register() -> list[str]:
+    """Registers everything of ours with MMEngine, plainly and under the scope ``apml``.
+
+    Returns:
+        The names that were added. A second call adds, and returns, only losses registered in ``LOSSES`` since.
+
+    Raises:
+        HostError: a name is taken by something that is not ours. Nothing is registered then.
+    """
+    wanted: list[tuple[Registry, Mapping[str, type]]] = [
+        (MODELS, {**_losses(), "PCN": PCN, "FoldingNet": FoldingNet, "CompletionModel": CompletionModel}),
+        (DATASETS, {"CompletionShapes": CompletionShapes}),
+        (METRICS, {"CompletionMetric": CompletionMetric}),
+        (HOOKS, {"LossEpochHook": LossEpochHook}),
+    ]
+    missing = [(registry, _missing(registry, entries)) for registry, entries in wanted]
+    for registry, entries in missing:
+        scoped = registry.children.get(SCOPE) or Registry(registry.name, parent=registry, scope=SCOPE)
+        _add(registry, entries)
+        _add(scoped, _missing(scoped, entries))
+    return [name for _, entries in missing for name in entries]
+
+
+def register_into(registry: Any) -> list[str]:
+    """Registers our losses in a registry of another project (Pointcept's LOSSES, one made with mmcv).
+
+    Projects whose registries descend from MMEngine's, such as MMDetection3D, find our names without this.
+
+    Args:
+        registry: anything with ``module_dict`` and ``register_module(name=, module=)``.
+
+    Returns:
+        The names that were added; an empty list the second time.
+
+    Raises:
+        HostError: a name is taken by something that is not ours, or ``registry`` is no registry. Nothing is
+            registered then.
+    """
+    if not hasattr(registry, "module_dict") or not hasattr(registry, "register_module"):
+        raise HostError(
+            f"registry={registry!r} is no registry: it needs module_dict and register_module(name=, module=), "
+            "as MMEngine's and mmcv's have"
+        )
+    entries = _missing(registry, _losses())
+    _add(registry, entries)
+    return list(entries)
+
+
+def _losses() -> dict[str, type]:
+    # Configs write a schedule's ends as names; the class itself takes modules.
+    return {**LOSSES.module_dict, "Schedule": ConfiguredSchedule}
+
+
+def _missing(registry: Any, entries: Mapping[str, type]) -> dict[str, type]:
+    """The entries that ``registry`` lacks; a HostError if a stranger holds one of the names."""
+    held = registry.module_dict
+    for name, ours in entries.items():
+        if name in held and _path(held[name]) != _path(ours):
+            raise HostError(
+                f"{name!r} is taken in the {registry.name!r} registry by {_path(held[name])}, so {_path(ours)} cannot "
+                "have it. Nothing of apml_plugin was registered; register the other one under another name"
+            )
+    return {name: ours for name, ours in entries.items() if name not in held}
+
+
+def _add(registry: Any, entries: Mapping[str, type]) -> None:
+    for name, ours in entries.items():
+        registry.register_module(name=name, module=ours)
+
+
+def _path(thing: Any) -> str:
+    # Compared by path, not identity: a reloaded module is not a stranger.
+    return f"{thing.__module__}.{getattr(thing, '__qualname__', thing)}"

@@ -1,0 +1,146 @@
+"""MMEngine's own Runner on the shipped configs, made tiny: it trains, judges, saves, resumes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.logging import HistoryBuffer
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+
+import apml_plugin.hosts.mmengine  # noqa: F401  (registers)
+from apml_plugin.losses import Schedule
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = ROOT / "configs" / "mmengine"
+NAMES = ["pcn_shapes_apml", "foldingnet_shapes_apml"]
+_number = count()
+
+
+def tiny(work_dir: Path, name: str = NAMES[0], epochs: int = 2, **options: Any) -> Config:
+    cfg = Config.fromfile(CONFIGS / f"{name}.py")
+    sizes = dict(num_partial=64, num_gt=64)
+    cfg.merge_from_dict(
+        {
+            "model.net.num_pred": 64,
+            "model.net.encoder_channel": 32,
+            "train_dataloader.dataset": dict(size=32, **sizes),
+            "train_dataloader.batch_size": 4,
+            "val_dataloader.dataset": dict(size=4, **sizes),
+            "train_cfg.max_epochs": epochs,
+            "optim_wrapper.optimizer.lr": 3e-3,
+            "work_dir": str(work_dir),
+            "experiment_name": f"tiny{next(_number)}",  # MMEngine keeps logs by this name within a process
+            **options,
+        }
+    )
+    return cfg
+
+
+def losses_by_epoch(runner: Runner, key: str = "train/loss") -> list[float]:
+    values = torch.as_tensor(runner.message_hub.get_scalar(key).data[0])
+    return values.view(-1, 8).mean(1).tolist()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_shipped_configs_train_and_the_loss_falls(name: str, seed: int, tmp_path: Path) -> None:
+    runner = Runner.from_cfg(tiny(tmp_path, name, randomness=dict(seed=seed)))
+    runner.train()
+    first, second = losses_by_epoch(runner)
+    assert second < 0.9 * first
+    judged = runner.message_hub.log_scalars
+    assert {"val/completion/CDL1", "val/completion/EMD", "val/completion/F-Score"} <= set(judged)
+    assert (tmp_path / "epoch_2.pth").exists()
+
+
+@pytest.mark.parametrize("loss", [dict(type="ChamferL2"), dict(type="APML", reduction="sum"), "ChamferL1"])
+def test_one_line_switches_the_loss(loss: Any, tmp_path: Path) -> None:
+    cfg = tiny(tmp_path)
+    cfg.model.loss = loss
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    first, second = losses_by_epoch(runner)
+    assert second < 0.9 * first
+
+
+def test_resuming_from_a_runners_checkpoint_with_another_loss(tmp_path: Path) -> None:
+    Runner.from_cfg(tiny(tmp_path, epochs=1)).train()
+    cfg = tiny(tmp_path, epochs=2, resume=True)
+    cfg.model.loss = "ChamferL1"
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    assert runner.epoch == 2
+    assert len(losses_by_epoch(runner)) == 2  # the first epoch's history came out of the checkpoint
+
+
+def test_fine_tuning_from_a_checkpoint_is_strict(tmp_path: Path) -> None:
+    Runner.from_cfg(tiny(tmp_path / "a", epochs=1)).train()
+    cfg = tiny(tmp_path / "b", load_from=str(tmp_path / "a" / "epoch_1.pth"))
+    cfg.model.loss = dict(coarse="ChamferL1", fine="ChamferL2")
+    runner = Runner.from_cfg(cfg)
+    runner.load_checkpoint(cfg.load_from, strict=True)
+    saved = torch.load(cfg.load_from)["state_dict"]
+    torch.testing.assert_close(dict(runner.model.state_dict()), dict(saved))
+
+
+def test_what_a_checkpoint_must_not_do_is_still_refused(tmp_path: Path) -> None:
+    class Reaches:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return getattr, (HistoryBuffer, "__init__")
+
+    torch.save({"a": Reaches()}, tmp_path / "bad.pth")
+    with pytest.raises(Exception, match="only HistoryBuffer's statistics are admitted"):
+        torch.load(tmp_path / "bad.pth")
+
+
+class ShareRecorder(Hook):
+    def __init__(self) -> None:
+        self.shares: list[float] = []
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        self.shares += [m.share for m in runner.model.modules() if isinstance(m, Schedule)]
+
+
+def test_a_schedule_follows_the_epochs_also_after_resuming(tmp_path: Path) -> None:
+    schedule = dict(type="Schedule", first="ChamferL2", last="ChamferL1", start=0, end=4)
+    seen = []
+    for epochs in (2, 4):
+        cfg = tiny(tmp_path, epochs=epochs, resume=epochs > 2)
+        cfg.model.loss = schedule
+        runner, recorder = Runner.from_cfg(cfg), ShareRecorder()
+        runner.register_hook(recorder)
+        runner.train()
+        seen += recorder.shares
+    assert seen == [0.0, 0.25, 0.5, 0.75]
+
+
+def test_the_hook_tells_the_epoch_to_schedules_in_any_model(tmp_path: Path) -> None:
+    runner = Runner.from_cfg(tiny(tmp_path))
+    runner.model.beside = Schedule(runner.model.criterion, runner.model.criterion, 0, 4)
+    hook = HOOKS.build(dict(type="LossEpochHook"))
+    assert runner.epoch == 0
+    runner.train_loop._epoch = 3
+    hook.before_train_epoch(runner)
+    assert runner.model.beside.epoch == 3
+
+
+def test_the_commands_of_the_configs_run_from_a_bare_interpreter(tmp_path: Path) -> None:
+    cfg = tiny(tmp_path / "run", epochs=1)
+    cfg.dump(tmp_path / "tiny.py")
+    code = (
+        "from mmengine.config import Config; from mmengine.runner import Runner; "
+        f"Runner.from_cfg(Config.fromfile({str(tmp_path / 'tiny.py')!r})).train()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "loss: APML(" in done.stdout + done.stderr
+    assert (tmp_path / "run" / "epoch_1.pth").exists()
