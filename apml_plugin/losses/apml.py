@@ -14,7 +14,9 @@ from apml_plugin.matching.settings import flag, one_of
 
 
 class APML(PointLoss):
-    """Adaptive Probabilistic Matching Loss (arXiv 2509.08104); see :func:`apml_plugin.functional.apml_loss`.
+    """Adaptive Probabilistic Matching Loss: soft one-to-one matching, unit of the coordinates (arXiv 2509.08104).
+
+    The module of :func:`apml_plugin.functional.apml_loss`.
 
     Args:
         p_min: least probability of the nearest point in each one-sided softmin, in [0, 1).
