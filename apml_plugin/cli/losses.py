@@ -17,8 +17,8 @@ def register(app: typer.Typer) -> None:
         from apml_plugin.registry import LOSSES, arguments_of
 
         table = Table(title="loss: NAME", title_justify="left", show_lines=True)
-        table.add_column("NAME", style="bold")
-        table.add_column("arguments and defaults")
+        table.add_column("NAME", style="bold", overflow="fold", min_width=33)
+        table.add_column("arguments and defaults", overflow="fold")
         table.add_column("what it is")
         for name, cls in sorted(LOSSES.module_dict.items()):
             if name == "Schedule":
