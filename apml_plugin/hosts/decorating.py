@@ -1,0 +1,171 @@
+"""The two decorators a patch inserts, and the same by hand for a module that was just imported.
+
+Nothing here imports torch: patched files load this before the host has decided on its devices.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from collections.abc import Callable, Mapping, MutableMapping
+from types import ModuleType
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+_TAKES = "__apml_takes_loss__"
+_HOISTS = "__apml_hoists_loss__"
+KEYS = ("loss", "loss_opts")
+
+
+def takes_loss(obj: T) -> T:
+    """Decorator for the function `build(config, ...)` that makes models, or for one model class.
+
+    What comes out carries the loss its config names under `loss:`; without that key nothing is different.
+    A class is changed in place and returned, so pickling and registries keep working. Twice is as good as once.
+    """
+    if isinstance(obj, type):
+        if _TAKES not in vars(obj):
+            _wrap_init(obj)
+        return obj
+    if hasattr(obj, _TAKES):
+        return obj
+    return _wrap_builder(obj)  # type: ignore[arg-type, return-value]
+
+
+def hoists_loss(read: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorator for the function that reads the YAML: a top-level `loss:` moves under `model`.
+
+    Only what is ours moves. A name that no loss has is copied there, so that building the model can say so.
+    """
+    if hasattr(read, _HOISTS):
+        return read
+
+    @functools.wraps(read)
+    def reader(*args: Any, **kwargs: Any) -> Any:
+        return hoist(read(*args, **kwargs))
+
+    setattr(reader, _HOISTS, True)
+    return reader
+
+
+def hoist(config: Any) -> Any:
+    """Move a top-level `loss:` (and `loss_opts:`) of a config under its `model`, in place; returns the config.
+
+    Left alone: a config without a `model` mapping, and a `loss:` that is something else, such as weights.
+    Raises LossArgumentError if `loss:` stands in both places and they differ.
+    """
+    model = config.get("model") if isinstance(config, Mapping) else None
+    if (
+        not isinstance(config, MutableMapping)
+        or not isinstance(model, MutableMapping)
+        or config.get("loss") is None
+    ):
+        return config
+    from ..errors import LossArgumentError
+    from ..registry import looks_like_loss
+
+    loss = config["loss"]
+    ours = looks_like_loss(loss)
+    if not ours and not _may_be_meant_as_loss(loss):
+        return config
+    for key in KEYS:
+        if config.get(key) is None:
+            continue
+        if model.get(key) is not None and model[key] != config[key]:
+            raise LossArgumentError(
+                f"{key}: is given twice, {config[key]!r} at the top of the YAML and {model[key]!r} under model:; "
+                "keep one"
+            )
+        model[key] = config[key]
+        if ours:
+            config.pop(key)
+    return config
+
+
+def attach_to_module(module: ModuleType) -> bool:
+    """The same without a patch: called after a host's module was imported; True if it had anything to attach to.
+
+    A registry in it gets its `build` wrapped in the instance, which everyone sees who imported it before; a
+    function that reads YAML into an EasyDict is replaced by its wrapped self. Cheap, and harmless when repeated or
+    on a patched clone.
+    """
+    found = False
+    for name, value in list(vars(module).items()):
+        if _is_registry(value):
+            found = True
+            if _TAKES not in vars(value):
+                value.build = _wrap_builder(value.build)
+                setattr(value, _TAKES, True)
+        elif inspect.isfunction(value) and value.__module__ == module.__name__:
+            if hasattr(value, _HOISTS):
+                found = True
+            elif _reads_yaml(value):
+                found = True
+                setattr(module, name, hoists_loss(value))
+    return found
+
+
+def _wrap_builder(build: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(build)
+    def builder(*args: Any, **kwargs: Any) -> Any:
+        model = build(*args, **kwargs)
+        config = args[0] if args else next(iter(kwargs.values()), None)
+        return _attach(model, config)
+
+    setattr(builder, _TAKES, True)
+    return builder
+
+
+def _wrap_init(cls: type) -> None:
+    original = cls.__init__  # type: ignore[misc]
+
+    @functools.wraps(original)
+    def init(self: Any, *args: Any, **kwargs: Any) -> None:
+        original(self, *args, **kwargs)
+        _attach(self, args[0] if args else next(iter(kwargs.values()), None))
+
+    cls.__init__ = init  # type: ignore[misc]
+    setattr(cls, _TAKES, True)
+
+
+def _attach(model: Any, config: Any) -> Any:
+    given = [config.get(key) if isinstance(config, Mapping) else getattr(config, key, None) for key in KEYS]
+    if given == [None, None] or not _is_module(model):
+        return model
+    from .attaching import attach
+
+    return attach(model, config)
+
+
+def _is_module(value: Any) -> bool:
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.nn.Module)
+
+
+def _may_be_meant_as_loss(value: Any) -> bool:
+    """A string, a mapping with a name, a list: for a misspelt name the model's builder shall raise."""
+    if isinstance(value, Mapping):
+        return any(key in value for key in ("NAME", "type")) or any(
+            isinstance(v, str | Mapping) for v in value.values()
+        )
+    return isinstance(value, str | list | tuple)
+
+
+def _is_registry(value: Any) -> bool:
+    """A registry of the host's own: an instance with `build` and `register_module`, its class no library's."""
+    kind = type(value)
+    if isinstance(value, type | ModuleType) or not callable(getattr(kind, "build", None)):
+        return False
+    if not callable(getattr(kind, "register_module", None)) or not hasattr(value, "__dict__"):
+        return False
+    home = getattr(sys.modules.get(kind.__module__), "__file__", None) or ""
+    return "site-packages" not in home and "dist-packages" not in home
+
+
+def _reads_yaml(function: Any) -> bool:
+    """As `recognise` tells the reader, from the compiled code: opens a file, loads YAML, makes an EasyDict."""
+    names = set(function.__code__.co_names)
+    makes = any(getattr(function.__globals__.get(name), "__name__", "") == "EasyDict" for name in names)
+    opens = names & {"open", "read_text", "read_bytes"} and function.__code__.co_argcount
+    return bool(makes and opens and "yaml" in names and function.__name__ not in names)

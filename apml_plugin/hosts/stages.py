@@ -1,0 +1,114 @@
+"""Which attribute of a host model holds its training loss, and what each call in `get_loss` is for.
+
+A name alone is no safe test (GRNet's `loss_func_2` is a gridding loss of weight zero, SnowFlakeNet's
+`loss_func_PM` measures the coverage of the input), so known classes have an entry of their own. Any other class
+is read: the attributes that `build_loss_func` fills with a ChamferDistance, the calls that `get_loss` makes.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class LossSite:
+    """One loss attribute. stages: what its calls in one `get_loss` are for, in calling order.
+
+    kept: stages that keep the host's loss unless the YAML names them.
+    """
+
+    attribute: str
+    stages: tuple[str, ...]
+    kept: tuple[str, ...] = ()
+
+
+_COARSE_FINE = (LossSite("loss_func", ("coarse", "fine")),)
+
+KNOWN: dict[str, tuple[LossSite, ...]] = {
+    "PCN": _COARSE_FINE,
+    "FoldingNet": _COARSE_FINE,
+    "TopNet": _COARSE_FINE,
+    "PoinTr": _COARSE_FINE,
+    # The denoising target is gathered by nearest neighbours and full of duplicates.
+    "AdaPoinTr": (LossSite("loss_func", ("denoise", "coarse", "fine"), kept=("denoise",)),),
+    "GRNet": (LossSite("loss_func_1", ("coarse", "fine")),),
+    "SnowFlakeNet": (LossSite("loss_func_CD", ("coarse", "p1", "p2", "fine")),),
+}
+
+
+def sites_of(
+    names: Sequence[str], build: ast.FunctionDef | None, get_loss: ast.FunctionDef | None
+) -> tuple[LossSite, ...]:
+    """The loss sites of a model from its two methods' syntax trees; () if there is nothing to replace.
+
+    names: the class's name and those of its bases, nearest first. An entry of KNOWN counts only if the class really
+    assigns that attribute and calls it that often: a fork may have changed either.
+    """
+    assigned = _chamfer_attributes(build) if build else ()
+    for name in names:
+        known = KNOWN.get(name, ())
+        if known and all(_fits(site, assigned, get_loss) for site in known):
+            return known
+    return tuple(LossSite(attribute, _stages(attribute, get_loss)) for attribute in assigned)
+
+
+def _fits(site: LossSite, assigned: tuple[str, ...], get_loss: ast.FunctionDef | None) -> bool:
+    calls = _calls(site.attribute, get_loss) if get_loss else []
+    return site.attribute in assigned and len(calls) == len(site.stages)
+
+
+def _chamfer_attributes(build: ast.FunctionDef) -> tuple[str, ...]:
+    found: dict[str, None] = {}
+    for node in ast.walk(build):
+        if not isinstance(node, ast.Assign) or not isinstance(node.value, ast.Call):
+            continue
+        made = _last_name(node.value.func)
+        if not made.startswith("ChamferDistance") or made.endswith(("_PM", "_split")):
+            continue
+        for target in node.targets:
+            if isinstance(target, ast.Attribute) and _last_name(target.value) == "self":
+                found[target.attr] = None
+    return tuple(found)
+
+
+def _stages(attribute: str, get_loss: ast.FunctionDef | None) -> tuple[str, ...]:
+    """coarse .. fine, by the position in `ret` where every call takes `ret[i]`, else by calling order."""
+    calls = _calls(attribute, get_loss) if get_loss else []
+    count = max(1, len(calls))
+    names = ["coarse", *(f"stage{i}" for i in range(2, count)), "fine"] if count > 1 else ["fine"]
+    positions = [_index(call.args[0]) if call.args else None for call in calls]
+    given = [position for position in positions if position is not None]
+    if len(set(given)) != count:
+        return tuple(names)
+    return tuple(names[sorted(given).index(position)] for position in given)
+
+
+def _calls(attribute: str, get_loss: ast.FunctionDef) -> list[ast.Call]:
+    """Calls of `self.<attribute>(...)` in the order of the source."""
+    found = [
+        node
+        for node in ast.walk(get_loss)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr == attribute
+        and _last_name(node.func.value) == "self"
+    ]
+    return sorted(found, key=lambda node: (node.lineno, node.col_offset))
+
+
+def _index(node: ast.expr) -> int | None:
+    if (
+        isinstance(node, ast.Subscript)
+        and isinstance(node.slice, ast.Constant)
+        and isinstance(node.slice.value, int)
+    ):
+        return node.slice.value
+    return None
+
+
+def _last_name(node: ast.expr) -> str:
+    if isinstance(node, ast.Attribute):
+        return node.attr
+    return node.id if isinstance(node, ast.Name) else ""
