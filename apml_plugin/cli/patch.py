@@ -1,0 +1,132 @@
+"""`apml patch`: make a PoinTr-style clone understand `loss:`, and undo it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from apml_plugin.hosts.pointr import Host
+    from apml_plugin.patching import Plan, Recipe
+
+
+class Mode(Enum):
+    """What to do with a plan."""
+
+    WRITE = "write"
+    SHOW = "show"
+    CHECK = "check"
+
+
+def register(app: typer.Typer) -> None:
+    @app.command()
+    def patch(
+        path: Path = typer.Argument(..., metavar="PATH", help="The root of the clone."),
+        revert: bool = typer.Option(False, "--revert", help="Take the patch out again, every byte restored."),
+        dry_run: bool = typer.Option(False, "--dry-run", "--diff", help="Show the diff, write nothing."),
+        check: bool = typer.Option(False, "--check", help="Only say whether it is patched: exit code 0 if so."),
+        model: list[str] = typer.Option([], "--model", help="Edit only this model's file (repeatable)."),
+    ) -> None:
+        """Makes a PoinTr-style clone understand `loss:` in its YAML files, by inserting marked lines.
+
+        Without --model two files change: the one with the function that builds models, and the one that reads the
+        YAML. A clone whose YAML has no `loss:` behaves exactly as before. Exit code 1: refused, nothing was changed.
+        """
+        mode = Mode.CHECK if check else Mode.SHOW if dry_run else Mode.WRITE
+        raise typer.Exit(run(path, model, revert=revert, mode=mode))
+
+
+def script(model: str, description: str | None) -> int:
+    """What the files in patches/ run: `python patches/<model>.py PATH [--revert] [--check] [--diff]`."""
+    import argparse
+    import sys
+
+    from apml_plugin.errors import ApmlError
+
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("path", type=Path, metavar="PATH", help="the root of the clone")
+    parser.add_argument("--revert", action="store_true", help="take the patch out again")
+    parser.add_argument("--check", action="store_true", help="only say whether it is patched")
+    parser.add_argument("--diff", action="store_true", help="show the diff, write nothing")
+    given = parser.parse_args()
+    mode = Mode.CHECK if given.check else Mode.SHOW if given.diff else Mode.WRITE
+    try:
+        return run(given.path, [model], revert=given.revert, mode=mode)
+    except ApmlError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def run(path: Path, models: Sequence[str], *, revert: bool = False, mode: Mode = Mode.WRITE) -> int:
+    """Recognise, plan, show, write. Returns the exit code; raises HostError or PatchError when refused.
+
+    models: class names; none means the whole clone (and, with `revert`, everything any of our patches put in).
+    """
+    from rich.console import Console
+
+    from apml_plugin.hosts.pointr import all_recipes, recipe_for_all, recipe_for_model, recognise
+    from apml_plugin.patching import check, plan_apply, plan_revert, write
+
+    console = Console(soft_wrap=True, highlight=False)
+    host = recognise(path)
+    known = all_recipes(host)
+    wanted = [recipe_for_model(host, name) for name in models] or [recipe_for_all(host)]
+    _show_host(console, host)
+    if mode is Mode.CHECK:
+        return _report_state(console, wanted, check(host.root, known), revert)
+    if revert:
+        plan = plan_revert(host.root, wanted if models else known, known)
+    else:
+        plan = plan_apply(host.root, wanted, known)
+    _show_diff(console, plan)
+    if mode is Mode.WRITE:
+        write(plan)
+    _show_result(console, plan, revert, written=mode is Mode.WRITE)
+    return 0
+
+
+def _show_host(console: Console, host: Host) -> None:
+    console.print(f"PoinTr-style host at {host.root}", markup=False)
+    console.print(f"  builds models in {host.builder.file} ({host.builder.name})", markup=False)
+    console.print(f"  reads YAML in    {host.reader.file} ({host.reader.name})", markup=False)
+    console.print(f"  models:          {', '.join(model.name for model in host.models)}", markup=False)
+
+
+def _report_state(console: Console, wanted: Sequence[Recipe], there: tuple[str, ...], revert: bool) -> int:
+    names = [recipe.name for recipe in wanted]
+    missing = [name for name in names if name not in there]
+    console.print(f"patched for {', '.join(there)}" if there else "not patched", markup=False)
+    return int(bool(there) if revert else bool(missing))
+
+
+def _show_diff(console: Console, plan: Plan) -> None:
+    diff = plan.diff()
+    if not diff:
+        return
+    if console.is_terminal:
+        from rich.syntax import Syntax
+
+        console.print(Syntax(diff, "diff", background_color="default"))
+    else:
+        console.print(diff, markup=False, end="")
+
+
+def _show_result(console: Console, plan: Plan, revert: bool, written: bool) -> None:
+    for change in plan.changes:
+        if change.verb == "not patched":
+            continue
+        verb = change.verb if written or not change.differs else f"would be {change.verb}"
+        reason = f" ({change.reason})" if change.reason else ""
+        console.print(f"{verb}: {change.file}{reason}", markup=False)
+    if not plan.differs:
+        left = any(change.verb == "left patched" for change in plan.changes)
+        done = "nothing to revert" if revert and not left else "nothing to do, nothing changed"
+        console.print(done, markup=False)
+    elif written and not revert:
+        console.print("Now write `loss: APML` into a YAML; `apml check CONFIG` says what a run with it uses.")
