@@ -113,11 +113,24 @@ def _host_modules() -> list[tuple[str, str]]:
 
 
 def _host(path: Path) -> list[tuple[str, str]]:
-    from apml_plugin.errors import HostError
-    from apml_plugin.hosts.pointr import recognise
+    from apml_plugin.errors import HostError, PatchError
+    from apml_plugin.hosts.pointr import all_recipes, recognise
+    from apml_plugin.patching import check
 
     try:
         host = recognise(path)
     except HostError as error:
         return [("host", str(error))]
-    return [("host", str(host))]
+    rows = [
+        ("host", f"PoinTr-style codebase at {host.root}"),
+        ("builds models", str(host.builder)),
+        ("reads YAML", str(host.reader)),
+    ]
+    for model in host.models:
+        stages = ", ".join(model.stages) or "no Chamfer that a loss could replace"
+        rows.append((f"model {model.name}", f"{model.definition.file}: {stages}"))
+    try:
+        patched = check(host.root, all_recipes(host))
+    except PatchError as error:
+        return [*rows, ("patched", str(error))]
+    return [*rows, ("patched", ", ".join(patched) or "no: `loss:` is read only under `apml run`")]

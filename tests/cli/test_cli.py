@@ -1,0 +1,52 @@
+"""The command itself, the list of losses and the doctor."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from apml_plugin.cli import main
+from apml_plugin.registry import LOSSES
+
+
+def test_losses_lists_every_loss_with_its_defaults(capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(["losses"]) == 0
+    out = capsys.readouterr().out
+    for name in LOSSES.module_dict:
+        assert name in out
+    for default in ("p_min=0.8", "threshold=1e-20", "threshold=1e-10", "reduction=mean", "min_softmax_value=0.8"):
+        assert default in out
+
+
+def test_doctor_names_backend_and_reason(capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    assert "PyTorch" in out
+    assert "sparse: 16384 x 16384 points: a neighbour search is cheaper" in out
+    assert "this version ships no compiled ops yet" in out
+
+
+def test_doctor_on_a_path_that_is_no_host_says_what_was_looked_for(tmp_path: Path, capsys) -> None:
+    assert main(["doctor", str(tmp_path)]) == 0
+    assert "Registry" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [["losss"], ["losses", "--colour"], ["check"]])
+def test_wrong_words_are_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    assert "Usage" in capsys.readouterr().err
+
+
+def test_our_errors_are_one_line_and_exit_code_one(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "apml_plugin", "patch", str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "Traceback" not in done.stderr
