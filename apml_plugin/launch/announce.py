@@ -9,7 +9,7 @@ from apml_plugin.launch.environment import TOLD
 
 
 def tell(key: str, text: str) -> None:
-    """Prints ``apml: text`` once per run: not in workers, not in ranks above 0, not below who said it already."""
+    """Prints ``[apml] text`` once per run: not in workers, not in ranks above 0, not below who said it already."""
     told = [word for word in os.environ.get(TOLD, "").split(",") if word]
     if key in told or _is_worker() or os.environ.get("RANK", "0") != "0":
         return
@@ -18,9 +18,9 @@ def tell(key: str, text: str) -> None:
 
 
 def warn(text: str) -> None:
-    """Prints ``apml: text`` on stderr, whatever process this is."""
+    """Prints ``[apml] text`` on stderr, whatever process this is."""
     if sys.stderr is not None:
-        print(f"apml: {text}", file=sys.stderr, flush=True)
+        print(f"[apml] {text}", file=sys.stderr, flush=True)
 
 
 def _is_worker() -> bool:

@@ -57,6 +57,13 @@ def on_cpu(device: Any) -> Any:
 
 
 def _factories() -> None:
+    # `with torch.device(...)` and set_default_device recognise the factories by their Python objects, in a list
+    # made on first use: have it made now, of the real ones. Then a device they name is translated too.
+    from torch.utils import _device
+
+    _device._device_constructors()
+    context = _device.DeviceContext
+    context.__init__ = _first_argument(context.__init__, on_cpu, at=1)  # type: ignore[method-assign]
     for name in FACTORIES:
         if hasattr(torch, name):
             original = getattr(torch, name)
@@ -65,7 +72,6 @@ def _factories() -> None:
             _keep_scriptable(wrapper, original)
     for name in METHODS:
         setattr(torch.Tensor, name, _device_argument(getattr(torch.Tensor, name)))
-    setattr(torch, "set_default_device", _first_argument(torch.set_default_device, on_cpu))  # noqa: B010
     setattr(  # noqa: B010
         torch, "set_default_tensor_type", _first_argument(torch.set_default_tensor_type, _cpu_tensor_type)
     )

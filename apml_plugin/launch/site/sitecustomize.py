@@ -21,7 +21,7 @@ def _install() -> None:
         hooks.install()
     except Exception as error:
         if sys.stderr is not None:
-            print(f"apml: running without the plugin ({type(error).__name__}: {error})", file=sys.stderr)
+            print(f"[apml] running without the plugin ({type(error).__name__}: {error})", file=sys.stderr)
 
 
 def _run_hidden() -> None:
