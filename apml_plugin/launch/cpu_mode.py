@@ -148,9 +148,7 @@ def _device_argument(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def _first_argument(
-    function: Callable[..., Any], convert: Callable[[Any], Any], at: int = 0
-) -> Callable[..., Any]:
+def _first_argument(function: Callable[..., Any], convert: Callable[[Any], Any], at: int = 0) -> Callable[..., Any]:
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         if len(args) > at:

@@ -81,9 +81,7 @@ def _command(words: Sequence[str], module: bool) -> tuple[list[str], str]:
     if found is None and os.path.isfile(first):
         return [sys.executable, first, *rest], _folder_of(first)
     if found is None:
-        raise HostError(
-            f"cannot run {first!r}: no such Python file here ({os.getcwd()}) and no such command on PATH"
-        )
+        raise HostError(f"cannot run {first!r}: no such Python file here ({os.getcwd()}) and no such command on PATH")
     scripts = [word for word in rest if word.endswith(".py") and os.path.isfile(word)]
     return [found, *rest], _folder_of(scripts[0]) if scripts else os.getcwd()
 

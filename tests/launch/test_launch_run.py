@@ -102,9 +102,7 @@ def project(tmp_path: Path) -> Path:
 def test_a_host_that_knows_only_gpus(project: Path, tmp_path: Path):
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text("WHO = 'the one that was there'\n")
-    done = apml_run(
-        "project/train.py", "--cpu", "--help", "-m", "x y", cwd=tmp_path, path=(tmp_path / "site",)
-    )
+    done = apml_run("project/train.py", "--cpu", "--help", "-m", "x y", cwd=tmp_path, path=(tmp_path / "site",))
     assert done.returncode == 7, done.stderr
     said = json.loads(done.stdout)
     assert said["worker"] == [[[3.0] * 4]] * 2

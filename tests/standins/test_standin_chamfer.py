@@ -56,9 +56,7 @@ def clouds(kind: str) -> tuple[torch.Tensor, torch.Tensor]:
     return a, b
 
 
-@pytest.mark.parametrize(
-    "kind", ["random", "zero padding", "copies", "lattice", "collapsed", "small", "few distinct"]
-)
+@pytest.mark.parametrize("kind", ["random", "zero padding", "copies", "lattice", "collapsed", "small", "few distinct"])
 def test_is_the_definition_to_the_bit(kind):
     a, b = clouds(kind)
     dist1, dist2, idx1, idx2 = chamfer.forward(a, b)

@@ -57,9 +57,7 @@ def _row(header: dict[str, list[str]]) -> np.dtype:
     counts = [int(c) for c in header.get("COUNT", ["1"] * len(fields))]
     kinds = {"F": "f", "I": "i", "U": "u"}
     record: list[tuple[str, str, int]] = []
-    for i, (field, size, kind, count) in enumerate(
-        zip(fields, header["SIZE"], header["TYPE"], counts, strict=True)
-    ):
+    for i, (field, size, kind, count) in enumerate(zip(fields, header["SIZE"], header["TYPE"], counts, strict=True)):
         record.append((f"_{i}" if field == "_" else field, f"<{kinds[kind]}{int(size)}", count))
     return np.dtype(record)
 

@@ -79,9 +79,7 @@ def _skip(file: BinaryIO, name: str, encoding: str, count: int, properties: list
         file.seek(count * _record(name, properties).itemsize, 1)
 
 
-def _vertices(
-    file: BinaryIO, name: str, encoding: str, count: int, properties: list[tuple[str, str]]
-) -> np.ndarray:
+def _vertices(file: BinaryIO, name: str, encoding: str, count: int, properties: list[tuple[str, str]]) -> np.ndarray:
     names = [field for field, _ in properties]
     missing = [axis for axis in "xyz" if axis not in names]
     if missing:

@@ -6,6 +6,7 @@ from . import layers
 
 __all__ = ["layers"]
 
+
 def __getattr__(name: str) -> Any:
     if name.startswith("__"):
         raise AttributeError(name)
