@@ -64,11 +64,11 @@ def _chamfer_attributes(build: ast.FunctionDef) -> tuple[str, ...]:
     for node in ast.walk(build):
         if not isinstance(node, ast.Assign) or not isinstance(node.value, ast.Call):
             continue
-        made = _last_name(node.value.func)
+        made = last_name(node.value.func)
         if not made.startswith("ChamferDistance") or made.endswith(("_PM", "_split")):
             continue
         for target in node.targets:
-            if isinstance(target, ast.Attribute) and _last_name(target.value) == "self":
+            if isinstance(target, ast.Attribute) and last_name(target.value) == "self":
                 found[target.attr] = None
     return tuple(found)
 
@@ -93,22 +93,19 @@ def _calls(attribute: str, get_loss: ast.FunctionDef) -> list[ast.Call]:
         if isinstance(node, ast.Call)
         and isinstance(node.func, ast.Attribute)
         and node.func.attr == attribute
-        and _last_name(node.func.value) == "self"
+        and last_name(node.func.value) == "self"
     ]
     return sorted(found, key=lambda node: (node.lineno, node.col_offset))
 
 
 def _index(node: ast.expr) -> int | None:
-    if (
-        isinstance(node, ast.Subscript)
-        and isinstance(node.slice, ast.Constant)
-        and isinstance(node.slice.value, int)
-    ):
+    if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant) and isinstance(node.slice.value, int):
         return node.slice.value
     return None
 
 
-def _last_name(node: ast.expr) -> str:
+def last_name(node: ast.expr) -> str:
+    """`c` of `a.b.c`, `a` of `a`, else nothing."""
     if isinstance(node, ast.Attribute):
         return node.attr
     return node.id if isinstance(node, ast.Name) else ""

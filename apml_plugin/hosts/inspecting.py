@@ -1,0 +1,197 @@
+"""What a run with a YAML would use, found without importing or running anything of the host."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import ApmlError, HostError, PatchError
+from .decorating import hoist
+from .recognise import Host, HostModel, find_root, recognise
+
+LEAST_VALIDATION_SAMPLES = 10
+DEFAULT_CLIP = 10.0
+
+
+@dataclass
+class Finding:
+    """What `apml check` tells. stages: stage -> description of its loss. error: the run would stop there."""
+
+    config: Path
+    host: Host | None = None
+    patched: tuple[str, ...] = ()
+    model: str = ""
+    found_at: str = ""
+    stages: dict[str, str] = field(default_factory=dict)
+    error: str = ""
+    warnings: list[str] = field(default_factory=list)
+
+
+def inspect_config(path: str | os.PathLike[str], host_path: str | os.PathLike[str] | None = None) -> Finding:
+    """Read a YAML as its host would and say which loss it gets.
+
+    The host is `host_path`, else the codebase the file lies in, else the one around the current folder.
+    Raises HostError if the file cannot be read, or if `host_path` is given and is no host.
+    """
+    config_path = Path(path).expanduser()
+    config = read_yaml(config_path)
+    found = Finding(config_path)
+    found.host = recognise(host_path) if host_path is not None else find_root(config_path) or find_root(Path.cwd())
+    found.patched = _patched(found)
+    _resolve_loss(found, config)
+    _warn_about_samples(found, config)
+    return found
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file as a mapping. Raises HostError naming the file when it is missing, broken or no mapping."""
+    import yaml
+
+    try:
+        data = yaml.load(path.read_bytes(), Loader=yaml.FullLoader)
+    except OSError as error:
+        raise HostError(f"cannot read {path}: {error.strerror}") from None
+    except yaml.YAMLError as error:
+        raise HostError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(data, dict):
+        raise HostError(f"{path} holds {type(data).__name__}, not a mapping with model:, dataset: and so on")
+    return data
+
+
+def _patched(found: Finding) -> tuple[str, ...]:
+    from ..patching import check
+    from .pointr import all_recipes
+
+    if found.host is None:
+        return ()
+    try:
+        return check(found.host.root, all_recipes(found.host))
+    except PatchError as error:
+        found.warnings.append(str(error))
+        return ()
+
+
+def _resolve_loss(found: Finding, config: dict[str, Any]) -> None:
+    from ..registry import build_loss
+
+    model = config.get("model")
+    if not isinstance(model, dict):
+        found.error = "there is no model: in this YAML, so nothing can be built from it"
+        return
+    found.model = str(model.get("NAME", "?"))
+    _warn_about_missing_keys(found, model)
+    if config.get("loss") is not None:
+        found.found_at = "loss: at the top level"
+    try:
+        hoist(config)
+        value = model.get("loss")
+        if value is None or (isinstance(value, Mapping) and all(isinstance(v, int | float) for v in value.values())):
+            found.found_at = "" if value is None and not config.get("loss") else found.found_at or "model.loss"
+            return
+        found.found_at = found.found_at or "loss: under model:"
+        loss = build_loss(value, model.get("loss_opts"))
+        _describe(found, loss)
+    except ApmlError as error:
+        found.error = f"{type(error).__name__}: {error}"
+        return
+    _warn_about_run(found, config, loss)
+
+
+def _describe(found: Finding, loss: Any) -> None:
+    from ..errors import LossValueError
+    from ..registry import PerStage, describe
+
+    known = _host_model(found)
+    per_stage = isinstance(loss, PerStage)
+    stages = known.stages if known else (loss.names if per_stage else ("every stage",))
+    if per_stage and (unknown := [name for name in loss.names if name not in stages]):
+        raise LossValueError(
+            f"loss: {found.model} has no stage {', '.join(unknown)}; its stages are {', '.join(stages)}"
+        )
+    kept = {stage for site in known.sites for stage in site.kept} if known else set()
+    for stage in stages:
+        part = loss.stage(stage) if per_stage else None if stage in kept else loss
+        found.stages[stage] = "the host's own loss" if part is None else describe(part)
+
+
+def _host_model(found: Finding) -> HostModel | None:
+    models = found.host.models if found.host else ()
+    return next((model for model in models if model.name == found.model), None)
+
+
+def _warn_about_run(found: Finding, config: dict[str, Any], loss: Any) -> None:
+    if found.host is None:
+        found.warnings.append("no host found around this YAML or the current folder; name one with --host")
+    elif _host_model(found) is None:
+        known = ", ".join(model.name for model in found.host.models)
+        found.warnings.append(f"the host has no model {found.model} whose loss could be replaced; it has {known}")
+    elif "all models" not in found.patched and found.model not in found.patched:
+        found.warnings.append(
+            f"the host is not patched for {found.model}: plain `python main.py` ignores loss: without a word and "
+            "trains with Chamfer. Run `apml patch` on it, or start it with `apml run main.py ...`"
+        )
+    if any(getattr(part, "reduction", None) == "sum" for part in loss.modules()):
+        _warn_about_scale(found, config)
+    if any(getattr(part, "reduction", None) == "none" for part in loss.modules()):
+        found.warnings.append("reduction: none gives one value per pair, which this host cannot use: mean or sum")
+
+
+def _warn_about_scale(found: Finding, config: dict[str, Any]) -> None:
+    found.warnings.append(
+        "reduction: sum is about (number of ground-truth points) times a mean match distance: log lines (x1000) are "
+        "four to five orders of magnitude above Chamfer's, and terms of fixed weight beside it vanish. "
+        "`reduction: mean` keeps Chamfer's scale"
+    )
+    clip = config.get("grad_norm_clip", DEFAULT_CLIP)
+    if isinstance(clip, int | float) and clip <= 100 * DEFAULT_CLIP:
+        found.warnings.append(
+            f"grad_norm_clip is {clip:g}: at this scale nearly every step is clipped to the same length. Multiply it "
+            "by the number of ground-truth points, or take reduction: mean"
+        )
+    optimizer = config.get("optimizer")
+    if isinstance(optimizer, dict) and optimizer.get("type") == "SGD":
+        found.warnings.append("SGD's steps grow with the loss: divide lr as the loss grew, or take reduction: mean")
+
+
+def _warn_about_missing_keys(found: Finding, model: dict[str, Any]) -> None:
+    """What the model's constructor reads from its config in any case, and the YAML does not give."""
+    known = _host_model(found)
+    missing = [key for key in known.reads if key not in model] if known else []
+    if missing:
+        found.warnings.append(
+            f"{found.model} reads {', '.join(f'model.{key}' for key in missing)}, which this YAML does not give: "
+            "building it will fail"
+        )
+
+
+def _warn_about_samples(found: Finding, config: dict[str, Any]) -> None:
+    """PoinTr prints every (samples // 10)-th validation line: fewer than ten samples divide by zero."""
+    subset = config.get("dataset", {}).get("val") if isinstance(config.get("dataset"), dict) else None
+    if not isinstance(subset, dict) or not isinstance(subset.get("_base_"), str):
+        return
+    root = found.host.root if found.host else Path.cwd()
+    base = root / subset["_base_"]
+    try:
+        described = read_yaml(base)
+    except HostError as error:
+        found.warnings.append(f"dataset.val._base_ (relative to the clone's root): {error}")
+        return
+    index = described.get("CATEGORY_FILE_PATH")
+    name = (subset.get("others") or {}).get("subset")
+    if not isinstance(index, str) or not (root / index).is_file():
+        found.warnings.append(f"the dataset's index {index} is not there; was the data set downloaded?")
+        return
+    try:
+        entries = json.loads((root / index).read_text())
+        samples = sum(len(entry.get(name, ())) for entry in entries)
+    except (ValueError, AttributeError, TypeError):
+        return
+    if samples < LEAST_VALIDATION_SAMPLES:
+        found.warnings.append(
+            f"{samples} validation samples: PoinTr's validation divides by (samples // 10) and stops with "
+            f"ZeroDivisionError below {LEAST_VALIDATION_SAMPLES}"
+        )
