@@ -15,7 +15,7 @@ from ..errors import HostError
 from .stages import last_name
 from .structure import Definition, Host, HostModel, builders_in, models_in, readers_in
 
-_SKIPPED = frozenset("__pycache__ node_modules site-packages build dist venv env experiments data".split())
+_SKIPPED = {"__pycache__", "node_modules", "site-packages", "build", "dist", "venv", "env", "experiments", "data"}
 _DEPTH = 4
 
 
