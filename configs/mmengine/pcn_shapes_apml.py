@@ -11,6 +11,7 @@ _base_ = './_base_/shapes.py'
 #   loss = dict(coarse=dict(type='ChamferL1'), fine=dict(type='APML', reduction='mean'))
 #   loss = [dict(type='APML', reduction='mean'), dict(type='ChamferL2', weight=0.1)]
 #   loss = dict(type='Schedule', first='ChamferL1', last=dict(type='APML', reduction='mean'), start=0, end=2)
+# (YAML hosts call a schedule's ends `from` and `to`; Runner cannot write a config with the key `from`.)
 # reduction='mean' has the scale of Chamfer-L1; the published loss is a sum over the points: reduction='sum'.
 loss = dict(type='APML', reduction='mean')
 

@@ -9,14 +9,14 @@ default_scope = 'mmengine'
 
 points = 512
 train_dataloader = dict(
-    dataset=dict(type='CompletionShapes', split='train', size=256, num_partial=512, num_gt=points),
+    dataset=dict(type='CompletionShapes', split='train', size=160, num_partial=512, num_gt=points),
     sampler=dict(type='DefaultSampler', shuffle=True),
     batch_size=8,
     num_workers=0,
     drop_last=True,
     collate_fn=dict(type='default_collate'))
 val_dataloader = dict(
-    dataset=dict(type='CompletionShapes', split='test', size=32, num_partial=512, num_gt=points),
+    dataset=dict(type='CompletionShapes', split='test', size=20, num_partial=512, num_gt=points),
     sampler=dict(type='DefaultSampler', shuffle=False),
     batch_size=8,
     num_workers=0,
@@ -30,7 +30,7 @@ val_cfg = dict()
 optim_wrapper = dict(optimizer=dict(type='Adam', lr=1e-3))
 
 default_hooks = dict(
-    logger=dict(type='LoggerHook', interval=16),
+    logger=dict(type='LoggerHook', interval=10),
     checkpoint=dict(type='CheckpointHook', interval=1, save_best='completion/EMD', rule='less',
                     save_param_scheduler=False))
 randomness = dict(seed=0)
