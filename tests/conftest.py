@@ -7,9 +7,9 @@ import os
 # Two test processes on two cores, and what they start: a thread each. More only wait for one another.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import pytest  # noqa: E402
-import torch  # noqa: E402
-from hypothesis import HealthCheck, settings  # noqa: E402
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
 
 # CI machines are small and shared: no example is failed for being slow, and every run draws the same ones.
 settings.register_profile(
