@@ -75,16 +75,19 @@ def model_sites(cls: type) -> tuple[LossSite, ...]:
 
 
 def _method(cls: type, name: str) -> ast.FunctionDef | None:
-    function = getattr(cls, name, None)
-    if function is None:
-        return None
-    try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(inspect.unwrap(function))))
-    except (OSError, TypeError, SyntaxError) as error:
-        raise HostError(
-            f"cannot read the source of {cls.__name__}.{name} to find its loss: {error}"
-        ) from None
-    return tree.body[0] if isinstance(tree.body[0], ast.FunctionDef) else None
+    """The syntax tree of a method; one that calls super().<name> makes its calls in the class it inherits from."""
+    for owner in cls.__mro__:
+        function = vars(owner).get(name)
+        if function is None:
+            continue
+        try:
+            tree = ast.parse(textwrap.dedent(inspect.getsource(inspect.unwrap(function))))
+        except (OSError, TypeError, SyntaxError) as error:
+            raise HostError(f"cannot read the source of {owner.__name__}.{name} to find its loss: {error}") from None
+        node = tree.body[0]
+        if isinstance(node, ast.FunctionDef) and f"super().{name}(" not in ast.unparse(node):
+            return node
+    return None
 
 
 def ensure_wrapped(cls: type) -> None:

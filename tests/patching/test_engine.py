@@ -1,0 +1,143 @@
+"""Several files and several recipes at once: all or none, shared edits, states between."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from apml_plugin.errors import PatchError
+from apml_plugin.patching import Edit, Plan, Recipe, check, files, plan_apply, plan_revert, write
+
+READER = Edit("config.py", "read", "hoists_loss", shared=True)
+ALL = Recipe("all", (Edit("build.py", "build", "takes_loss"), READER))
+ONE = Recipe("One", (Edit("one.py", "One", "takes_loss"), READER))
+KNOWN = (ALL, ONE)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "build.py").write_bytes(b"def build(c):\r\n\treturn c")
+    (tmp_path / "config.py").write_bytes(b"import yaml\n\n\ndef read(p):\n    pass\n")
+    (tmp_path / "one.py").write_bytes(b"class One:\n    pass\n")
+    return tmp_path
+
+
+def snapshot(root: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in root.iterdir()}
+
+
+def verbs(plan: Plan) -> dict[str, str]:
+    return {change.file: change.verb for change in plan.changes}
+
+
+def test_apply_check_revert(root: Path) -> None:
+    before = snapshot(root)
+    plan = plan_apply(root, [ALL], KNOWN)
+    assert snapshot(root) == before  # a plan writes nothing
+    write(plan)
+    assert check(root, KNOWN) == ("all",)
+    write(plan_revert(root, KNOWN, KNOWN))
+    assert snapshot(root) == before
+    assert check(root, KNOWN) == ()
+
+
+def test_the_second_time_changes_nothing_and_says_so(root: Path) -> None:
+    write(plan_apply(root, [ALL], KNOWN))
+    again = plan_apply(root, [ALL], KNOWN)
+    assert verbs(again) == {"build.py": "already patched", "config.py": "already patched"}
+    assert not again.differs
+    assert again.diff() == ""
+
+
+def test_recipes_combine_and_the_shared_edit_goes_with_the_last(root: Path) -> None:
+    before = snapshot(root)
+    write(plan_apply(root, [ONE], KNOWN))
+    second = plan_apply(root, [ALL], KNOWN)
+    assert verbs(second) == {"build.py": "patched", "config.py": "already patched"}
+    write(second)
+    assert check(root, KNOWN) == ("all", "One")
+    first_out = plan_revert(root, [ONE], KNOWN)
+    assert verbs(first_out) == {"one.py": "reverted", "config.py": "left patched"}
+    assert next(c.reason for c in first_out.changes if c.verb == "left patched") == "build.py still needs it"
+    write(first_out)
+    write(plan_revert(root, [ALL], KNOWN))
+    assert snapshot(root) == before
+
+
+@pytest.mark.parametrize("restored", ["build.py", "config.py"])
+def test_half_patched_is_refused_and_can_be_reverted(root: Path, restored: str) -> None:
+    before = snapshot(root)
+    write(plan_apply(root, [ALL], KNOWN))
+    (root / restored).write_bytes(before[restored])
+    half = snapshot(root)
+    with pytest.raises(PatchError, match="half patched.*--revert"):
+        plan_apply(root, [ALL], KNOWN)
+    assert snapshot(root) == half
+    write(plan_revert(root, KNOWN, KNOWN))
+    assert snapshot(root) == before
+
+
+def test_one_file_that_cannot_be_edited_stops_all(root: Path) -> None:
+    (root / "config.py").write_text("def reader(p): pass\n")
+    before = snapshot(root)
+    with pytest.raises(PatchError, match=r"config\.py: 'read' is not defined"):
+        write(plan_apply(root, [ALL], KNOWN))
+    assert snapshot(root) == before
+
+
+def test_a_failing_write_puts_everything_back(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = plan_apply(root, [ALL], KNOWN)
+    before = snapshot(root)
+    replace, calls = os.replace, []
+
+    def second_fails(a: object, b: object) -> None:
+        calls.append(b)
+        if len(calls) == 2:
+            raise OSError(28, "No space left on device", str(b))
+        replace(a, b)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(files.os, "replace", second_fails)
+    with pytest.raises(PatchError, match="No space left on device.*Nothing was changed"):
+        write(plan)
+    assert snapshot(root) == before  # no temporary file is left either
+
+
+def test_a_file_changed_since_the_plan_is_refused(root: Path) -> None:
+    plan = plan_apply(root, [ALL], KNOWN)
+    (root / "config.py").write_text("def read(p): return 2\n")
+    before = snapshot(root)
+    with pytest.raises(PatchError, match=r"config\.py changed while"):
+        write(plan)
+    assert snapshot(root) == before
+
+
+def test_modes_and_symlinks_stay(root: Path) -> None:
+    (root / "build.py").chmod(0o755)
+    target = root / "real_config.py"
+    (root / "config.py").rename(target)
+    (root / "config.py").symlink_to(target.name)
+    write(plan_apply(root, [ALL], KNOWN))
+    assert (root / "build.py").stat().st_mode & 0o777 == 0o755
+    assert (root / "config.py").is_symlink()
+    assert b"apml-plugin" in target.read_bytes()
+
+
+def test_a_missing_file_is_named(root: Path) -> None:
+    (root / "one.py").unlink()
+    with pytest.raises(PatchError, match=r"cannot read .*one\.py: No such file"):
+        plan_apply(root, [ALL], KNOWN)
+
+
+def test_the_diff_shows_every_file_with_plain_line_ends(root: Path) -> None:
+    diff = plan_apply(root, [ALL], KNOWN).diff()
+    added = [line for line in diff.splitlines() if line.startswith("+") and not line.startswith("+++")]
+    assert added == [
+        "+from apml_plugin.hosts.pointr import takes_loss  # apml-plugin",
+        "+@takes_loss  # apml-plugin",
+        "+from apml_plugin.hosts.pointr import hoists_loss  # apml-plugin",
+        "+@hoists_loss  # apml-plugin",
+    ]
+    assert "\r" not in diff
+    assert "--- a/build.py" in diff
