@@ -20,9 +20,9 @@ settings.load_profile("repo")
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
-        if "gpu" in item.keywords and not torch.cuda.is_available():
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
-        if "pointr" in item.keywords and not os.environ.get("APML_POINTR"):
+        if item.get_closest_marker("pointr") and not os.environ.get("APML_POINTR"):
             item.add_marker(pytest.mark.skip(reason="needs a PoinTr clone: APML_POINTR=path"))
 
 

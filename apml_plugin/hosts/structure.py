@@ -49,6 +49,10 @@ class Host:
     reader: Definition
     models: tuple[HostModel, ...]
 
+    def __str__(self) -> str:
+        names = ", ".join(model.name for model in self.models)
+        return f"PoinTr-style host at {self.root} (models {names}; built in {self.builder}; YAML read in {self.reader})"
+
     def model(self, name: str) -> HostModel:
         """The model called `name`. Raises HostError listing the models there are."""
         for model in self.models:

@@ -36,7 +36,7 @@ class Registry:
             raise type(error)(f"{cls.__name__}: {error}")
 '''
 
-_BUILD = '''
+_BUILD = """
 from {pkg}utils import registry
 
 MODELS = registry.Registry("models")
@@ -44,9 +44,9 @@ MODELS = registry.Registry("models")
 
 def make_model(config, **extra):
     return MODELS.build(config, **extra)
-'''
+"""
 
-_DATASETS = '''
+_DATASETS = """
 from {pkg}utils import registry
 
 DATASETS = registry.Registry("datasets")
@@ -60,9 +60,9 @@ def make_dataset(config):
 class PCN:
     def __init__(self, config):
         self.config = config
-'''
+"""
 
-_CONFIG = '''
+_CONFIG = """
 import yaml
 from easydict import EasyDict
 
@@ -82,9 +82,9 @@ def merge(into, new):
 def load_config(path):
     with open(path) as stream:
         return merge(EasyDict(), yaml.load(stream, Loader=yaml.FullLoader))
-'''
+"""
 
-_CHAMFER = '''
+_CHAMFER = """
 import torch
 from torch import nn
 
@@ -109,9 +109,9 @@ class ChamferDistanceL1_PM(nn.Module):
 class GriddingLoss(nn.Module):
     def forward(self, a, b):
         return a.sum() * 0
-'''
+"""
 
-_MODEL = '''
+_MODEL = """
 import torch
 from torch import nn
 
@@ -136,7 +136,7 @@ class {name}(nn.Module):
     def forward(self, xyz):
         fine = self.net(xyz.mean(1)).view(len(xyz), -1, 3)
 {forward}
-'''
+"""
 
 _TWO = "        return self.loss_func(ret[0], gt), self.loss_func(ret[1], gt)"
 _L2 = "        self.loss_func = ChamferDistanceL2()"

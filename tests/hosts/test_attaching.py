@@ -185,7 +185,7 @@ def test_a_weighted_sum(load: Importer) -> None:
 def test_options_beside_a_plain_name(load: Importer) -> None:
     model = make(load, "PCN", "APML", loss_opts={"p_min": 0.5, "reduction": "mean"})
     assert model.loss_func.chosen["fine"].settings.p_min == 0.5
-    with pytest.raises(LossArgumentError, match="loss_opts=.* is given without loss:"):
+    with pytest.raises(LossArgumentError, match=r"loss_opts=.* is given without loss:"):
         make(load, "PCN", loss_opts={"p_min": 0.5})
 
 
@@ -200,7 +200,7 @@ def test_checkpoints_are_the_hosts_own(load: Importer) -> None:
 def test_a_loss_with_weights_of_its_own_is_refused(load: Importer) -> None:
     model = load("models").make_model(config("PCN"))
     model.loss_func.register_buffer("eps", torch.zeros(1))
-    with pytest.raises(HostError, match="strict loading of checkpoints"):
+    with pytest.raises(HostError, match=r"strict loading of checkpoints"):
         attach(model, config("PCN", "APML"))
     assert not attached(model)
 
@@ -240,7 +240,7 @@ def test_attaching_twice_changes_nothing(load: Importer, capsys: pytest.CaptureF
 
 
 def test_a_misspelt_name(load: Importer) -> None:
-    with pytest.raises(UnknownLossError, match="'APLM'.*'APML'"):
+    with pytest.raises(UnknownLossError, match=r"'APLM'.*'APML'"):
         make(load, "PCN", "APLM")
 
 
@@ -249,9 +249,9 @@ def test_errors_survive_the_registry(load: Importer) -> None:
     takes_loss(load("models.PCN").PCN)
     build = load("models").make_model
     for loss, error in (("APLM", UnknownLossError), ({"NAME": "APML", "p": 1}, LossArgumentError)):
-        with pytest.raises(error, match="^PCN: "):
+        with pytest.raises(error, match=r"^PCN: "):
             build(config("PCN", loss))
-    with pytest.raises(LossValueError, match="^PCN: .*no stage 'x'"):
+    with pytest.raises(LossValueError, match=r"^PCN: .*no stage 'x'"):
         build(config("PCN", {"x": "APML"}))
 
 
@@ -275,7 +275,7 @@ def test_a_model_without_a_loss_says_so() -> None:
     class Bare(nn.Module):
         def get_loss(self, ret: Any, gt: Any) -> None: ...
 
-    with pytest.raises(HostError, match="Bare has no loss to replace"):
+    with pytest.raises(HostError, match=r"Bare has no loss to replace"):
         attach(Bare(), {"loss": "APML"})
 
 

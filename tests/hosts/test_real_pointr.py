@@ -97,8 +97,14 @@ def train(clone: Path, path: Path, name: str, *args: str, fails: bool = False) -
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "2"}
     done = subprocess.run(
         [*command, "--num_workers", "0", "--seed", "7", *args],
-        cwd=clone, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=600, check=False,
-    )  # fmt: skip
+        cwd=clone,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=600,
+        check=False,
+    )
     assert (done.returncode != 0) is fails, done.stdout[-4000:]
     for line in done.stdout.splitlines():
         if re.search(r"apml|Losses|\[Validation\]|RESUME", line):
@@ -129,9 +135,7 @@ def training_losses(output: str) -> list[float]:
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_trains_with_apml_validates_saves_and_resumes(
-    clone: Path, dataset: Path, tmp_path: Path, model: str
-) -> None:
+def test_trains_with_apml_validates_saves_and_resumes(clone: Path, dataset: Path, tmp_path: Path, model: str) -> None:
     patch(clone)
     try:
         path = config(tmp_path, dataset, model, loss="APML")

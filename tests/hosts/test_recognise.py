@@ -40,12 +40,12 @@ def test_no_host_says_what_was_looked_for(tmp_path: Path) -> None:
     (tmp_path / "main.py").write_text("import yaml\n")
     with pytest.raises(HostError, match=r"Looked through 1 Python files for a registry .*main\.py\)$"):
         recognise(tmp_path)
-    with pytest.raises(HostError, match="is not a folder"):
+    with pytest.raises(HostError, match=r"is not a folder"):
         recognise(tmp_path / "missing")
 
 
 def test_the_folder_above_a_clone_gets_a_hint(host: Path) -> None:
-    with pytest.raises(HostError, match="; try clone in it"):
+    with pytest.raises(HostError, match=r"; try clone in it"):
         recognise(host.parent)
 
 

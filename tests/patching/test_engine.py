@@ -72,7 +72,7 @@ def test_half_patched_is_refused_and_can_be_reverted(root: Path, restored: str) 
     write(plan_apply(root, [ALL], KNOWN))
     (root / restored).write_bytes(before[restored])
     half = snapshot(root)
-    with pytest.raises(PatchError, match="half patched.*--revert"):
+    with pytest.raises(PatchError, match=r"half patched.*--revert"):
         plan_apply(root, [ALL], KNOWN)
     assert snapshot(root) == half
     write(plan_revert(root, KNOWN, KNOWN))
@@ -99,7 +99,7 @@ def test_a_failing_write_puts_everything_back(root: Path, monkeypatch: pytest.Mo
         replace(a, b)  # type: ignore[arg-type]
 
     monkeypatch.setattr(files.os, "replace", second_fails)
-    with pytest.raises(PatchError, match="No space left on device.*Nothing was changed"):
+    with pytest.raises(PatchError, match=r"No space left on device.*Nothing was changed"):
         write(plan)
     assert snapshot(root) == before  # no temporary file is left either
 

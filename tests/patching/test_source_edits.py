@@ -17,7 +17,11 @@ IMPORT = "from apml_plugin.hosts.pointr import takes_loss  # apml-plugin"
 MARK = "@takes_loss  # apml-plugin"
 
 REWRITES = {
-    "import behind the last leading import": (F, "import a\n\ndef f(): pass\n", f"import a\n{IMPORT}\n\n{MARK}\ndef f(): pass\n"),
+    "import behind the last leading import": (
+        F,
+        "import a\n\ndef f(): pass\n",
+        f"import a\n{IMPORT}\n\n{MARK}\ndef f(): pass\n",
+    ),
     "no import at all": (F, "def f(): pass\n", f"{IMPORT}\n{MARK}\ndef f(): pass\n"),
     "no final newline": (F, "import a\ndef f(): return 1", f"import a\n{IMPORT}\n{MARK}\ndef f(): return 1"),
     "one line without any newline": (F, "def f(): return 1", f"{IMPORT}\n{MARK}\ndef f(): return 1"),
@@ -58,7 +62,11 @@ REWRITES = {
         "from a import (\n    b,\n    c,\n)\ndef f(): pass\n",
         f"from a import (\n    b,\n    c,\n)\n{IMPORT}\n{MARK}\ndef f(): pass\n",
     ),
-    "non-ASCII": (F, "import a  # é — 点\ndef f(): pass  # 点\n", f"import a  # é — 点\n{IMPORT}\n{MARK}\ndef f(): pass  # 点\n"),
+    "non-ASCII": (
+        F,
+        "import a  # é — 点\ndef f(): pass  # 点\n",
+        f"import a  # é — 点\n{IMPORT}\n{MARK}\ndef f(): pass  # 点\n",
+    ),
     "async": (F, "async def f(): pass\n", f"{IMPORT}\n{MARK}\nasync def f(): pass\n"),
     "method": (
         Edit("m.py", "C.f", "takes_loss"),
@@ -144,27 +152,46 @@ def test_a_name_in_a_string_or_comment_is_no_mark() -> None:
 
 
 ENDS = st.sampled_from(["\n", "\r\n", "\r"])
-PIECES = st.sampled_from(
-    [
-        ["import a"], ["from a import (", "    b)"], ["x = 1"], ["# def f(): pass"], [""], ["   "], ["x = '''", "def f():", "'''"],
-        ["import a; x = (1,", " 2)"], ["if x:", "\ty = 1", "else:", "  y = 2"], ["class B:", "\t@staticmethod", "\tdef f(): pass"],
-        ["# é"], ["\x0c"], ["x = 1 \\", "  + 2"], ["@a.b", "def g():", "    return f'''{x}", "'''"],
-    ]
-)  # fmt: skip
-HEADS = st.sampled_from([[], ["#!/bin/python"], ['"""doc', 'more"""'], ["'doc'", "from __future__ import annotations"]])
-ANCHORS = st.sampled_from(
-    [
-        ["def f(): pass"], ["@a.b", "def f():", "\treturn 1"], ["try:", "    def f(x=(1,", " 2)): return x", "except E: pass"],
-        ["async def f():", "  pass"], ["class f:", " '''doc'''"],
-    ]
-)  # fmt: skip
+PIECES = [
+    ["import a"],
+    ["from a import (", "    b)"],
+    ["x = 1"],
+    ["# def f(): pass"],
+    [""],
+    ["   "],
+    ["x = '''", "def f():", "'''"],
+    ["import a; x = (1,", " 2)"],
+    ["if x:", "\ty = 1", "else:", "  y = 2"],
+    ["class B:", "\t@staticmethod", "\tdef f(): pass"],
+    ["# é"],
+    ["\x0c"],
+    ["x = 1 \\", "  + 2"],
+    ["@a.b", "def g():", "    return f'''{x}", "'''"],
+]
+HEADS = [[], ["#!/bin/python"], ['"""doc', 'more"""'], ["'doc'", "from __future__ import annotations"]]
+ANCHORS = [
+    ["def f(): pass"],
+    ["@a.b", "def f():", "\treturn 1"],
+    ["try:", "    def f(x=(1,", " 2)): return x", "except E: pass"],
+    ["async def f():", "  pass"],
+    ["class f:", " '''doc'''"],
+]
+Lines = list[str]
 
 
-@given(HEADS, st.lists(PIECES), ANCHORS, st.lists(PIECES), st.lists(ENDS, min_size=1, max_size=4), st.booleans(), st.booleans())
+@given(
+    head=st.sampled_from(HEADS),
+    above=st.lists(st.sampled_from(PIECES)),
+    anchor=st.sampled_from(ANCHORS),
+    below=st.lists(st.sampled_from(PIECES)),
+    ends=st.lists(ENDS, min_size=1, max_size=4),
+    bom=st.booleans(),
+    final=st.booleans(),
+)
 def test_revert_undoes_apply(
-    head: list[str], above: list[list[str]], anchor: list[str], below: list[list[str]], ends: list[str], bom: bool, final: bool
+    head: Lines, above: list[Lines], anchor: Lines, below: list[Lines], ends: Lines, bom: bool, final: bool
 ) -> None:
-    lines = [*head, *sum(above, []), *anchor, *sum(below, [])]
+    lines = [line for piece in (head, *above, anchor, *below) for line in piece]
     text = "".join(line + ends[i % len(ends)] for i, line in enumerate(lines))
     data = (b"\xef\xbb\xbf" if bom else b"") + (text if final else text.rstrip("\r\n")).encode()
     ast.parse(data)

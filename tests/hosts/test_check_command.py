@@ -1,0 +1,120 @@
+"""`apml check`: what a run would use, and what it warns of."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from apml_plugin.cli import main
+from apml_plugin.hosts.inspecting import Finding, inspect_config
+
+
+@pytest.fixture
+def write(host: Path) -> Any:
+    def put(**more: Any) -> Path:
+        path = host / "cfgs" / "x.yaml"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(yaml.safe_dump({"model": {"NAME": "PCN", "num_pred": 32}, **more}))
+        return path
+
+    return put
+
+
+def warned(found: Finding, words: str) -> bool:
+    return any(words in warning for warning in found.warnings)
+
+
+def test_the_loss_per_stage_and_where_it_was_found(write: Any, host: Path) -> None:
+    found = inspect_config(write(loss={"fine": {"NAME": "APML", "p_min": 0.9, "reduction": "mean"}}))
+    assert found.host is not None
+    assert found.host.root == host.resolve()
+    assert found.found_at == "loss: at the top level"
+    assert found.stages["coarse"] == "the host's own loss"
+    assert found.stages["fine"].startswith("APML(p_min=0.9,")
+    assert warned(found, "not patched for PCN")
+    main(["patch", str(host)])
+    assert inspect_config(write(loss={"NAME": "APML", "reduction": "mean"})).warnings == []
+    under = inspect_config(write(model={"NAME": "AdaPoinTr", "num_pred": 32, "loss": "ChamferL1"}))
+    assert under.found_at == "loss: under model:"
+    assert under.stages == {
+        "denoise": "the host's own loss",
+        "coarse": under.stages["fine"],
+        "fine": under.stages["fine"],
+    }
+
+
+def test_patched_for_that_model_is_enough(write: Any, host: Path) -> None:
+    main(["patch", str(host), "--model", "PCN"])
+    assert not warned(inspect_config(write(loss="ChamferL1")), "not patched")
+    other = {"NAME": "PoinTr", "num_pred": 32}
+    assert warned(inspect_config(write(loss="ChamferL1", model=other)), "not patched for PoinTr")
+
+
+def test_the_scale_of_a_sum(write: Any) -> None:
+    default = inspect_config(write(loss="APML", optimizer={"type": "SGD"}))
+    assert warned(default, "x1000")
+    assert warned(default, "grad_norm_clip is 10:")
+    assert warned(default, "SGD")
+    raised = inspect_config(write(loss="APML", grad_norm_clip=163840, optimizer={"type": "Adam"}))
+    assert warned(raised, "x1000")
+    assert not warned(raised, "grad_norm_clip is")
+    assert not warned(raised, "SGD")
+
+
+@pytest.mark.parametrize(("count", "short"), [(9, True), (10, False)])
+def test_too_few_validation_samples(write: Any, host: Path, count: int, short: bool) -> None:
+    (host / "index.json").write_text(json.dumps([{"taxonomy_id": "0", "test": ["a"] * (count - 1)}, {"test": ["b"]}]))
+    (host / "cfgs").mkdir(exist_ok=True)
+    (host / "cfgs" / "data.yaml").write_text("CATEGORY_FILE_PATH: index.json\n")
+    dataset = {"val": {"_base_": "cfgs/data.yaml", "others": {"subset": "test"}}}
+    assert warned(inspect_config(write(dataset=dataset)), "ZeroDivisionError") is short
+
+
+def test_a_dataset_that_is_not_there(write: Any) -> None:
+    found = inspect_config(write(dataset={"val": {"_base_": "cfgs/missing.yaml", "others": {"subset": "test"}}}))
+    assert warned(found, "relative to the clone's root")
+
+
+def test_keys_the_model_needs(write: Any) -> None:
+    assert warned(inspect_config(write(model={"NAME": "PCN"})), "PCN reads model.num_pred")
+    assert warned(inspect_config(write(loss="APML", model={"NAME": "Nobody"})), "no model Nobody")
+
+
+def test_the_hosts_own_loss(write: Any) -> None:
+    for loss in (None, {"sparse": 1.0}):
+        found = inspect_config(write(loss=loss))
+        assert found.stages == {}
+        assert found.error == ""
+
+
+ERRORS = {
+    "misspelt": ({"loss": "APLM"}, "UnknownLossError: no loss is called 'APLM'"),
+    "argument": ({"loss": {"NAME": "APML", "pmin": 0.5}}, "'p_min'"),
+    "stage": ({"loss": {"denoise": "APML"}}, "no stage denoise; its stages are coarse, fine"),
+    "twice": ({"loss": "APML", "model": {"NAME": "PCN", "loss": "ChamferL1"}}, "given twice"),
+}
+
+
+@pytest.mark.parametrize("what", ERRORS)
+def test_errors_are_told_with_exit_code_1(write: Any, what: str, capsys: pytest.CaptureFixture[str]) -> None:
+    given, message = ERRORS[what]
+    assert main(["check", str(write(**given))]) == 1
+    assert message in capsys.readouterr().out
+
+
+def test_the_command_line(write: Any, host: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(loss="APML").rename(tmp_path / "away.yaml")
+    assert main(["check", str(path), "--host", str(host)]) == 0
+    out = capsys.readouterr().out
+    assert "fine:        APML(p_min=0.8" in out
+    assert "warning: the host is not patched" in out
+    for wrong in ("[", "- a\n"):
+        path.write_text(wrong)
+        assert main(["check", str(path)]) == 1
+        assert str(path) in capsys.readouterr().err
+    assert main(["check", str(tmp_path / "none.yaml")]) == 1
+    assert "No such file" in capsys.readouterr().err

@@ -1,0 +1,178 @@
+"""The inserted decorators, and the way without a patch."""
+
+from __future__ import annotations
+
+import functools
+import pickle
+import types
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import yaml
+from easydict import EasyDict
+
+from apml_plugin.errors import LossArgumentError, UnknownLossError
+from apml_plugin.hosts.attaching import attached
+from apml_plugin.hosts.pointr import attach_to_module, hoist, hoists_loss, takes_loss
+
+Importer = Callable[[str], ModuleType]
+
+
+@pytest.fixture
+def load(importable: tuple[Path, Importer]) -> Importer:
+    return importable[1]
+
+
+def config(loss: Any = "APML") -> EasyDict:
+    return EasyDict(NAME="PCN", num_pred=32, loss=loss)
+
+
+def test_a_builder_keeps_its_name_and_arguments(load: Importer) -> None:
+    build = takes_loss(load("models").make_model)
+    assert build.__name__ == "make_model"
+    assert attached(build(config()))
+    assert attached(build(config=config()))
+    assert takes_loss(build) is build
+
+
+def test_a_class_stays_the_class(load: Importer) -> None:
+    pcn = load("models.PCN").PCN
+    assert takes_loss(pcn) is pcn
+    init = pcn.__init__
+    assert takes_loss(pcn).__init__ is init
+    assert attached(pcn(config()))
+    assert attached(pcn(config=config()))
+    assert not attached(pcn(EasyDict(NAME="PCN", num_pred=32)))
+    assert pickle.loads(pickle.dumps(pcn)) is pcn
+
+
+def test_things_that_are_no_models_pass(load: Importer) -> None:
+    build = takes_loss(load("datasets.build").make_dataset)
+    assert type(build(EasyDict(NAME="PCN", loss="APML"))).__name__ == "PCN"
+
+
+HOISTED = {
+    "a name": "APML",
+    "a mapping": {"NAME": "APML", "p_min": 0.9},
+    "a list": ["APML", {"NAME": "ChamferL2", "weight": 0.1}],
+    "stages": {"coarse": "ChamferL1", "fine": {"type": "APML"}},
+}
+
+
+@pytest.mark.parametrize("what", HOISTED)
+def test_a_top_level_loss_reaches_the_model(load: Importer, tmp_path: Path, what: str) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text(yaml.safe_dump({"loss": HOISTED[what], "model": {"NAME": "PCN", "num_pred": 32}}))
+    read = load("utils.config").load_config
+    assert read(path).loss == HOISTED[what]
+    config = hoists_loss(read)(path)
+    assert config.model.loss == HOISTED[what]
+    assert "loss" not in config
+    assert not hasattr(config, "loss")
+    assert attached(takes_loss(load("models").make_model)(config.model))
+
+
+LEFT = {
+    "weights": {"loss": {"sparse": 1.0, "dense": 0.5}, "model": {}},
+    "nothing": {"loss": None, "model": {}},
+    "no model": {"loss": "APML"},
+    "a model that is a name": {"loss": "APML", "model": "PCN"},
+    "a number": {"loss": 3, "model": {}},
+}
+
+
+@pytest.mark.parametrize("what", LEFT)
+def test_what_is_not_ours_is_left_alone(what: str) -> None:
+    before = EasyDict(LEFT[what])
+    assert hoist(EasyDict(LEFT[what])) == before
+
+
+def test_options_move_along() -> None:
+    config = hoist({"loss": "APML", "loss_opts": {"p_min": 0.5}, "model": {"NAME": "PCN"}})
+    assert config == {"model": {"NAME": "PCN", "loss": "APML", "loss_opts": {"p_min": 0.5}}}
+
+
+def test_given_twice() -> None:
+    assert hoist({"loss": "APML", "model": {"loss": "APML"}}) == {"model": {"loss": "APML"}}
+    with pytest.raises(LossArgumentError, match=r"given twice, 'APML' at the top .* 'ChamferL1' under model"):
+        hoist({"loss": "APML", "model": {"loss": "ChamferL1"}})
+
+
+def test_a_misspelt_name_at_the_top_stops_the_build(load: Importer) -> None:
+    config = hoist(EasyDict(loss="APLM", model={"NAME": "PCN", "num_pred": 32}))
+    assert config.loss == "APLM"  # not ours: the host may still want it
+    with pytest.raises(UnknownLossError):
+        takes_loss(load("models").make_model)(config.model)
+
+
+def test_modules_get_it_without_a_patch(load: Importer, tmp_path: Path) -> None:
+    build, reader = load("models.build"), load("utils.config")
+    early = build.make_model  # somebody imported it before the hook ran
+    assert attach_to_module(build)
+    assert attach_to_module(reader)
+    path = tmp_path / "x.yaml"
+    path.write_text("loss: APML\nmodel: {NAME: PCN, num_pred: 32}\n")
+    assert attached(early(reader.load_config(path).model))
+
+
+def test_it_is_idempotent_and_quiet_on_a_patched_clone(load: Importer, capsys: pytest.CaptureFixture[str]) -> None:
+    build, reader = load("models.build"), load("utils.config")
+    build.make_model, reader.load_config = takes_loss(build.make_model), hoists_loss(reader.load_config)
+    read = reader.load_config
+    for _ in range(2):
+        for module in (build, reader, load("models.PCN"), load("datasets.build")):
+            attach_to_module(module)
+    assert reader.load_config is read
+    once = vars(build.MODELS)["build"]
+    attach_to_module(build)
+    assert vars(build.MODELS)["build"] is once
+    model = build.make_model(config())
+    assert len(attached(model)) == 1
+    assert capsys.readouterr().err.count("trains with") == 1
+
+
+def test_other_modules_are_left_alone(load: Importer) -> None:
+    import json
+
+    assert not attach_to_module(json)
+    assert not attach_to_module(load("extensions.chamfer"))
+    module = types.ModuleType("m")
+    exec("def f(path):\n    return open(path)\n", vars(module))
+    before = dict(vars(module))
+    assert not attach_to_module(module)
+    assert vars(module) == before
+
+
+def test_a_librarys_registry_is_not_the_hosts() -> None:
+    from mmengine.registry import MODELS
+
+    module = types.ModuleType("m")
+    module.MODELS = MODELS  # type: ignore[attr-defined]
+    assert not attach_to_module(module)
+    assert "build" not in vars(MODELS)
+
+
+def test_the_patched_files_run(importable: tuple[Path, Importer], tmp_path: Path) -> None:
+    """The real thing: patch the small codebase's files, import them, build."""
+    from apml_plugin.hosts.pointr import all_recipes, recipe_for_all, recipe_for_model, recognise
+    from apml_plugin.patching import plan_apply, plan_revert, write
+
+    root, load = importable
+    host = recognise(root)
+    before = {path: path.read_bytes() for path in root.rglob("*.py")}
+    write(plan_apply(host.root, [recipe_for_all(host), recipe_for_model(host, "PCN")], all_recipes(host)))
+    path = tmp_path / "x.yaml"
+    path.write_text("loss: {fine: APML}\nmodel: {NAME: PCN, num_pred: 32}\n")
+    model = load("models").make_model(load("utils.config").load_config(path).model)
+    assert [type(loss).__name__ for loss in attached(model)] == ["HostLoss"]
+    write(plan_revert(host.root, all_recipes(host), all_recipes(host)))
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_wrapped_reader_keeps_its_signature(load: Importer) -> None:
+    read = load("utils.config").load_config
+    assert functools.WRAPPER_ASSIGNMENTS
+    assert hoists_loss(read).__wrapped__ is read
