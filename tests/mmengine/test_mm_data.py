@@ -29,17 +29,18 @@ def test_no_shape_is_in_both_splits_nor_twice_in_one() -> None:
         tuple(sample["gt"][0].tolist())
         for split in ("train", "test")
         for seed in (0, 1)
-        for sample in CompletionShapes(split, size=10, num_partial=8, num_gt=8, seed=seed)
+        for sample in CompletionShapes(split, size=10, num_partial=8, num_gt=8, families=["chair"], seed=seed)
     ]
     assert len(set(seen)) == 40
 
 
 def test_a_partial_cloud_lies_on_the_shape_and_leaves_some_of_it_out() -> None:
-    for sample in CompletionShapes(size=5, num_partial=512, num_gt=2048):
+    # As many points of each: a sample of the whole shape would be as near to gt as gt is to it.
+    for sample in CompletionShapes(size=10, num_partial=2048, num_gt=2048):
         on, _ = nearest_neighbours(sample["inputs"], sample["gt"])
         left, _ = nearest_neighbours(sample["gt"], sample["inputs"])
-        assert on.mean() < 0.03
-        assert left.mean() > 1.2 * on.mean()
+        assert on.max() < 0.1
+        assert left.mean() > 1.5 * on.mean(), sample["label"]
 
 
 @pytest.mark.parametrize(

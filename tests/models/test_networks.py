@@ -40,7 +40,7 @@ def test_the_order_of_the_partial_points_does_not_matter(kind: type[nn.Module]) 
 
 
 @BOTH
-def test_every_point_counts_and_the_cloud_is_described_as_a_whole(kind: type[nn.Module]) -> None:
+def test_every_point_counts(kind: type[nn.Module]) -> None:
     net = _small(kind).eval()
     partial = torch.rand(1, 40, 3)
     moved = partial.clone()
@@ -68,6 +68,15 @@ def test_overfits_one_cloud(kind: type[nn.Module]) -> None:
         optimizer.step()
         values.append(value.item())
     assert values[-1] < 0.3 * values[0]
+
+
+def test_every_point_is_described_in_view_of_the_whole_cloud() -> None:
+    encoder = PointEncoder(32).eval()
+    seen: list[torch.Tensor] = []
+    encoder.merge.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+    encoder(torch.rand(2, 30, 3))
+    own, whole = seen[0].chunk(2, dim=1)
+    torch.testing.assert_close(whole, own.amax(dim=2, keepdim=True).expand(-1, -1, 30))
 
 
 def test_pcn_folds_a_grid_around_each_coarse_point() -> None:
