@@ -66,6 +66,11 @@ def score(name: str, clouds: Clouds, seconds: float, console: Console) -> Score:
     return Score(name, {heading: total / len(clouds.pred) for heading, total in sums.items()}, seconds)
 
 
+def emd_of(clouds: Clouds, k: int) -> float:
+    """EMD x 1000 of one shape."""
+    return 1000 * float(metrics.emd(torch.from_numpy(_some(clouds.pred[k])), torch.from_numpy(_some(clouds.gt[k]))))
+
+
 def _some(cloud: NDArray[np.float32]) -> NDArray[np.float32]:
     if len(cloud) <= LIMIT:
         return cloud

@@ -13,8 +13,10 @@ NEIGHBOUR = 8
 """Colour shows the distance to this neighbour: small where points clump, large where they are thin."""
 
 
-def draw(rows: list[tuple[str, list[NDArray[np.float32]]]], columns: list[str], title: str, path: Path) -> None:
-    """One row a shape (label, clouds (n, 3) with y up), one column a kind of cloud, one colour bar for all."""
+def draw(
+    rows: list[tuple[str, list[tuple[NDArray[np.float32], str]]]], columns: list[str], title: str, path: Path
+) -> None:
+    """One row a shape (label, clouds (n, 3) with y up, a note each), one column a kind of cloud, one colour bar."""
     import matplotlib
 
     matplotlib.use("Agg", force=False)
@@ -23,7 +25,7 @@ def draw(rows: list[tuple[str, list[NDArray[np.float32]]]], columns: list[str], 
     from matplotlib.colors import LogNorm
 
     # The truth sets the scale: a fifth of its typical spacing is a clump, thrice is a hole.
-    usual = float(np.median(np.concatenate([spacing(clouds[1]) for _, clouds in rows])))
+    usual = float(np.median(np.concatenate([spacing(clouds[1][0]) for _, clouds in rows])))
     norm = LogNorm(usual / 5, usual * 3)
     wide, high = 3.6 * len(columns), 3.3 * len(rows)
     figure = plt.figure(figsize=(wide, high + 1.3))
@@ -32,10 +34,11 @@ def draw(rows: list[tuple[str, list[NDArray[np.float32]]]], columns: list[str], 
     )
     grid.update(wspace=0.02, hspace=0.02)
     for r, (label, clouds) in enumerate(rows):
-        frame = _frame(clouds[1])
-        for c, (heading, cloud) in enumerate(zip(columns, clouds, strict=True)):
+        frame = _frame(clouds[1][0])
+        for c, (heading, (cloud, note)) in enumerate(zip(columns, clouds, strict=True)):
             axis: Any = figure.add_subplot(grid[r, c])
             _scatter(axis, cloud, frame, norm)
+            axis.text(0.97, 0.03, note, transform=axis.transAxes, ha="right", fontsize=11, color="#333333")
             if r == 0:
                 axis.set_title(heading, fontsize=13)
             if c == 0:

@@ -16,7 +16,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from apml_plugin.errors import HostError
 
 BATCH = re.compile(r"\[Epoch (\d+)/(\d+)\]\[Batch (\d+)/(\d+)\].*?Losses = \[([^\]]*)\]")
-EPOCH = re.compile(r"\[Training\] EPOCH: (\d+)")
+OURS = re.compile(r"\[apml\].*|\bapml: .*")  # what the plugin says, without the time stamp before it
 
 
 def bars(console: Console) -> Progress:
@@ -57,8 +57,8 @@ def follow(command: Sequence[str], folder: Path, log: Path, what: str, console: 
             for line in child.stdout or ():
                 sink.write(line)
                 tail = [*tail[-14:], line.rstrip()]
-                if "apml" in line.lower() and "INFO - Loading" not in line and "Save" not in line:
-                    ours.append(line.strip())
+                if found := OURS.search(line):
+                    ours.append(found[0].strip())
                 _advance(progress, task, line)
             code = child.wait()
         finally:

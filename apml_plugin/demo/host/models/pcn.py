@@ -6,12 +6,13 @@ from torch import nn
 
 from .build import MODELS
 
-GRID = 4
+GRID = 2
+"""Points along a side of the patch that each coarse point unfolds into."""
 
 
 @MODELS.register_module()
 class PCN(nn.Module):
-    """num_pred points (B, num_pred, 3) and num_pred / 16 coarse ones from a partial cloud (B, N, 3)."""
+    """num_pred points (B, num_pred, 3) and num_pred / 4 coarse ones from a partial cloud (B, N, 3)."""
 
     patch: torch.Tensor
 
@@ -43,7 +44,7 @@ class PCN(nn.Module):
             nn.ReLU(inplace=True),
             nn.Conv1d(64, 3, 1),
         )
-        line = torch.linspace(-0.05, 0.05, GRID)
+        line = torch.linspace(-1, 1, GRID)
         patch = torch.stack(torch.meshgrid(line, line, indexing="ij")).reshape(1, 2, 1, GRID**2)
         self.register_buffer("patch", patch, persistent=False)
         self.build_loss_func()

@@ -1,0 +1,71 @@
+"""`apml demo` from end to end in tiny sizes, and what it refuses."""
+
+import numpy as np
+import pytest
+
+from apml_plugin.demo import completion, picture
+from apml_plugin.demo.project import Size
+from apml_plugin.errors import HostError
+
+TINY = Size(train=2, test=1, points=64, partial=48, batch=5, pretrain_epochs=1, tune_epochs=1)
+
+
+@pytest.mark.slow
+def test_the_whole_demo_and_again(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(completion, "QUICK", TINY)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    out = tmp_path / "out"
+    path = completion.run(out, quick=True)
+    said = capsys.readouterr().out
+    assert said.strip().splitlines()[-1] == str(path)
+    assert path.read_bytes().startswith(b"\x89PNG")
+    for words in ("+@takes_loss", "ChamferL2", "{NAME: APML, reduction: mean}", "EMD", "uniformity", "APML(p_min"):
+        assert words in said
+    assert (out / "logs" / "APML.log").read_text().count("[Training] EPOCH") == 1
+    checkpoint = (out / "results" / "chamfer.pth").read_bytes()
+    with np.load(out / "results" / "APML.npz") as tuned, np.load(out / "results" / "before.npz") as before:
+        assert tuned["pred"].shape == (5, 64, 3)
+        assert not np.array_equal(tuned["pred"], before["pred"])
+
+    completion.run(out, quick=True)
+    again = capsys.readouterr().out
+    assert "reusing the checkpoint" in again
+    assert "+@takes_loss" in again
+    assert (out / "results" / "chamfer.pth").read_bytes() == checkpoint
+
+
+def test_a_folder_with_other_things_is_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(HostError, match="holds other things"):
+        completion.run(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_host_that_is_none_and_an_out_inside_of_it_are_refused(tmp_path):
+    with pytest.raises(HostError, match=r"no cfgs/PCN_models/PCN\.yaml"):
+        completion.run(tmp_path / "out", host=tmp_path)
+    (tmp_path / "cfgs" / "PCN_models").mkdir(parents=True)
+    (tmp_path / "cfgs" / "PCN_models" / "PCN.yaml").write_text("model: {NAME: PCN}\n")
+    with pytest.raises(HostError, match="lies in the clone"):
+        completion.run(tmp_path / "out", host=tmp_path)
+    with pytest.raises(HostError, match="--ckpts"):
+        completion.run(tmp_path / "out", ckpts=tmp_path / "none.pth")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_that_fails_shows_the_end_of_its_log(tmp_path):
+    from rich.console import Console
+
+    from apml_plugin.demo.runs import follow, python
+
+    with pytest.raises(HostError, match=r"(?s)exit code 3.*the reason"):
+        follow(
+            python("-c", "print('the reason'); raise SystemExit(3)"), tmp_path, tmp_path / "log", "trying", Console()
+        )
+
+
+def test_spacing_is_the_distance_to_the_eighth_neighbour():
+    line = np.arange(20, dtype=np.float32)[:, None] * np.array([[1, 0, 0]], np.float32)
+    gaps = picture.spacing(line)
+    assert gaps[0] == 8
+    assert gaps[10] == 4
