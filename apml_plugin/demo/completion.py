@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ class Host:
 
     folder: Path
     start: tuple[str, ...]
+    told: set[str] = field(default_factory=set)  # what has been shown of the plugin's lines
 
     def command(self, script: str, *words: str) -> list[str]:
         return python(*self.start, script, *words)
@@ -83,8 +84,6 @@ def run(out: Path, *, host: Path | None = None, ckpts: Path | None = None, quick
         dataset = project.generate(out / "data" / "PCN", size, console)
     if ckpts is not None:
         changes = {}  # a released checkpoint fits the network of the clone's own YAML only
-    elif host is not None and not gpu:
-        changes["encoder_channel"] = 256
     configs = project.write_configs(runner.folder, dataset, size, LOSSES, changes)
     first, spent = _checkpoint(runner, configs["pretrain"], ckpts, reuse, out, console)
 
@@ -137,6 +136,9 @@ def _train(runner: Host, words: Sequence[str], name: str, what: str, out: Path, 
     command = runner.command("main.py", *words, "--num_workers", "0", "--val_freq", "10000", "--seed", "0")
     taken, ours = follow(command, runner.folder, out / "logs" / f"{name}.log", what, console)
     for line in dict.fromkeys(ours):
+        if line in runner.told:
+            continue
+        runner.told.add(line)
         console.print(line, style="dim", markup=False, highlight=False)
     return taken
 

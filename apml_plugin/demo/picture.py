@@ -70,7 +70,7 @@ def project(cloud: NDArray[np.float32]) -> NDArray[np.float64]:
 def _frame(cloud: NDArray[np.float32]) -> tuple[NDArray[np.float64], float]:
     flat = project(cloud)[:, :2]
     low, high = flat.min(0), flat.max(0)
-    return (low + high) / 2, float((high - low).max()) * 0.56
+    return (low + high) / 2, float((high - low).max()) * 0.6
 
 
 def _scatter(axis: Any, cloud: NDArray[np.float32], frame: tuple[NDArray[np.float64], float], norm: Any) -> None:

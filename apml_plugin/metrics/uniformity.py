@@ -15,12 +15,14 @@ from .inputs import for_each_pair
 def uniformity(pred: Tensor, gt: Tensor, share: float = 0.012, disks: int = 200) -> Tensor:
     """Normalised uniformity coefficient (NUC; Yu et al., PU-Net, CVPR 2018, section 4.2). Lower is better.
 
-    NUC is the standard deviation, over disks of equal area on the surface, of ``n_i / (N p)``: the share of the
-    points that fall into disk i over the share p of the area that a disk covers. PU-Net reads areas from a mesh. Here
-    the ground truth, sampled by area, stands for the surface: disk i is the ball around one of ``disks`` of its
-    points that reaches just as far as to hold a ``share`` of all of them. The centres are chosen by farthest point
-    sampling, beginning with the point farthest from the centroid: no chance is involved. Clumps and holes raise it,
-    and so does missing the surface. A copy of gt has 0; another sample of the same surface about ``sqrt(1 / (M p))``.
+    NUC is the root mean square deviation, over disks of equal area on the surface, of ``n_i / (N p)`` from its fair
+    value: the share of the points that fall into disk i over the share p of the area that a disk covers. The fair
+    value here is 1; PU-Net takes the mean ratio, by which a cloud that misses the surface altogether would be
+    perfect. PU-Net reads areas from a mesh. Here the ground truth, sampled by area, stands for the surface: disk i is
+    the ball around one of ``disks`` of its points that reaches just as far as to hold a ``share`` of all of them. The
+    centres are chosen by farthest point sampling, beginning with the point farthest from the centroid: no chance is
+    involved. Clumps and holes raise it. A copy of gt has 0; another sample of the same surface about
+    ``sqrt(1 / (M p))``; a cloud elsewhere 1, a clump more.
 
     Args: (N, D) and (M, D), or (B, N, D) and (B, M, D). ``share`` in (0, 1]: PU-Net reports 0.002 to 0.012.
     Returns 0-dim or (B,). Raises LossValueError for share or disks out of range and for unusable clouds.
@@ -41,7 +43,8 @@ def _nuc(pred: NDArray[np.float64], gt: NDArray[np.float64], share: float, disks
     held = min(max(2, round(share * len(gt))), len(gt))
     reach = cKDTree(gt).query(seeds, k=[held])[0][:, 0] * (1 + 1e-9)  # the last of them is inside, rounding or not
     found = cKDTree(pred).query_ball_point(seeds, reach, return_length=True)
-    return float(np.std(found / len(pred) / (held / len(gt))))
+    ratio = found / len(pred) / (held / len(gt))
+    return float(np.sqrt(np.square(ratio - 1).mean()))
 
 
 def farthest_points(points: NDArray[np.float64], count: int) -> NDArray[np.int64]:

@@ -63,7 +63,7 @@ def naive_uniformity(pred, gt, share, disks):
     for seed in seeds:
         reach = sorted(math.dist(p, seed) for p in gt)[held - 1]
         ratios.append(mean([math.dist(p, seed) <= reach for p in pred]) / (held / len(gt)))
-    return math.sqrt(mean([(r - mean(ratios)) ** 2 for r in ratios]))
+    return math.sqrt(mean([(r - 1) ** 2 for r in ratios]))
 
 
 @pytest.mark.parametrize("share", [0.05, 0.2])
@@ -77,6 +77,7 @@ def test_uniformity_sees_clumps():
     pred, gt = clouds(500, 500, seed=7)
     clumped = torch.cat([pred[:100].repeat(4, 1), pred[400:]])
     assert uniformity(gt, gt).item() == 0
+    assert uniformity(gt + 10, gt).item() == 1
     assert uniformity(pred[torch.randperm(500)], gt).item() == pytest.approx(uniformity(pred, gt).item())
     assert uniformity(clumped, gt) > 1.3 * uniformity(pred, gt)
 
