@@ -21,7 +21,16 @@ def test_one_chain_made_twice() -> None:
     assert same_tensor(y.unsqueeze(0).squeeze(0), y.unsqueeze(0).squeeze(0))
 
 
+def changed_behind_the_graph() -> tuple[torch.Tensor, torch.Tensor]:
+    y = torch.tanh(leaf())
+    a, b = y.clone(), y.clone()
+    with torch.no_grad():
+        b.add_(1.0)
+    return a, b
+
+
 DIFFERENT = {
+    "changed behind the graph": changed_behind_the_graph,
     "equal values, other leaves": lambda: (leaf(), leaf()),
     "equal values, computed twice": lambda: (lambda x: (torch.tanh(x), torch.tanh(x)))(leaf()),
     "other dimensions": lambda: (lambda y: (y.transpose(1, 2), y.transpose(0, 1)))(
