@@ -125,9 +125,7 @@ def _wrapper(original: Any) -> Any:
 
 def _host_loss(cls: type, own: Any, site: LossSite, loss: nn.Module) -> HostLoss:
     if not isinstance(own, nn.Module):
-        raise HostError(
-            f"{cls.__name__}.{site.attribute} is not a loss module but {own!r}; nothing was replaced"
-        )
+        raise HostError(f"{cls.__name__}.{site.attribute} is not a loss module but {own!r}; nothing was replaced")
     if own.state_dict() or loss.state_dict():
         raise HostError(
             f"{cls.__name__}.{site.attribute} or the loss to put there has weights or buffers of its own; replacing it "
@@ -160,9 +158,7 @@ def _check_schedule(cls: type, loss: nn.Module) -> None:
 
 def _is_numbers(value: Any) -> bool:
     """A mapping of weights: another host's `loss:`."""
-    return (
-        isinstance(value, Mapping) and bool(value) and all(isinstance(v, int | float) for v in value.values())
-    )
+    return isinstance(value, Mapping) and bool(value) and all(isinstance(v, int | float) for v in value.values())
 
 
 def _reads_loss_itself(cls: type) -> bool:

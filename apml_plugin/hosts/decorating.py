@@ -56,11 +56,7 @@ def hoist(config: Any) -> Any:
     Raises LossArgumentError if `loss:` stands in both places and they differ.
     """
     model = config.get("model") if isinstance(config, Mapping) else None
-    if (
-        not isinstance(config, MutableMapping)
-        or not isinstance(model, MutableMapping)
-        or config.get("loss") is None
-    ):
+    if not isinstance(config, MutableMapping) or not isinstance(model, MutableMapping) or config.get("loss") is None:
         return config
     from ..errors import LossArgumentError
     from ..registry import looks_like_loss

@@ -53,12 +53,7 @@ class HostLoss(nn.Module):
             return loss(pred, gt)
         for used, old_pred, old_gt, value, version in self._memo:
             # An in-place change by the host (`value += ...`) bumps the version: then it is not the value any more.
-            if (
-                used is loss
-                and value._version == version
-                and same_tensor(pred, old_pred)
-                and same_tensor(gt, old_gt)
-            ):
+            if used is loss and value._version == version and same_tensor(pred, old_pred) and same_tensor(gt, old_gt):
                 return value.clone()
         value = loss(pred, gt)
         if value.dim() != 0:

@@ -25,11 +25,7 @@ def same_tensor(a: torch.Tensor, b: torch.Tensor) -> bool:
     if a.shape != b.shape or a.dtype != b.dtype or a.device != b.device or a.requires_grad != b.requires_grad:
         return False
     if a.grad_fn is not None and b.grad_fn is not None:
-        return (
-            a._version == b._version
-            and a.output_nr == b.output_nr
-            and _same_node(a.grad_fn, b.grad_fn, _DEPTH)
-        )
+        return a._version == b._version and a.output_nr == b.output_nr and _same_node(a.grad_fn, b.grad_fn, _DEPTH)
     if a.requires_grad:
         return False
     return a.data_ptr() == b.data_ptr() and a.stride() == b.stride() and a.numel() > 0

@@ -57,9 +57,7 @@ def plan_revert(root: Path, recipes: Sequence[Recipe], known: Iterable[Recipe]) 
     """
     leaving = _edits(recipes)
     staying = [edit for edit in _edits(known) if edit not in leaving]
-    still = [
-        edit.file for edit in staying if not edit.shared and source.marked(read(root, edit.file), edit).any
-    ]
+    still = [edit.file for edit in staying if not edit.shared and source.marked(read(root, edit.file), edit).any]
     changes = []
     for edit in leaving:
         before = read(root, edit.file)
@@ -67,9 +65,7 @@ def plan_revert(root: Path, recipes: Sequence[Recipe], known: Iterable[Recipe]) 
         if after == before:
             changes.append(Change(edit.file, before, before, "not patched"))
         elif edit.shared and still:
-            changes.append(
-                Change(edit.file, before, before, "left patched", f"{', '.join(still)} still needs it")
-            )
+            changes.append(Change(edit.file, before, before, "left patched", f"{', '.join(still)} still needs it"))
         else:
             changes.append(Change(edit.file, before, after, "reverted"))
     return Plan(root, tuple(changes))

@@ -28,9 +28,7 @@ def write(plan: Plan) -> None:
     changes = [change for change in plan.changes if change.differs]
     for change in changes:
         if read(plan.root, change.file) != change.before:
-            raise PatchError(
-                f"{change.file} changed while the patch was being made; run it again. Nothing was changed"
-            )
+            raise PatchError(f"{change.file} changed while the patch was being made; run it again. Nothing was changed")
     staged: list[tuple[Path, Path]] = []
     done: list[tuple[Path, bytes]] = []
     try:

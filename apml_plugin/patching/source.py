@@ -27,9 +27,7 @@ def parse(data: bytes, file: str) -> ast.Module:
         return ast.parse(data)
     except (SyntaxError, ValueError) as error:
         where = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
-        raise PatchError(
-            f"{file}{where} is not valid Python ({error}); repair it first, nothing was changed"
-        ) from None
+        raise PatchError(f"{file}{where} is not valid Python ({error}); repair it first, nothing was changed") from None
 
 
 def split(data: bytes) -> tuple[bytes, list[bytes]]:
@@ -57,9 +55,7 @@ def insert(data: bytes, edit: Edit) -> bytes:
     indent = re.match(rb"[ \t\f]*", lines[above]).group()  # type: ignore[union-attr]
     wanted = {above: indent + edit.decorator_line.encode()}
     place = _import_place(tree)
-    wanted[place] = edit.import_line.encode() + (
-        _newline(lines, place) + wanted[place] if place in wanted else b""
-    )
+    wanted[place] = edit.import_line.encode() + (_newline(lines, place) + wanted[place] if place in wanted else b"")
     out = []
     for number, line in enumerate(lines):
         if number in wanted:
@@ -67,9 +63,7 @@ def insert(data: bytes, edit: Edit) -> bytes:
         out.append(line)
     result = mark + b"".join(out)
     if not _adds_only(edit, tree, result):
-        raise PatchError(
-            f"{edit.file} is laid out in a way this patch cannot edit safely. Nothing was changed"
-        )
+        raise PatchError(f"{edit.file} is laid out in a way this patch cannot edit safely. Nothing was changed")
     return result
 
 
@@ -143,18 +137,14 @@ def _anchor(tree: ast.Module, edit: Edit) -> Definition:
     if len(found) == 1:
         return found[0]
     what = "is not defined" if not found else f"is defined {len(found)} times"
-    raise PatchError(
-        f"{edit.file}: '{edit.anchor}' {what}, so there is no one place to edit. Nothing was changed"
-    )
+    raise PatchError(f"{edit.file}: '{edit.anchor}' {what}, so there is no one place to edit. Nothing was changed")
 
 
 def _import_place(tree: ast.Module) -> int:
     """The 0-based line before which the import goes: behind docstring and leading imports, if there are any."""
     end = 0
     for index, statement in enumerate(tree.body):
-        docstring = (
-            index == 0 and isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
-        )
+        docstring = index == 0 and isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
         first = _first_line(statement)
         leading = docstring or isinstance(statement, ast.Import | ast.ImportFrom)
         # A statement that shares its line with a leading one (`import a; b = 1`) is passed over too.
