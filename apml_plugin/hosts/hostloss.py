@@ -12,7 +12,7 @@ from ..errors import LossValueError
 from ..registry import set_epoch
 from .repeats import same_tensor
 
-_Memo = tuple[nn.Module, torch.Tensor, torch.Tensor, torch.Tensor, int]
+_Memo = tuple[nn.Module, torch.Tensor, torch.Tensor, torch.Tensor, tuple[int, ...]]
 
 
 class HostLoss(nn.Module):
@@ -51,9 +51,10 @@ class HostLoss(nn.Module):
         loss = self._next()
         if loss is self.own:
             return loss(pred, gt)
-        for used, old_pred, old_gt, value, version in self._memo:
-            # An in-place change by the host (`value += ...`) bumps the version: then it is not the value any more.
-            if used is loss and value._version == version and same_tensor(pred, old_pred) and same_tensor(gt, old_gt):
+        for used, old_pred, old_gt, value, versions in self._memo:
+            # After an in-place change by the host (`value += ...`) a tensor is no longer what was computed.
+            fresh = used is loss and versions == _versions(old_pred, old_gt, value)
+            if fresh and same_tensor(pred, old_pred) and same_tensor(gt, old_gt):
                 return value.clone()
         value = loss(pred, gt)
         if value.dim() != 0:
@@ -62,7 +63,7 @@ class HostLoss(nn.Module):
                 "number: use reduction: mean or reduction: sum"
             )
         if self.running:
-            self._memo.append((loss, pred, gt, value, value._version))
+            self._memo.append((loss, pred, gt, value, _versions(pred, gt, value)))
         return value
 
     def _next(self) -> nn.Module:
@@ -87,3 +88,8 @@ class HostLoss(nn.Module):
         from .attaching import ensure_wrapped
 
         ensure_wrapped(self.host_class)
+
+
+def _versions(*tensors: torch.Tensor) -> tuple[int, ...]:
+    """How often each was changed in place; inference tensors keep no count."""
+    return tuple(0 if tensor.is_inference() else tensor._version for tensor in tensors)

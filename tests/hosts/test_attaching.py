@@ -155,6 +155,22 @@ def test_equal_values_from_elsewhere_are_not_the_same_pair(load: Importer) -> No
     assert other.grad.abs().sum() > 0
 
 
+def test_a_cloud_changed_in_place_is_computed_again(load: Importer) -> None:
+    model = make(load, "PCN", "APML")
+    _, gt = clouds()
+    cloud = gt.clone()
+    with torch.no_grad():
+        model.loss_func.begin(None)
+        first = model.loss_func(cloud, gt)
+        second = model.loss_func(cloud.mul_(2), gt)
+        third = model.loss_func(cloud, gt)
+        third.add_(1.0)
+        model.loss_func.end()
+    torch.testing.assert_close([first, second], [apml_loss(gt, gt), apml_loss(2 * gt, gt)])
+    with torch.inference_mode():
+        model.get_loss((cloud, cloud), gt)
+
+
 def test_a_different_loss_per_stage_is_not_shared(load: Importer) -> None:
     losses, _ = run(make(load, "FoldingNet", {"coarse": "APML", "fine": {"NAME": "APML", "reduction": "mean"}}))
     torch.testing.assert_close(losses[0], 32 * losses[1])
