@@ -148,16 +148,20 @@ def _construct(name: Any, cls: type, arguments: dict[str, Any]) -> nn.Module:
 
 
 def _build_schedule(arguments: dict[str, Any]) -> nn.Module:
-    allowed = ("from", "to", "start", "end")
-    unknown = [key for key in arguments if key not in allowed]
-    missing = [key for key in ("from", "to") if key not in arguments]
-    if unknown or missing:
+    # `first` and `last` mean the same: configs that are written out as Python cannot hold a keyword `from`.
+    plain = {{"first": "from", "last": "to"}.get(key, key): value for key, value in arguments.items()}
+    unknown = [key for key in plain if key not in ("from", "to", "start", "end")]
+    missing = [key for key in ("from", "to") if key not in plain]
+    if unknown or missing or len(plain) < len(arguments):
         wrong = f"unknown {', '.join(map(repr, unknown))}" if unknown else f"missing {', '.join(map(repr, missing))}"
+        if len(plain) < len(arguments):
+            wrong = "from and first (or to and last) mean the same, keep one"
         raise LossArgumentError(
-            f"Schedule: {wrong}; write {{NAME: Schedule, from: ChamferL2, to: APML, start: 0, end: 10}}"
+            f"Schedule: {wrong}; write {{NAME: Schedule, from: ChamferL2, to: APML, start: 0, end: 10}} "
+            "(or first and last)"
         )
-    times = {key: arguments[key] for key in ("start", "end") if key in arguments}
-    return Schedule(build_loss(arguments["from"]), build_loss(arguments["to"]), **times)
+    times = {key: plain[key] for key in ("start", "end") if key in plain}
+    return Schedule(build_loss(plain["from"]), build_loss(plain["to"]), **times)
 
 
 def _build_sum(cfg: Sequence[Any]) -> nn.Module:

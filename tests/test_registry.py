@@ -95,6 +95,12 @@ def test_a_schedule_by_epoch() -> None:
     torch.testing.assert_close(inside(X, Y), apml)
 
 
+def test_first_and_last_mean_from_and_to() -> None:
+    loss = build_loss({"type": "Schedule", "first": "ChamferL2", "last": "APML", "start": 2, "end": 4})
+    assert isinstance(loss.first, ChamferL2)
+    assert isinstance(loss.last, APML)
+
+
 def test_a_schedule_before_its_start_does_not_compute_the_other_loss() -> None:
     class Refuses(nn.Module):
         def forward(self, *_: object) -> torch.Tensor:
@@ -127,6 +133,7 @@ def test_a_module_is_taken_as_it_is() -> None:
         ([{"NAME": "APML", "weight": "much"}], LossArgumentError, r"weight='much' must be a number"),
         (None, LossArgumentError, r"got NoneType"),
         ({"NAME": "Schedule", "to": "APML"}, LossArgumentError, r"Schedule: missing 'from'"),
+        ({"NAME": "Schedule", "from": "APML", "first": "APML", "to": "APML"}, LossArgumentError, r"mean the same"),
         ({"NAME": "Schedule", "from": "ChamferL2", "to": "APML", "stop": 3}, LossArgumentError, r"unknown 'stop'"),
         (
             {"NAME": "Schedule", "from": "ChamferL2", "to": "APML", "start": 5, "end": 3},
