@@ -50,7 +50,7 @@ def register(app: typer.Typer) -> None:
         from apml_plugin.demo.flow import run
 
         results, path = run(out or context.obj)
-        table = Table(title="512 points moved by Adam along the gradient of each loss", title_justify="left")
+        table = Table(title="512 points moved by each loss", title_justify="left")
         for heading in ("start", "loss"):
             table.add_column(heading)
         for heading in ("EMD", "CD-L1", "target covered"):

@@ -21,7 +21,7 @@ LOSSES: dict[str, Any] = {"ChamferL2": "ChamferL2", "APML": {"NAME": "APML", "re
 FULL = Size(train=48, test=4, points=1024, partial=512, batch=16, pretrain_epochs=18, tune_epochs=8)
 QUICK = replace(FULL, train=8, test=2, points=256, partial=128, batch=8, pretrain_epochs=6, tune_epochs=3)
 # PoinTr's own networks are larger, it always samples 2,048 input points, and it counts epochs from 0 to max_epoch.
-POINTR = Size(train=16, test=2, points=1024, partial=2048, batch=8, pretrain_epochs=5, tune_epochs=2)
+POINTR = Size(train=16, test=2, points=1024, partial=2048, batch=8, pretrain_epochs=9, tune_epochs=3)
 POINTR_QUICK = replace(POINTR, train=4, points=256, batch=4, pretrain_epochs=1, tune_epochs=0)
 POINTR_GPU = replace(POINTR, train=200, test=10, points=2048, batch=32, pretrain_epochs=60, tune_epochs=20)
 
@@ -84,6 +84,11 @@ def run(out: Path, *, host: Path | None = None, ckpts: Path | None = None, quick
         dataset = project.generate(out / "data" / "PCN", size, console)
     if ckpts is not None:
         changes = {}  # a released checkpoint fits the network of the clone's own YAML only
+    elif host is not None and not gpu:
+        console.print(
+            "[yellow]no GPU and no --ckpts: PoinTr's PCN is trained for a few dozen steps only. That shows that "
+            "everything runs, not what a loss is worth; give a released checkpoint with --ckpts for that.[/]"
+        )
     configs = project.write_configs(runner.folder, dataset, size, LOSSES, changes)
     first, spent = _checkpoint(runner, configs["pretrain"], ckpts, reuse, out, console)
 

@@ -1,10 +1,17 @@
 """`apml demo` from end to end in tiny sizes, and what it refuses."""
 
+import json
+import os
+import subprocess
+from pathlib import Path
+
 import numpy as np
 import pytest
+import yaml
 
 from apml_plugin.demo import completion, picture
-from apml_plugin.demo.project import Size
+from apml_plugin.demo.dataset import dataset_config, write_dataset
+from apml_plugin.demo.project import Size, real_data
 from apml_plugin.errors import HostError
 
 TINY = Size(train=2, test=1, points=64, partial=48, batch=5, pretrain_epochs=1, tune_epochs=1)
@@ -69,3 +76,34 @@ def test_spacing_is_the_distance_to_the_eighth_neighbour():
     gaps = picture.spacing(line)
     assert gaps[0] == 8
     assert gaps[10] == 4
+
+
+def test_a_clones_own_data_is_used_in_part_and_where_it_lies(tmp_path):
+    clone, out = tmp_path / "clone", tmp_path / "out"
+    list(write_dataset(clone / "data" / "PCN", train=2, test=2, points=64, partial=32))
+    (clone / "cfgs" / "dataset_configs").mkdir(parents=True)
+    config = dataset_config(Path("data/PCN"), 64)
+    (clone / "cfgs" / "dataset_configs" / "PCN.yaml").write_text(yaml.safe_dump(config))
+    (clone / "data/PCN/train/complete/03001627/chair0000.npy").unlink()  # listed, yet not there
+    before = sorted(clone.rglob("*"))
+    used = real_data(clone, out, Size(1, 2, 64, 32, 4, 1, 1))
+    assert used["COMPLETE_POINTS_PATH"] == f"{clone}/data/PCN/%s/complete/%s/%s.npy"
+    index = {entry["taxonomy_name"]: entry for entry in json.loads((out / "data" / "PCN.json").read_text())}
+    assert index["chair"]["train"] == ["chair0001"]
+    assert index["lamp"]["train"] == ["lamp0000"]
+    assert sorted(clone.rglob("*")) == before
+    # PoinTr cannot validate on fewer than ten shapes: then generated ones are used.
+    assert real_data(clone, out, Size(1, 1, 64, 32, 4, 1, 1)) is None
+
+
+@pytest.mark.pointr
+@pytest.mark.slow
+@pytest.mark.skipif("APML_POINTR" not in os.environ, reason="set APML_POINTR to a PoinTr clone")
+def test_the_demo_on_a_copy_of_pointr(tmp_path, capsys):
+    clone = Path(os.environ["APML_POINTR"])
+    status = ["git", "-C", str(clone), "status", "--porcelain", "--ignored"]
+    before = subprocess.run(status, capture_output=True, text=True, check=True).stdout
+    path = completion.run(tmp_path / "out", host=clone, quick=True)
+    assert path.exists()
+    assert "PCN trains with APML(" in capsys.readouterr().out.replace("\n", " ")
+    assert subprocess.run(status, capture_output=True, text=True, check=True).stdout == before
