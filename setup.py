@@ -1,4 +1,4 @@
-"""Builds the package: pure Python today. The compiled ops of ``cuda_ext/`` join here as ext_modules.
+"""Builds the package: pure Python today; compiled ops will join here as ext_modules.
 
 Everything else is in pyproject.toml.
 """

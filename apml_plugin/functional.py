@@ -49,7 +49,7 @@ def apml_loss(
         reduction: ``"sum"``: each pair's sum over its points, averaged over the batch (the published scale,
             which grows with M); ``"mean"``: each pair divided by its number of gt points first, the mean
             matched distance, comparable with Chamfer-L1; ``"none"``: the pairs' sums, (B,).
-        backend: ``"auto"``, ``"dense"``, ``"sparse"`` or ``"native"``; one asked for by name is never replaced.
+        backend: ``"auto"``, ``"dense"`` or ``"sparse"``; one asked for by name is never replaced.
         differentiate_plan: differentiate through temperature, softmin and Sinkhorn too. Otherwise the plan is
             held constant, as in the published code.
         ignore_zeros: drop points whose coordinates are all 0.

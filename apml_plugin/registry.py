@@ -132,17 +132,19 @@ def _class_named(name: Any) -> type:
         return known[plain]
     lower = {key.lower(): key for key in known}
     close = difflib.get_close_matches(plain.lower(), lower, n=3, cutoff=0.4)
-    offer = f"did you mean {' or '.join(repr(lower[key]) for key in close)}? " if close else ""
-    raise UnknownLossError(f"no loss is called {name!r}: {offer}(known: {', '.join(sorted(known))})")
+    offer = f": did you mean {' or '.join(repr(lower[key]) for key in close)}?" if close else ""
+    raise UnknownLossError(f"no loss is called {name!r}{offer} (known: {', '.join(sorted(known))})")
 
 
 def _construct(name: Any, cls: type, arguments: dict[str, Any]) -> nn.Module:
     takes = arguments_of(cls)
     for key in arguments:
         if key not in takes:
-            close = difflib.get_close_matches(str(key), takes, n=1, cutoff=0.5)
-            offer = f"did you mean {close[0]!r}? " if close else ""
-            raise LossArgumentError(f"{name} takes no argument {key!r}: {offer}(it takes {', '.join(takes) or 'none'})")
+            close = difflib.get_close_matches(str(key), [*takes, "weight"], n=1, cutoff=0.5)
+            offer = f": did you mean {close[0]!r}?" if close else ""
+            raise LossArgumentError(
+                f"{name} takes no argument {key!r}{offer} (it takes {', '.join([*takes, 'weight'])})"
+            )
     loss: nn.Module = cls(**arguments)
     return loss
 
@@ -157,8 +159,8 @@ def _build_schedule(arguments: dict[str, Any]) -> nn.Module:
         if len(plain) < len(arguments):
             wrong = "from and first (or to and last) mean the same, keep one"
         raise LossArgumentError(
-            f"Schedule: {wrong}; write {{NAME: Schedule, from: ChamferL2, to: APML, start: 0, end: 10}} "
-            "(or first and last)"
+            f"Schedule: {wrong}; write {{NAME: Schedule, from: ChamferL1, to: {{NAME: APML, reduction: mean}}, "
+            "start: 0, end: 10} (first and last mean the same)"
         )
     times = {key: plain[key] for key in ("start", "end") if key in plain}
     return Schedule(build_loss(plain["from"]), build_loss(plain["to"]), **times)

@@ -30,7 +30,7 @@ def register(app: typer.Typer) -> None:
         say("config", str(found.config))
         say("host", str(found.host.root) if found.host else "none found")
         if found.host:
-            say("patched", ", ".join(found.patched) if found.patched else "no")
+            say("patched", "half" if found.half_patched else ", ".join(found.patched) or "no")
         say("model", found.model or "?")
         if found.error:
             say("error", found.error)

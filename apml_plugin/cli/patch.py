@@ -129,4 +129,6 @@ def _show_result(console: Console, plan: Plan, revert: bool, written: bool) -> N
         done = "nothing to revert" if revert and not left else "nothing to do, nothing changed"
         console.print(done, markup=False)
     elif written and not revert:
-        console.print("Now write `loss: APML` into a YAML; `apml check CONFIG` says what a run with it uses.")
+        console.print(
+            "Now write `loss: {NAME: APML, reduction: mean}` into a YAML; `apml check CONFIG` says what a run uses."
+        )

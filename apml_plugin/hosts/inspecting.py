@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ApmlError, HostError, PatchError
-from .decorating import hoist
+from ..matching.backends import native_missing
+from .decorating import KEYS, hoist
 from .recognise import Host, HostModel, find_root, recognise
 
 LEAST_VALIDATION_SAMPLES = 10
 DEFAULT_CLIP = 10.0
+MISSPELT = ("loss", "losses", "los", "lss", "loses", "loss_func", "loss_fn", "criterion", "loss_opt", "loss_options")
 
 
 @dataclass
@@ -28,6 +30,7 @@ class Finding:
     found_at: str = ""
     stages: dict[str, str] = field(default_factory=dict)
     error: str = ""
+    half_patched: bool = False
     warnings: list[str] = field(default_factory=list)
 
 
@@ -71,7 +74,9 @@ def _patched(found: Finding) -> tuple[str, ...]:
     try:
         return check(found.host.root, all_recipes(found.host))
     except PatchError as error:
-        found.warnings.append(str(error))
+        found.half_patched = True
+        told = str(error).removesuffix(". Nothing was changed")
+        found.warnings.append(f"{told}. Until then part of what a YAML says under loss: may be ignored")
         return ()
 
 
@@ -84,6 +89,7 @@ def _resolve_loss(found: Finding, config: dict[str, Any]) -> None:
         return
     found.model = str(model.get("NAME", "?"))
     _warn_about_missing_keys(found, model)
+    _warn_about_spelling(found, config, model)
     if config.get("loss") is not None:
         found.found_at = "loss: at the top level"
     try:
@@ -129,7 +135,7 @@ def _warn_about_run(found: Finding, config: dict[str, Any], loss: Any) -> None:
     elif _host_model(found) is None:
         known = ", ".join(model.name for model in found.host.models)
         found.warnings.append(f"the host has no model {found.model} whose loss could be replaced; it has {known}")
-    elif "all models" not in found.patched and found.model not in found.patched:
+    elif not found.half_patched and "all models" not in found.patched and found.model not in found.patched:
         found.warnings.append(
             f"the host is not patched for {found.model}: plain `python main.py` ignores loss: without a word and "
             "trains with Chamfer. Run `apml patch` on it, or start it with `apml run main.py ...`"
@@ -137,7 +143,22 @@ def _warn_about_run(found: Finding, config: dict[str, Any], loss: Any) -> None:
     if any(getattr(part, "reduction", None) == "sum" for part in loss.modules()):
         _warn_about_scale(found, config)
     if any(getattr(part, "reduction", None) == "none" for part in loss.modules()):
-        found.warnings.append("reduction: none gives one value per pair, which this host cannot use: mean or sum")
+        found.error = "reduction: none gives one value per pair, which this host cannot use: write mean or sum"
+    missing = native_missing()
+    if missing and any(getattr(part, "backend", None) == "native" for part in loss.modules()):
+        found.error = f"backend: native cannot be used: {missing}; write auto, sparse or dense"
+
+
+def _warn_about_spelling(found: Finding, config: dict[str, Any], model: dict[str, Any]) -> None:
+    """A key that looks like `loss` and is not read would train with Chamfer without a word."""
+    for where, mapping in (("the top level", config), ("model:", model)):
+        for key in mapping:
+            if str(key) not in KEYS and str(key).lower() in MISSPELT:
+                found.warnings.append(f"{key}: at {where} is not read; did you mean loss:?")
+        if mapping.get("loss_opts") is not None and config.get("loss") is None and model.get("loss") is None:
+            found.warnings.append(f"loss_opts: at {where} stands alone; write loss: APML beside it")
+        if "loss" in mapping and mapping["loss"] is None:
+            found.warnings.append(f"loss: at {where} is empty and counts as not given; write for example loss: APML")
 
 
 def _warn_about_scale(found: Finding, config: dict[str, Any]) -> None:

@@ -78,7 +78,11 @@ class Hooks:
         folders = [base] if package else None
         spec = importlib.util.spec_from_file_location(name, file, submodule_search_locations=folders)
         if spec is not None:
-            kind = "import-only stand-in" if name in IMPORT_ONLY else "pure PyTorch stand-in, slower than the real one"
+            kind = "pure PyTorch stand-in, slower than the real one"
+            if name in IMPORT_ONLY:
+                kind = "import-only stand-in, calling it is an error"
+            elif name in ("timm", "open3d"):
+                kind = "stand-in with the few names that these hosts use"
             text = f"{name}: {kind} ({self.settings.standins[name]})"
             # Announced when it is executed, not when somebody only asks whether it exists.
             _after(spec, lambda module: tell(name, text))

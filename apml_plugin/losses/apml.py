@@ -25,7 +25,7 @@ class APML(PointLoss):
         iterations: Sinkhorn iterations.
         eps: added to row and column sums in Sinkhorn.
         ties: ``"share"``, or the published ``"uniform"``.
-        backend: ``"auto"``, ``"native"``, ``"sparse"`` or ``"dense"``.
+        backend: ``"auto"``, ``"sparse"`` or ``"dense"``.
         reduction: ``"sum"`` (published scale, grows with the number of gt points), ``"mean"`` (mean matched
             distance, on the scale of Chamfer-L1) or ``"none"``.
         differentiate_plan: differentiate through the plan too.

@@ -128,8 +128,25 @@ def remove(data: bytes, edit: Edit) -> bytes:
         )
     mark, lines = split(data)
     result = mark + b"".join(line for number, line in enumerate(lines, start=1) if number not in found.ours)
-    parse(result, edit.file)
+    left = [
+        node.lineno
+        for node in ast.walk(parse(result, edit.file))
+        if isinstance(node, ast.Name) and node.id == edit.decorator
+    ]
+    if found.any and left and not _binds(result, edit):
+        raise PatchError(
+            f"{edit.file}, line {left[0]} uses {edit.decorator} without the mark '{MARKER}': its import would go. "
+            "Delete that line by hand, then revert again. Nothing was changed"
+        )
     return result
+
+
+def _binds(data: bytes, edit: Edit) -> bool:
+    """Whether the file imports the decorator's name on a line of its own, without our mark."""
+    return any(
+        isinstance(node, ast.ImportFrom) and any((alias.asname or alias.name) == edit.decorator for alias in node.names)
+        for node in ast.walk(parse(data, edit.file))
+    )
 
 
 def _anchor(tree: ast.Module, edit: Edit) -> Definition:

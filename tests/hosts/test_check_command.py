@@ -118,3 +118,35 @@ def test_the_command_line(write: Any, host: Path, tmp_path: Path, capsys: pytest
         assert str(path) in capsys.readouterr().err
     assert main(["check", str(tmp_path / "none.yaml")]) == 1
     assert "No such file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"Loss": "APML"}, "Loss: at the top level is not read; did you mean loss:?"),
+        ({"loss": None}, "loss: at the top level is empty"),
+        ({"loss_opts": {"p_min": 0.7}}, "loss_opts: at the top level stands alone"),
+    ],
+)
+def test_near_misses_of_the_key_are_pointed_out(keys: dict[str, Any], words: str, write: Any) -> None:
+    assert warned(inspect_config(write(**keys)), words)
+
+
+@pytest.mark.parametrize("option", [{"reduction": "none"}, {"backend": "native"}])
+def test_a_loss_that_cannot_run_is_an_error(option: dict[str, str], write: Any) -> None:
+    found = inspect_config(write(loss={"NAME": "APML", **option}))
+    assert next(iter(option.values())) in found.error
+
+
+def test_half_patched_is_said_once(write: Any, host: Path) -> None:
+    main(["patch", str(host)])
+    reader = inspect_config(write()).host.reader.file
+    (host / reader).write_bytes(
+        b"".join(
+            line for line in (host / reader).read_bytes().splitlines(keepends=True) if b"# apml-plugin" not in line
+        )
+    )
+    found = inspect_config(write(loss={"NAME": "APML", "reduction": "mean"}))
+    assert found.half_patched
+    assert warned(found, "half patched")
+    assert not warned(found, "not patched for")

@@ -140,8 +140,14 @@ def test_real_modules_win_and_broken_ones_give_their_reason(tmp_path: Path):
     assert done.stdout.startswith("real ")
     assert Path("standins", "emd.py").as_posix() in done.stdout
     assert "[apml] chamfer" not in done.stderr
-    assert "[apml] emd: import-only stand-in (importing it ended Python with exit code 9)" in done.stderr
-    assert "[apml] gridding: import-only stand-in (gridding at a bare folder has no forward)" in done.stderr
+    assert (
+        "[apml] emd: import-only stand-in, calling it is an error (importing it ended Python with exit code 9)"
+        in done.stderr
+    )
+    assert (
+        "[apml] gridding: import-only stand-in, calling it is an error (gridding at a bare folder has no forward)"
+        in done.stderr
+    )
     assert "(ImportError: undefined symbol: _ZN2at)" in done.stderr
     off = apml_run("--no-standins", "go.py", cwd=tmp_path)
     assert off.returncode == 9

@@ -106,6 +106,14 @@ def test_the_users_own_edits_survive_a_revert() -> None:
     assert source.remove(edited.encode(), F).decode() == "# mine\nimport a\n\ndef f():\n\treturn 2\r\nx = 1"
 
 
+def test_a_revert_never_leaves_the_decorator_without_its_import() -> None:
+    unmarked = f"{IMPORT}\n{MARK}\ndef f(): pass\n".replace(MARK, "@takes_loss").encode()
+    with pytest.raises(PatchError, match="line 1 uses takes_loss without the mark"):
+        source.remove(unmarked, F)
+    own = b"from apml_plugin.hosts.pointr import takes_loss\n" + unmarked
+    assert source.remove(own, F) == own.replace(IMPORT.encode() + b"\n", b"")
+
+
 HALF = {
     "decorator deleted": ("import a\n" + IMPORT + "\ndef f(): pass\n", True),
     "import deleted": ("import a\n" + MARK + "\ndef f(): pass\n", True),
