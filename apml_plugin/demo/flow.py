@@ -122,7 +122,7 @@ def draw(results: list[Result], target: Tensor, points: int, path: Path) -> None
     shown = [torch.cat((target, *(r.points for r in results)))]
     limit = 1.05 * float(torch.cat(shown)[:, :2].abs().quantile(0.999))
     figure, axes = plt.subplots(len(STARTS), len(LOSSES) + 2, figsize=(15, 6.9))
-    figure.set_layout_engine("constrained", hspace=0.06)
+    figure.set_layout_engine("constrained", h_pad=0.12)
     for row, kind in zip(axes, STARTS, strict=True):
         mine = {r.loss: r for r in results if r.start == kind}
         _scatter(row[0], start_cloud(kind, points), limit, f"start: {kind}", "")
