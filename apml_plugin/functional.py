@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from apml_plugin.eager import eager
-from apml_plugin.matching import Lengths, Settings, check_clouds, match, plan_of
+from apml_plugin.matching import Lengths, Settings, check_clouds, compute_dtype, match, plan_of
 from apml_plugin.matching.dense import root
 from apml_plugin.matching.inputs import Clouds
 from apml_plugin.matching.search import nearest_index, squared_distance
@@ -153,7 +153,7 @@ def nearest_neighbours(queries: Tensor, points: Tensor) -> tuple[Tensor, Tensor]
 
 
 def _chamfer(clouds: Clouds, norm: str) -> Tensor:
-    dtype = torch.promote_types(torch.promote_types(clouds.pred.dtype, clouds.gt.dtype), torch.float32)
+    dtype = compute_dtype(clouds.pred, clouds.gt)
     losses = []
     for b in range(clouds.pred.shape[0]):
         x, y = (cloud.to(dtype) for cloud in clouds.pair(b))

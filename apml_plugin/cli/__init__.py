@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import sys
 from collections.abc import Sequence
 
@@ -29,8 +28,6 @@ def build_app() -> typer.Typer:
         """Keeps the sub-commands sub-commands, however many there are."""
 
     for name in COMMANDS:
-        if importlib.util.find_spec(f"apml_plugin.cli.{name}") is None:
-            continue
         importlib.import_module(f"apml_plugin.cli.{name}").register(app)
     return app
 

@@ -16,7 +16,7 @@ from apml_plugin.matching import backends, dense, sparse
 from apml_plugin.matching.inputs import Clouds, Lengths, check_clouds
 from apml_plugin.matching.settings import Settings
 
-__all__ = ["Clouds", "Lengths", "Settings", "check_clouds", "match", "plan_of"]
+__all__ = ["Clouds", "Lengths", "Settings", "check_clouds", "compute_dtype", "match", "plan_of"]
 
 Solution = tuple[Tensor, Tensor | None, Tensor | None]
 

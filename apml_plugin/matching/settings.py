@@ -58,8 +58,7 @@ class Settings:
                     f"threshold={self.threshold!r} must lie in (0, 1) or be 'auto'; 1e-20 is exact to float32, "
                     "and backend='dense' keeps every entry"
                 )
-        if self.ties not in TIES:
-            raise LossValueError(f"ties={self.ties!r} must be one of {', '.join(map(repr, TIES))}")
+        one_of("ties", self.ties, TIES)
 
 
 def number(name: str, value: Any, or_words: tuple[str, ...] = ()) -> float:

@@ -11,6 +11,8 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
+from apml_plugin.matching.search import squared_distance
+
 BLOCK_ENTRIES = 1 << 22
 """Distances held at once where all pairs are computed."""
 
@@ -19,14 +21,6 @@ CANDIDATES = 4
 
 SMALL = 64 * 64
 """Up to so many pairs, computing all of them is cheaper than a tree."""
-
-
-def squared_distance(a: Tensor, b: Tensor) -> Tensor:
-    """Sum over the last axis of the squared differences of broadcastable (..., 3) tensors, x first."""
-    total = (a[..., 0] - b[..., 0]).square()
-    for k in range(1, a.shape[-1]):
-        total = total + (a[..., k] - b[..., k]).square()
-    return total
 
 
 def nearest(queries: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
