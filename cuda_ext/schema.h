@@ -1,0 +1,42 @@
+// The ops of namespace `apml`: what each takes, returns and promises. Every device implements exactly this.
+//
+// Clouds are (B, N, D) and (B, M, D), float32 or float64, contiguous, on one device, D = 1, 2 or 3. Lengths are
+// int64 (B,) on the same device: points past them are padding, which is never read and gets gradient 0. A pair
+// with an empty side gives loss 0 and gradient 0. Two runs give the same bits.
+#pragma once
+
+namespace apml::schema {
+
+// Loss of each pair, unit of the coordinates, and its gradients: APML, arXiv 2509.08104.
+//   losses (B,) in the clouds' dtype; pred_grad (B, N, D) and gt_grad (B, M, D), or (B, 0, D) each without
+//   `gradients`; dropped (B,) float64: the mass that entries left out by `threshold` could carry at most.
+// `differentiate_plan`: gradients also go through temperature, softmin and Sinkhorn.
+constexpr const char* MATCH =
+    "match(Tensor pred, Tensor gt, Tensor? pred_lengths, Tensor? gt_lengths, float p_min, float threshold, "
+    "int iterations, float eps, bool uniform_ties, bool gradients, bool differentiate_plan) "
+    "-> (Tensor losses, Tensor pred_grad, Tensor gt_grad, Tensor dropped)";
+
+// The plan's own entries: indices (3, nnz) int64 (pair, pred point, gt point), sorted; values (nnz,) in the
+// clouds' dtype; dropped (B,) float64. Tied rows and columns of the uniform rule are not among the entries:
+// row_spread (B, N) and column_spread (B, M), float64, hold r_i u_i and c_j v_j, row_scale r and column_scale c,
+// so that the whole plan is  entries + row_spread_i column_scale_j + row_scale_i column_spread_j.
+constexpr const char* PLAN =
+    "plan(Tensor pred, Tensor gt, Tensor? pred_lengths, Tensor? gt_lengths, float p_min, float threshold, "
+    "int iterations, float eps, bool uniform_ties) "
+    "-> (Tensor indices, Tensor values, Tensor dropped, Tensor row_spread, Tensor column_spread, "
+    "Tensor row_scale, Tensor column_scale)";
+
+// The nearest of `points` for each of `queries`: squared Euclidean distance (B, N) in the clouds' dtype and index
+// (B, N) int64; of equally near points the one of the lowest index. Padding and empty clouds: 0 and -1.
+constexpr const char* NEAREST =
+    "nearest(Tensor queries, Tensor points, Tensor? query_lengths, Tensor? point_lengths) "
+    "-> (Tensor squared, Tensor index)";
+
+// Chamfer distance of each pair with PoinTr's factors, and its gradients. Squared: mean squared distance to the
+// nearest point, pred to gt plus gt to pred; else half the sum of the two mean distances, derivative 0 at 0.
+//   losses (B,) in the clouds' dtype; gradients as in `match`.
+constexpr const char* CHAMFER =
+    "chamfer(Tensor pred, Tensor gt, Tensor? pred_lengths, Tensor? gt_lengths, bool squared, bool gradients) "
+    "-> (Tensor losses, Tensor pred_grad, Tensor gt_grad)";
+
+}  // namespace apml::schema
