@@ -1,0 +1,10 @@
+// The pipeline for the compiler's own baseline.
+#define APML_ISA baseline
+#include "solve.h"
+
+namespace apml::cpu {
+const Entry& entry_default() {
+  static const Entry e{"baseline", baseline::match<float>, baseline::match<double>};
+  return e;
+}
+}  // namespace apml::cpu

@@ -1,0 +1,203 @@
+// Neighbour search for eight queries at a time, which are neighbours themselves: they share one walk of the tree.
+#pragma once
+
+#include <cfloat>
+
+#include "../common/temperature.h"
+#include "tree.h"
+
+namespace apml::cpu {
+namespace APML_ISA {
+
+// A search in float32 must not lose what double would find: squared distances are off by a few units in the last
+// place, and boxes and limits are widened by more than that. The absolute part covers underflow.
+template <typename T>
+struct Slack {
+  static constexpr T relative = T(0), absolute = T(0);
+};
+template <>
+struct Slack<float> {
+  static constexpr float relative = 2e-6f, absolute = 1e-37f;
+};
+template <>
+struct Slack<double> {
+  static constexpr double relative = 1e-14, absolute = 0;
+};
+template <typename V, typename T>
+inline V widened(V limit, T /*tag*/) {
+  return limit * (T(1) + Slack<T>::relative) + Slack<T>::absolute;
+}
+
+// One leaf of queries.
+template <typename T>
+struct Group {
+  int64_t first;
+  int count;
+  Lanes<T> x[3];  // lanes past `count` repeat the last query
+  T lo[3], hi[3];
+
+  Group(const Tree<T>& tree, int64_t leaf) : first(leaf * LANES) {
+    count = static_cast<int>(std::min<int64_t>(LANES, tree.size - first));
+    for (int k = 0; k < 3; ++k) {
+      x[k] = load(tree.x[k].data() + first);
+      for (int q = count; q < LANES; ++q) x[k][q] = x[k][count - 1];
+      lo[k] = tree.level[0].lo[k][leaf];
+      hi[k] = tree.level[0].hi[k][leaf];
+    }
+  }
+};
+
+// Squared distances from the group's box to the eight boxes of `level` from `first` on; infinity for padding.
+template <typename T>
+inline Lanes<T> to_boxes(const Group<T>& g, const Level<T>& level, int64_t first) {
+  Lanes<T> sum{};
+  for (int k = 0; k < 3; ++k) {
+    const Lanes<T> above = load(level.lo[k].data() + first) - g.hi[k];
+    const Lanes<T> below = g.lo[k] - load(level.hi[k].data() + first);
+    const Lanes<T> gap = upper(upper(above, below), Lanes<T>{});
+    sum += gap * gap;
+  }
+  return sum;
+}
+
+// Squared distances of the eight queries to one point.
+template <typename T>
+inline Lanes<T> to_point(const Group<T>& g, const Tree<T>& tree, int64_t point) {
+  const Lanes<T> x = g.x[0] - tree.x[0][point], y = g.x[1] - tree.x[1][point], z = g.x[2] - tree.x[2][point];
+  return x * x + y * y + z * z;
+}
+
+template <typename T>
+inline double exact_squared(const Tree<T>& a, int64_t i, const Tree<T>& b, int64_t j) {
+  const double x[3] = {double(a.x[0][i]), double(a.x[1][i]), double(a.x[2][i])};
+  const double y[3] = {double(b.x[0][j]), double(b.x[1][j]), double(b.x[2][j])};
+  return squared_distance(x, y);
+}
+
+// The two nearest points of one query. Squared distances in double, positions in the sorted cloud.
+struct Two {
+  double first = std::numeric_limits<double>::infinity(), second = std::numeric_limits<double>::infinity();
+  int32_t at_first = -1, at_second = -1;
+
+  // Of equally near points the one that came first in the given cloud wins.
+  void offer(double squared, int32_t at, const int32_t* order) {
+    if (squared < first || (squared == first && at_first >= 0 && order[at] < order[at_first])) {
+      second = first;
+      at_second = at_first;
+      first = squared;
+      at_first = at;
+    } else if (squared < second || (squared == second && at_second >= 0 && order[at] < order[at_second])) {
+      second = squared;
+      at_second = at;
+    }
+  }
+};
+
+// What a walk needs besides the tree; kept between groups so that nothing is allocated.
+template <typename T>
+struct Walk {
+  struct Node {
+    T distance;
+    int32_t height, index;
+  };
+  struct Leaf {
+    T distance;
+    int32_t index;
+  };
+  Node stack[MAX_HEIGHT * LANES + LANES];
+  Growing<Leaf> leaves;
+  int64_t found = 0;
+};
+
+// The two nearest of `points` for the queries of one leaf: near boxes first, until none is nearer than the worst
+// second-best of the group. K > 1 neighbours are wanted even if only the first is read: `wanted` is 1 or 2.
+template <typename T>
+void two_nearest(const Tree<T>& queries, int64_t leaf, const Tree<T>& points, int wanted, Walk<T>& walk, Two* out) {
+  const Group<T> g(queries, leaf);
+  const T inf = std::numeric_limits<T>::infinity();
+  Lanes<T> best = spread(inf), second = spread(inf);
+  T bound = inf;
+  walk.found = 0;
+  int top = 0;
+  walk.stack[top++] = {T(0), points.height, 0};
+  while (top > 0) {
+    const auto node = walk.stack[--top];
+    if (node.distance > bound) continue;
+    const int64_t first = int64_t{node.index} * LANES;
+    const Level<T>& level = points.level[node.height - 1];
+    const Lanes<T> d = to_boxes(g, level, first);
+    unsigned open = bits(d <= bound);
+    const int room = static_cast<int>(std::min<int64_t>(LANES, level.count - first));
+    open &= (1u << room) - 1;
+    // Sort the open children, nearest first.
+    int child[LANES], number = 0;
+    for (; open != 0; open &= open - 1) {
+      const int k = __builtin_ctz(open);
+      int at = number++;
+      for (; at > 0 && d[child[at - 1]] > d[k]; --at) child[at] = child[at - 1];
+      child[at] = k;
+    }
+    if (node.height > 1) {
+      for (int c = number; c-- > 0;)
+        walk.stack[top++] = {d[child[c]], node.height - 1, static_cast<int32_t>(first + child[c])};
+      continue;
+    }
+    walk.leaves.reserve(walk.found + LANES);
+    for (int c = 0; c < number; ++c) {
+      if (d[child[c]] > bound) break;
+      const int64_t at = first + child[c];
+      walk.leaves[walk.found++] = {d[child[c]], static_cast<int32_t>(at)};
+      for (int k = 0; k < LANES; ++k) {
+        const Lanes<T> squared = to_point(g, points, at * LANES + k);
+        const Lanes<T> worse = upper(best, squared);
+        best = lower(best, squared);
+        second = lower(second, worse);
+      }
+      bound = widened(largest<T>(wanted == 1 ? best : second), T());
+    }
+  }
+
+  // Settle the two in double, among the few points that rounding leaves in doubt.
+  const Lanes<T> limit = widened(wanted == 1 ? best : second, T());
+  for (int q = 0; q < LANES; ++q) out[q] = Two();
+  for (int64_t v = 0; v < walk.found; ++v) {
+    if (walk.leaves[v].distance > bound) continue;
+    const int64_t start = int64_t{walk.leaves[v].index} * LANES;
+    const int64_t stop = std::min(start + LANES, points.size);
+    for (int64_t p = start; p < stop; ++p) {
+      for (unsigned close = bits(to_point(g, points, p) <= limit); close != 0; close &= close - 1) {
+        const int q = __builtin_ctz(close);
+        if (q >= g.count) break;
+        out[q].offer(exact_squared(queries, g.first + q, points, p), static_cast<int32_t>(p), points.order.data());
+      }
+    }
+  }
+}
+
+// Leaves of `points` that may hold a point within max(row_reach, the point's own radius) of the group, ascending.
+template <typename T>
+void leaves_within(const Group<T>& g, T row_reach, const Tree<T>& points, Walk<T>& walk) {
+  walk.found = 0;
+  int top = 0;
+  walk.stack[top++] = {T(0), points.height, 0};
+  while (top > 0) {
+    const auto node = walk.stack[--top];
+    const int64_t first = int64_t{node.index} * LANES;
+    const Level<T>& level = points.level[node.height - 1];
+    const Lanes<T> d = to_boxes(g, level, first);
+    unsigned open = bits(d <= widened(upper(load(level.reach.data() + first), spread(row_reach)), T()));
+    const int room = static_cast<int>(std::min<int64_t>(LANES, level.count - first));
+    open &= (1u << room) - 1;
+    if (node.height > 1) {
+      for (; open != 0; open &= ~(1u << (31 - __builtin_clz(open))))
+        walk.stack[top++] = {T(0), node.height - 1, static_cast<int32_t>(first + 31 - __builtin_clz(open))};
+      continue;
+    }
+    walk.leaves.reserve(walk.found + LANES);
+    for (; open != 0; open &= open - 1)
+      walk.leaves[walk.found++] = {T(0), static_cast<int32_t>(first + __builtin_ctz(open))};
+  }
+}
+
+}  // namespace APML_ISA
+}  // namespace apml::cpu

@@ -1,0 +1,119 @@
+// Sinkhorn in scaling form: the plan is diag(r) S diag(c), an iteration is one product with S by row and one by
+// column. Exact, eps included. Points of the uniform tie rule are a rank-one part that needs only sums.
+#pragma once
+
+#include "support.h"
+
+namespace apml::cpu {
+namespace APML_ISA {
+
+// Iterations between two absorptions of r and c into S. A row cut off from its partners grows by up to 1/eps =
+// 1e8 an iteration; 8 of them stay far inside double.
+constexpr int64_t ABSORB_EVERY = 8;
+
+struct Scaling {
+  Array<double> r, c;              // since the last absorption
+  Array<double> r_whole, c_whole;  // over all iterations: what the rank-one part and the bound are scaled by
+};
+
+template <typename V>
+inline double dot(const int32_t* index, const V* value, int64_t count, const double* with) {
+  double sum[4] = {0, 0, 0, 0};
+  int64_t k = 0;
+  for (; k + 4 <= count; k += 4)
+    for (int a = 0; a < 4; ++a) sum[a] += static_cast<double>(value[k + a]) * with[index[k + a]];
+  for (; k < count; ++k) sum[0] += static_cast<double>(value[k]) * with[index[k]];
+  return (sum[0] + sum[1]) + (sum[2] + sum[3]);
+}
+
+// Sums over the cloud that the rank-one part adds to every product.
+struct RankOne {
+  double all = 0, spread = 0;
+  RankOne(const Balls& balls, const Array<double>& whole, const Array<double>& recent, int64_t n) {
+    for (int64_t i = 0; i < n; ++i) {
+      const double w = whole[i] * recent[i];
+      all += w;
+      spread += balls.radius[i] < 0 ? balls.uniform_share * w : 0.0;
+    }
+  }
+};
+
+// One half of an iteration: own <- own / (own * (S other) + eps).
+template <typename V>
+void rescale(Side<V>& side, const Balls& balls, const Array<double>& whole, Array<double>& own,
+             const Array<double>& other, const RankOne* rank_one, double eps) {
+  const double* with = other.data();
+  side.each([&](int64_t i, const int32_t* index, const V* value, int64_t count) {
+    double sum = dot(index, value, count, with);
+    if (rank_one != nullptr) {
+      const double share = balls.radius[i] < 0 ? balls.uniform_share : 0.0;
+      sum += whole[i] * (share * rank_one->all + rank_one->spread);
+    }
+    own[i] = own[i] / (own[i] * sum + eps);
+  });
+}
+
+template <typename V>
+void absorb(Side<V>& side, const Array<double>& own, const Array<double>& other) {
+  side.each([&](int64_t i, const int32_t* index, V* value, int64_t count) {
+    for (int64_t k = 0; k < count; ++k) value[k] = static_cast<V>(own[i] * value[k] * other[index[k]]);
+  });
+}
+
+// `absorbing` wants V = double. Leaves the last factors in r and c: the plan is r_i S_ij c_j.
+template <typename V>
+void sinkhorn(Side<V>& rows, Side<V>& columns, const Balls& x, const Balls& y, const Settings& settings,
+              bool absorbing, Scaling& s) {
+  const int64_t n = rows.size, m = columns.size;
+  const bool uniform = x.without_ball + y.without_ball > 0;
+  for (auto* a : {&s.r, &s.r_whole}) a->allocate(n, 1.0);
+  for (auto* a : {&s.c, &s.c_whole}) a->allocate(m, 1.0);
+  for (int64_t step = 1; step <= settings.iterations; ++step) {
+    if (uniform) {
+      const RankOne from_columns(y, s.c_whole, s.c, m);
+      rescale(rows, x, s.r_whole, s.r, s.c, &from_columns, settings.eps);
+      const RankOne from_rows(x, s.r_whole, s.r, n);
+      rescale(columns, y, s.c_whole, s.c, s.r, &from_rows, settings.eps);
+    } else {
+      rescale(rows, x, s.r_whole, s.r, s.c, nullptr, settings.eps);
+      rescale(columns, y, s.c_whole, s.c, s.r, nullptr, settings.eps);
+    }
+    if (!absorbing || step % ABSORB_EVERY != 0 || step == settings.iterations) continue;
+    absorb(rows, s.r, s.c);
+    absorb(columns, s.c, s.r);
+    double level = 0;
+    for (int64_t i = 0; i < n; ++i) {
+      s.r_whole[i] *= s.r[i];
+      s.r[i] = 1.0;
+      level = s.r_whole[i] > level ? s.r_whole[i] : level;
+    }
+    // r and 1/c drift together; only their product counts.
+    if (!uniform || !(level > 0)) level = 1.0;
+    for (int64_t i = 0; i < n; ++i) s.r_whole[i] /= level;
+    for (int64_t j = 0; j < m; ++j) {
+      s.c_whole[j] *= s.c[j] * level;
+      s.c[j] = 1.0;
+    }
+  }
+  for (int64_t i = 0; i < n; ++i) s.r_whole[i] *= s.r[i];
+  for (int64_t j = 0; j < m; ++j) s.c_whole[j] *= s.c[j];
+}
+
+// The mass that entries below the threshold could carry at most under the same scaling.
+template <typename V>
+double dropped_mass(const Side<V>& rows, const Side<V>& columns, const Scaling& s, double threshold) {
+  double r = 0, r_scaled = 0, c = 0, c_scaled = 0;
+  for (int64_t i = 0; i < rows.size; ++i) {
+    r += s.r_whole[i];
+    r_scaled += s.r_whole[i] * rows.scale[i];
+  }
+  for (int64_t j = 0; j < columns.size; ++j) {
+    c += s.c_whole[j];
+    c_scaled += s.c_whole[j] * columns.scale[j];
+  }
+  const double bound = 0.5 * threshold * (r_scaled * c + r * c_scaled);
+  return bound <= std::numeric_limits<double>::max() ? bound : std::numeric_limits<double>::infinity();
+}
+
+}  // namespace APML_ISA
+}  // namespace apml::cpu

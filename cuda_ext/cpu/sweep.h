@@ -1,0 +1,95 @@
+// The last visit of the plan's entries: the loss, and the pull of every entry on its two points.
+#pragma once
+
+#include "sinkhorn.h"
+
+namespace apml::cpu {
+namespace APML_ISA {
+
+// Loss of one point and its gradient, sum_j weight_j (x - y_j) with weight = P / d, 0 where d = 0.
+struct Pull {
+  double loss = 0, g[3] = {0, 0, 0};
+};
+
+// Adds `count` entries of mass P[k] at the given points. d = 0 adds nothing.
+template <typename T>
+inline void add_entries(const Tree<T>& from, int64_t i, const Tree<T>& to, const int32_t* index, const double* p,
+                        int64_t count, Pull& pull) {
+  const double x = from.x[0][i], y = from.x[1][i], z = from.x[2][i];
+  const T *px = to.x[0].data(), *py = to.x[1].data(), *pz = to.x[2].data();
+  for (int64_t k = 0; k < count; ++k) {
+    const int32_t j = index[k];
+    const double dx = x - px[j], dy = y - py[j], dz = z - pz[j];
+    const double d = std::sqrt(dx * dx + dy * dy + dz * dz);
+    const double weight = d > 0 ? p[k] / d : 0.0;
+    pull.loss += p[k] * d;
+    pull.g[0] += weight * dx;
+    pull.g[1] += weight * dy;
+    pull.g[2] += weight * dz;
+  }
+}
+
+// A point's uniform share: mass level * with[j] to every point of the other cloud. Without `chosen` to all.
+template <typename T>
+inline void add_uniform(const Tree<T>& from, int64_t i, const Tree<T>& to, double level, const double* with,
+                        const uint8_t* chosen, Pull& pull) {
+  const double x = from.x[0][i], y = from.x[1][i], z = from.x[2][i];
+  for (int64_t j = 0; j < to.size; ++j) {
+    if (chosen != nullptr && chosen[j] == 0) continue;
+    const double dx = x - to.x[0][j], dy = y - to.x[1][j], dz = z - to.x[2][j];
+    const double d = std::sqrt(dx * dx + dy * dy + dz * dz);
+    const double p = level * with[j];
+    const double weight = d > 0 ? p / d : 0.0;
+    pull.loss += p * d;
+    pull.g[0] += weight * dx;
+    pull.g[1] += weight * dy;
+    pull.g[2] += weight * dz;
+  }
+}
+
+// Where the result goes: gradients in the given order of points, d coordinates each; null for none.
+template <typename Given>
+struct Output {
+  Given *pred_grad = nullptr, *gt_grad = nullptr;
+  int d = 3;
+};
+
+// Pulls of every point of one side; returns their summed loss. own and other are the factors of this side's and
+// the other side's points, whole_* those over all iterations.
+template <typename T, typename V, typename Given>
+double sweep(Side<V>& side, const Tree<T>& from, const Balls& balls, const Array<double>& own,
+             const Array<double>& own_whole, const Tree<T>& to, const Balls& other_balls, const Array<double>& other,
+             const Array<double>& other_whole, Given* gradient, int d) {
+  Array<double> loss(from.size);
+  Array<uint8_t> spreads;  // the other side's points of the uniform rule
+  if (other_balls.without_ball > 0) {
+    spreads.allocate(to.size);
+    for (int64_t j = 0; j < to.size; ++j) spreads[j] = other_balls.radius[j] < 0;
+  }
+  parallel(side.chunks, side.chunks, [&](int64_t c, int64_t, int64_t) {
+    Chunk<V>& chunk = side.chunk[c];
+    Growing<double> mass;
+    for (int64_t i = chunk.begin; i < chunk.end; ++i) {
+      const int32_t* index = chunk.index.data() + side.start[i];
+      const V* value = chunk.value.data() + side.start[i];
+      const int64_t count = side.stop[i] - side.start[i];
+      mass.reserve(count + LANES);
+      for (int64_t k = 0; k < count; ++k) mass[k] = own[i] * value[k] * other[index[k]];
+      Pull pull;
+      add_entries(from, i, to, index, mass.data(), count, pull);
+      if (balls.radius[i] < 0)
+        add_uniform(from, i, to, own_whole[i] * balls.uniform_share, other_whole.data(), nullptr, pull);
+      if (other_balls.without_ball > 0)
+        add_uniform(from, i, to, own_whole[i] * other_balls.uniform_share, other_whole.data(), spreads.data(), pull);
+      loss[i] = pull.loss;
+      if (gradient != nullptr)
+        for (int k = 0; k < d; ++k) gradient[from.order[i] * int64_t{d} + k] = static_cast<Given>(pull.g[k]);
+    }
+  });
+  double total = 0;
+  for (int64_t i = 0; i < from.size; ++i) total += loss[i];
+  return total;
+}
+
+}  // namespace APML_ISA
+}  // namespace apml::cpu
