@@ -1,0 +1,104 @@
+"""``apml bench``: each loss on this machine beside its peers, as ratios, seconds and memory."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import typer
+
+_LOSS = typer.Option(
+    [], "--loss", metavar="NAME", help="A registered loss, in place of the usual three (repeatable), or {NAME: ...}."
+)
+_BACKEND = typer.Option([], "--backend", metavar="NAME", help="Also APML with this backend (repeatable).")
+_MAX = typer.Option(60.0, "--max-seconds", help="Leave out a loss at a size where all its runs would take longer.")
+_ACCEPTANCE = typer.Option(False, "--acceptance", help="Only the table of what the fast paths promise.")
+
+
+def register(app: typer.Typer) -> None:
+    @app.command()
+    def bench(
+        sizes: str = typer.Option("1024,4096,16384", "--sizes", help="Points in each cloud, with commas."),
+        batch: int = typer.Option(1, "--batch", help="Pairs in a batch."),
+        device: str | None = typer.Option(None, "--device", help="cpu or cuda.  [default: cuda if there]"),
+        threads: int | None = typer.Option(None, "--threads", help="CPU threads.  [default: PyTorch's]"),
+        repeats: int = typer.Option(5, "--repeats", help="Runs of which the median is taken, 5 or more."),
+        dtype: str = typer.Option("float32", "--dtype", help="float32 or float64."),
+        cloud: str = typer.Option("sphere", "--cloud", help="sphere (noise 0.02), blob (against a sphere) or cube."),
+        loss: list[str] = _LOSS,
+        backend: list[str] = _BACKEND,
+        max_seconds: float = _MAX,
+        memory: bool = typer.Option(True, "--memory/--no-memory", help="Measure peak memory too."),
+        json_file: Path | None = typer.Option(None, "--json", metavar="FILE", help="Write all figures."),
+        plot: Path | None = typer.Option(None, "--plot", metavar="FILE.png", help="Draw seconds by size."),
+        acceptance: bool = _ACCEPTANCE,
+    ) -> None:
+        """Times each loss, forward and backward, beside whichever peers can be imported. Ratios come first.
+
+        Peers: SciPy's cKDTree, torch.cdist Chamfer, APML's dense backend, geomloss, pytorch3d, a host's `chamfer`.
+        With --acceptance: exit code 1 if something was measured that is not what it must be.
+        """
+        import torch
+
+        from apml_plugin.bench.run import Options, line_up, parse_sizes, run
+
+        _check_files(json_file, plot)
+        options = Options(
+            parse_sizes(sizes),
+            batch,
+            device or ("cuda" if torch.cuda.is_available() else "cpu"),
+            threads,
+            repeats,
+            dtype,
+            cloud,
+            max_seconds,
+            memory,
+        )
+        if acceptance:
+            raise typer.Exit(_acceptance(options.threads, options.repeats, json_file, plot))
+        report = run(line_up(loss, backend, options), options, _say)
+
+        from apml_plugin.bench import plot as picture
+        from apml_plugin.bench.report import text
+
+        print(text(report))
+        _write(json_file, report.as_json())
+        if plot:
+            picture.draw(report, plot)
+            print(plot)
+
+
+def _acceptance(count: int | None, repeats: int, json_file: Path | None, plot: Path | None) -> int:
+    from apml_plugin.bench import acceptance
+    from apml_plugin.bench.machine import threads
+    from apml_plugin.errors import LossValueError
+
+    if plot:
+        raise LossValueError("--plot has nothing to draw with --acceptance; leave one of them out")
+    with threads(count):
+        rows = acceptance.run(acceptance.Sizes(repeats=repeats), _say)
+        print(acceptance.text(rows))
+        _write(json_file, acceptance.as_json(rows))
+    return int(any(row.broken for row in rows))
+
+
+def _check_files(json_file: Path | None, plot: Path | None) -> None:
+    """Before minutes of measuring, not after."""
+    from apml_plugin.errors import LossValueError
+
+    for option, path in (("--json", json_file), ("--plot", plot)):
+        if path and (path.is_dir() or not path.absolute().parent.is_dir()):
+            raise LossValueError(f"{option} {path}: not a file in a folder that exists")
+    if plot and plot.suffix.lower() != ".png":
+        raise LossValueError(f"--plot {plot}: the picture is a PNG; let the name end in .png")
+
+
+def _say(line: str) -> None:
+    typer.echo(f"... {line}", err=True)
+
+
+def _write(path: Path | None, found: dict[str, Any]) -> None:
+    if path:
+        path.write_text(json.dumps(found, indent=1) + "\n")
+        print(path)
