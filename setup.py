@@ -1,11 +1,41 @@
-"""Builds the package: pure Python today; compiled ops will join here as ext_modules.
+"""Builds the package: Python everywhere, and ``apml_plugin._C`` from cuda_ext/ where the machine can compile it.
 
-Everything else is in pyproject.toml.
+``APML_BUILD`` says what is wanted: ``auto`` (CPU ops where a C++ compiler works, CUDA ops where nvcc and a CUDA
+build of PyTorch are; what is missing or does not compile is left out, with the reason), ``cpu`` (CPU ops alone) or
+``cuda`` (both), an error where that cannot be had, or ``off``. ``apml doctor`` reads what was built and why from
+``apml_plugin/_build.json``. Everything else is in pyproject.toml.
 """
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
 
 from setuptools import find_packages, setup
 
-setup(
-    packages=find_packages(include=["apml_plugin", "apml_plugin.*"]),
-    include_package_data=True,
-)
+ROOT = Path(__file__).resolve().parent
+sys.path.insert(0, str(ROOT / "cuda_ext"))
+
+from build_ops import build_ext_class, build_py_class, extension  # noqa: E402
+from decide import decide, look  # noqa: E402
+
+BUILDING = {"build", "build_ext", "bdist_wheel", "editable_wheel", "develop", "install"}
+
+
+def native() -> dict[str, Any]:
+    """The arguments of setup() that build the ops; none for commands that build nothing."""
+    if BUILDING.isdisjoint(sys.argv):
+        return {}
+    wish, found = os.environ.get("APML_BUILD") or "auto", look()
+    decision = decide(wish, found)
+    print(f"[apml-plugin] {decision}", file=sys.stderr)
+    commands: dict[str, type] = {"build_py": build_py_class(decision, found)}
+    if not decision.ops:
+        return {"cmdclass": commands}
+    return {
+        "cmdclass": {**commands, "build_ext": build_ext_class(wish, decision, found)},
+        "ext_modules": [extension(decision)],
+    }
+
+
+setup(packages=find_packages(include=["apml_plugin", "apml_plugin.*"]), include_package_data=True, **native())
