@@ -2,6 +2,7 @@
 # ./install.sh         installs into the active Python if it has PyTorch, else into .venv
 # ./install.sh demo    installs, then runs the demo (under 5 minutes on 2 cores)
 # ./install.sh test    installs, then lints, checks types and runs the tests
+# It compiles the CPU and CUDA ops where the machine can; APML_BUILD=auto|cpu|cuda|off says otherwise (see setup.py).
 # Words after demo or test go on to `apml demo` and pytest. Nothing outside this folder is changed but the
 # active Python's packages, and those only if that Python already has PyTorch.
 set -euo pipefail
@@ -44,7 +45,14 @@ install() {
     fi
     say "installing apml-plugin and what it needs into $("$PYTHON" -c 'import sys; print(sys.prefix)')"
     "${pip[@]}" install "setuptools>=77" wheel
+    if ! PATH="$(dirname "$PYTHON"):$PATH" command -v ninja >/dev/null; then
+        "${pip[@]}" install ninja || say "without ninja every install compiles everything anew"
+    fi
     "${pip[@]}" install --no-build-isolation -e ".$extras"
+    if grep -q 'the compile failed' apml_plugin/_build.json; then
+        tail -n 15 build/ops.log >&2
+    fi
+    say "compiled ops: $("$PYTHON" -c 'from apml_plugin.cli.doctor import compiled_ops; print(compiled_ops())')"
 }
 
 command=${1:-install}

@@ -53,8 +53,8 @@ def decide(wish: str, found: Found) -> Decision:
     """
     if wish not in WISHES:
         raise SystemExit(f"APML_BUILD={wish!r} is unknown: use {', '.join(WISHES)}")
-    cpu = "APML_BUILD=off" if wish == "off" else _why_no_cpu(found)
-    cuda = cpu or ("APML_BUILD=cpu" if wish == "cpu" else _why_no_cuda(found))
+    cpu = "APML_BUILD=off was set" if wish == "off" else _why_no_cpu(found)
+    cuda = cpu or ("APML_BUILD=cpu was set" if wish == "cpu" else _why_no_cuda(found))
     missing = {device: why for device, why in (("cpu", cpu), ("cuda", cuda)) if why}
     for device in {"cpu": ("cpu",), "cuda": ("cpu", "cuda")}.get(wish, ()):
         if device in missing:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import os
 import platform
@@ -91,9 +92,32 @@ def _backends() -> list[tuple[str, str]]:
             cloud = torch.empty(1, n, 3, device=device)
             choice = backends.choose("auto", cloud, cloud)
             rows.append((f"backend, {device}, {n} points", f"{choice.name}: {choice.reason}"))
-    missing = backends.native_missing()
-    rows.append(("compiled ops", f"not used: {missing}" if missing else "loaded"))
-    return rows
+    return [*rows, ("compiled ops", compiled_ops())]
+
+
+def compiled_ops() -> str:
+    """Which ops were compiled, for what; or why there are none, and the one command that changes it."""
+    import torch
+
+    from apml_plugin.matching import build_record
+
+    record, rebuild = build_record.read(), f"Build them with: {build_record.rebuild_command()}"
+    problem = build_record.unusable(record) or _loading_problem()
+    if record is None or problem:
+        return f"none: {problem}. {rebuild}"
+    if "cuda" in record.ops:
+        return f"CPU and CUDA ({record.architectures}), built for PyTorch {record.torch}"
+    why = record.missing.get("cuda", "they were not asked for")
+    told = f"CPU, built for PyTorch {record.torch}; none for CUDA: {why}"
+    return f"{told}. {rebuild}" if torch.version.cuda else told
+
+
+def _loading_problem() -> str | None:
+    try:
+        importlib.import_module("apml_plugin._C")
+    except ImportError as error:
+        return f"they do not load ({error})"
+    return None
 
 
 def _host_modules() -> list[tuple[str, str]]:
