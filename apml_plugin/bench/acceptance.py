@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -14,11 +15,11 @@ from torch import Tensor
 
 from apml_plugin.bench import memory
 from apml_plugin.bench.clouds import clouds
-from apml_plugin.bench.contestants import Contestant, contestant
+from apml_plugin.bench.contestants import Contestant, auto_backend, contestant
 from apml_plugin.bench.machine import describe, machine, threads, usable_cores
 from apml_plugin.bench.memory import ChildCase, Memory
 from apml_plugin.bench.peers import CKDTREE, DENSE, HOST_CHAMFER
-from apml_plugin.bench.report import table
+from apml_plugin.bench.report import digits, table
 from apml_plugin.bench.timing import interleaved, problem_of, timed
 from apml_plugin.errors import ApmlError
 
@@ -128,11 +129,14 @@ def text(rows: Sequence[Row]) -> str:
         must = "runs" if math.isinf(r.must) else f"{sign} {r.must:g} {r.unit}"
         met = {None: "not measured", True: "met", False: "NOT MET"}[r.meets(r.must)]
         aimed = {None: "", True: ", aim met", False: ", aim not met" if met == "met" else ""}[r.meets(r.aim)]
-        measured = "-" if r.measured is None or math.isinf(r.measured) else f"{r.measured:.3g} {r.unit}"
+        measured = "-" if r.measured is None or math.isinf(r.measured) else f"{digits(r.measured)} {r.unit}"
         cells.append([r.what, measured, must, f"{sign} {r.aim:g} {r.unit}", met + aimed])
     remarks = [f"{r.what}: {r.problem}." for r in rows if r.problem]
     headings = ["what", "measured", "must be", "aim", "result"]
-    parts = ["\n".join(describe(machine())), table(headings, cells, left=(0, 4)), "\n".join(remarks)]
+    devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    taken = (f"{auto_backend(Sizes().usual, device, torch.float32)} on {device}" for device in devices)
+    first = [*describe(machine()), f"backend auto of APML: {', '.join(taken)}"]
+    parts = ["\n".join(first), table(headings, cells, left=(0, 4)), "\n".join(remarks)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -146,7 +150,7 @@ def as_json(rows: Sequence[Row]) -> dict[str, Any]:
         {**{key: plain(v) for key, v in asdict(r).items()}, "must_met": r.meets(r.must), "aim_met": r.meets(r.aim)}
         for r in rows
     ]
-    return {"machine": machine(), "rows": found}
+    return {"machine": machine(), "backend_cpu": auto_backend(Sizes().usual, "cpu", torch.float32), "rows": found}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -154,9 +158,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m apml_plugin.bench", description="The acceptance table.")
     parser.parse_args(argv)
     try:
-        rows = run(say=lambda line: print(f"... {line}", flush=True))
+        rows = run(say=lambda line: print(f"... {line}", file=sys.stderr))
     except ApmlError as error:
-        print(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
         return 1
     print(text(rows))
     return int(any(r.broken for r in rows))

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from apml_plugin.bench.peers import PEERS
+from apml_plugin.bench.timing import problem_of
 from apml_plugin.errors import LossArgumentError, LossValueError
 from apml_plugin.functional import apml_loss, chamfer_distance
-from apml_plugin.matching.backends import BACKENDS
+from apml_plugin.matching import backends
 
 DEFAULT_LOSSES = ("APML", "ChamferL1", "ChamferL2")
 
@@ -63,7 +64,7 @@ def our(name: str) -> Contestant:
         return Contestant(name, apml_loss, True)
     if name in ("ChamferL1", "ChamferL2"):
         return Contestant(name, functools.partial(chamfer_distance, norm=name[-2:]), True)
-    if name.startswith("APML ") and name[5:] in BACKENDS:
+    if name.startswith("APML ") and name[5:] in backends.BACKENDS:
         backend = name[5:]
         return Contestant(
             name, functools.partial(apml_loss, backend=backend), True, growth=2.0 if backend == "dense" else 1.0
@@ -71,6 +72,15 @@ def our(name: str) -> Contestant:
     from apml_plugin.registry import build_loss  # needs mmengine, which the names above do without
 
     return Contestant(name, build_loss(_written(name)), True)
+
+
+def auto_backend(points: int, device: str, dtype: torch.dtype) -> str:
+    """The backend that APML's ``auto`` takes for clouds of that many points, or why it takes none."""
+    cloud = torch.empty(1, 1, 3, device=device, dtype=dtype).expand(1, points, 3)
+    try:
+        return backends.choose("auto", cloud, cloud).name
+    except Exception as error:
+        return problem_of(error)
 
 
 def check_runs(one: Contestant, device: str, dtype: torch.dtype) -> None:

@@ -32,9 +32,10 @@ def machine() -> dict[str, Any]:
 
 def describe(found: dict[str, Any]) -> list[str]:
     """The same as lines of text."""
+    count = found["threads"]
     gpu = f"{found['gpu']}, CUDA {found['cuda']}" if found["gpu"] else "none"
     return [
-        f"CPU:      {found['cpu']}, {found['cores']} cores, {found['threads']} threads used",
+        f"CPU:      {found['cpu']}, {found['cores']} cores, {count} thread{'s' * (count != 1)} used",
         f"GPU:      {gpu}",
         f"software: apml-plugin {found['apml_plugin']}, PyTorch {found['torch']}, Python {found['python']}, "
         f"{found['system']}",

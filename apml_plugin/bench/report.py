@@ -35,16 +35,19 @@ def seconds(value: float | None) -> str:
     if value is None:
         return "-"
     if value >= 1:
-        return f"{_digits(value)} s"
-    return f"{_digits(value * 1e3)} ms" if value >= 1e-3 else f"{_digits(value * 1e6)} µs"
+        return f"{digits(value)} s"
+    return f"{digits(value * 1e3)} ms" if value >= 1e-3 else f"{digits(value * 1e6)} µs"
 
 
 def megabytes(value: int | None) -> str:
     return NOT_MEASURED if value is None else f"{value / 1e6:.1f} MB"
 
 
-def ratio(value: float) -> str:
-    return _digits(value)
+def digits(value: float) -> str:
+    """Three significant digits, never as a power of ten."""
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    return f"{value:.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"
 
 
 def _heading(report: Report) -> str:
@@ -65,7 +68,7 @@ def _ratios(report: Report) -> str:
     peers = list(dict.fromkeys(r["peer"] for r in found))
     if not peers:
         return "No ratios: no peer was timed."
-    by = {(r["points"], r["ours"], r["peer"]): ratio(r["ratio"]) for r in found}
+    by = {(r["points"], r["ours"], r["peer"]): digits(r["ratio"]) for r in found}
     lines = list(dict.fromkeys((r["points"], r["ours"]) for r in found))
     rows = [[str(points), name, *(by.get((points, name, peer), "-") for peer in peers)] for points, name in lines]
     starred = [f"{peer} *" if peer == "cKDTree" else peer for peer in peers]
@@ -98,10 +101,3 @@ def _remarks(report: Report) -> str:
 
 def _by_size(cases: Sequence[Case]) -> list[Case]:
     return sorted(cases, key=lambda case: case.points)
-
-
-def _digits(value: float) -> str:
-    """Three significant digits, never as a power of ten."""
-    if value == 0 or not math.isfinite(value):
-        return f"{value:g}"
-    return f"{value:.{max(0, 2 - math.floor(math.log10(abs(value))))}f}"

@@ -11,17 +11,19 @@ import torch
 
 from apml_plugin.bench import memory
 from apml_plugin.bench.clouds import CLOUDS, clouds
-from apml_plugin.bench.contestants import DEFAULT_LOSSES, Contestant, check_runs, contestant, our
+from apml_plugin.bench.contestants import DEFAULT_LOSSES, Contestant, auto_backend, check_runs, contestant, our
 from apml_plugin.bench.machine import machine, threads
 from apml_plugin.bench.memory import ChildCase, Memory
 from apml_plugin.bench.peers import PEERS
-from apml_plugin.bench.timing import Outcome, interleaved, problem_of, timed, too_long
+from apml_plugin.bench.timing import Outcome, interleaved, timed, too_long
 from apml_plugin.errors import LossValueError
 from apml_plugin.matching import backends
 
 DTYPES = ("float32", "float64")
 DEVICES = ("cpu", "cuda")
 PROBE_POINTS = 1024
+"""Predictions start here: what a smaller size takes is mostly overhead and does not grow."""
+
 MIN_REPEATS = 5
 
 Say = Callable[[str], None]
@@ -149,8 +151,9 @@ def run(
         found = machine()
         seen: dict[str, tuple[int, float]] = {}
         cases = [case for n in options.sizes for case in _at(n, field, options, seen, say)]
+    taken = {n: auto_backend(n, options.device, getattr(torch, options.dtype)) for n in options.sizes}
     notes = {one.name: one.note for one in field if one.note}
-    return Report(found, asdict(options), tuple(cases), notes, absent, _automatic(options))
+    return Report(found, asdict(options), tuple(cases), notes, absent, taken)
 
 
 def _at(
@@ -181,7 +184,7 @@ def _at(
     for one in field:
         outcome = outcomes.get(one.name) or Outcome(problem=problems[one.name])
         cases.append(_case(one, points, outcome, peaks.get(one.name)))
-        if outcome.times:
+        if outcome.times and points >= PROBE_POINTS:
             seen[one.name] = (points, outcome.median())
     return cases
 
@@ -197,16 +200,17 @@ def _case(one: Contestant, points: int, outcome: Outcome, peak: int | None) -> C
 
 def _predict(one: Contestant, points: int, options: Options, seen: dict[str, tuple[int, float]]) -> float:
     """Seconds of one call, from the last size or else from a small one; 0 where nothing can be said."""
+    if points <= PROBE_POINTS:
+        return 0.0
     if one.name not in seen:
-        small = min(points, PROBE_POINTS)
-        pred, gt = clouds(options.cloud, options.batch, small, getattr(torch, options.dtype), options.device)
+        pred, gt = clouds(options.cloud, options.batch, PROBE_POINTS, getattr(torch, options.dtype), options.device)
         try:
             timed(one.call, pred[:, :64], gt[:, :64], one.gradient)
-            seen[one.name] = (small, timed(one.call, pred, gt, one.gradient).both)
+            seen[one.name] = (PROBE_POINTS, timed(one.call, pred, gt, one.gradient).both)
         except Exception:  # the case itself will say what is wrong
             return 0.0
     measured, seconds = seen[one.name]
-    return float(seconds * max(1.0, points / measured) ** one.growth)
+    return float(seconds * (points / measured) ** one.growth)
 
 
 def _memory(one: Contestant, points: int, options: Options) -> Memory:
@@ -217,18 +221,6 @@ def _memory(one: Contestant, points: int, options: Options) -> Memory:
     assert options.threads is not None
     case = ChildCase(one.name, options.cloud, options.batch, points, options.dtype, options.threads)
     return memory.on_cpu(case, timeout=options.max_seconds + 60)
-
-
-def _automatic(options: Options) -> dict[int, str]:
-    """The backend that APML's ``auto`` takes at each size, or why it takes none."""
-    taken = {}
-    for n in options.sizes:
-        cloud = torch.empty(1, 1, 3, device=options.device, dtype=getattr(torch, options.dtype)).expand(1, n, 3)
-        try:
-            taken[n] = backends.choose("auto", cloud, cloud).name
-        except Exception as error:
-            taken[n] = problem_of(error)
-    return taken
 
 
 def _one_of(option: str, value: str, choices: tuple[str, ...]) -> None:

@@ -13,7 +13,9 @@ _LOSS = typer.Option(
 )
 _BACKEND = typer.Option([], "--backend", metavar="NAME", help="Also APML with this backend (repeatable).")
 _MAX = typer.Option(60.0, "--max-seconds", help="Leave out a loss at a size where all its runs would take longer.")
-_ACCEPTANCE = typer.Option(False, "--acceptance", help="Only the table of what the fast paths promise.")
+_ACCEPTANCE = typer.Option(
+    False, "--acceptance", help="Only the table of what the fast paths promise; takes --threads, --repeats and --json."
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -21,8 +23,8 @@ def register(app: typer.Typer) -> None:
     def bench(
         sizes: str = typer.Option("1024,4096,16384", "--sizes", help="Points in each cloud, with commas."),
         batch: int = typer.Option(1, "--batch", help="Pairs in a batch."),
-        device: str | None = typer.Option(None, "--device", help="cpu or cuda.  [default: cuda if there]"),
-        threads: int | None = typer.Option(None, "--threads", help="CPU threads.  [default: PyTorch's]"),
+        device: str | None = typer.Option(None, "--device", help="cpu or cuda.", show_default="cuda if there"),
+        threads: int | None = typer.Option(None, "--threads", help="CPU threads.", show_default="PyTorch's"),
         repeats: int = typer.Option(5, "--repeats", help="Runs of which the median is taken, 5 or more."),
         dtype: str = typer.Option("float32", "--dtype", help="float32 or float64."),
         cloud: str = typer.Option("sphere", "--cloud", help="sphere (noise 0.02), blob (against a sphere) or cube."),

@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -172,6 +173,23 @@ def test_a_hosts_chamfer_is_called_with_its_own_two_functions(monkeypatch) -> No
     torch.testing.assert_close(x.grad, y.grad)
 
 
+def test_libraries_that_are_seldom_there_are_called_as_they_document(monkeypatch) -> None:
+    def samples_loss(kind: str, backend: str):
+        assert (kind, backend) == ("sinkhorn", "tensorized")
+        return lambda x, y: (x - y).square().sum(dim=(1, 2))  # (B,), as theirs
+
+    modules = {
+        "geomloss": SimpleNamespace(SamplesLoss=samples_loss),
+        "pykeops": None,
+        "pytorch3d.loss": SimpleNamespace(chamfer_distance=lambda x, y: ((x - y).square().sum(), None)),
+    }
+    for name, module in modules.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    pred, gt = clouds("cube", 2, 5, torch.float32, "cpu")
+    for peer, scale in (("geomloss", 0.5), ("pytorch3d", 1.0)):
+        torch.testing.assert_close(contestant(peer).call(pred, gt), scale * (pred - gt).square().sum())
+
+
 def test_ckdtree_uses_as_many_workers_as_torch_has_threads(monkeypatch) -> None:
     asked = []
 
@@ -207,7 +225,7 @@ def test_the_table_names_machine_ratios_then_seconds(capsys) -> None:
     found = capsys.readouterr()
     lines = found.out.splitlines()
     assert lines[0].startswith("CPU: ")
-    assert "1 threads used" in lines[0]
+    assert "1 thread used" in lines[0]
     assert lines[1].startswith("GPU: ")
     assert torch.__version__ in lines[2]
     assert "cube clouds, B = 2, float64, on cpu; medians of 5" in lines[3]
@@ -258,14 +276,18 @@ def test_cases_predicted_to_be_too_long_are_left_out_and_say_so(monkeypatch) -> 
 
     monkeypatch.setattr(runner, "timed", fake_timed)
     slow = Contestant("slow", lambda x, y: None, True, growth=2.0)
-    options = Options(sizes=(1024, 2048, 4096), max_seconds=30, memory=False)
+    options = Options(sizes=(16, 1024, 2048, 4096), max_seconds=30, memory=False)
     report = runner.run([slow], options, others=())
     assert [c.problem for c in report.cases] == [
+        None,
         None,
         None,
         "left out: would take about 96 s, more than --max-seconds 30",
     ]
     assert max(took) == 2048
+    took.clear()
+    runner.run([slow], Options(sizes=(8192,), max_seconds=30, memory=False), others=())
+    assert took == [64, 1024]  # never run at its size: a small one told enough
     assert "slow at 4096 points: left out" in text(report)
 
 
@@ -406,6 +428,7 @@ def test_every_row_of_the_table_is_there(rows: list[acceptance.Row]) -> None:
 def test_the_table_says_met_and_not_met(rows: list[acceptance.Row]) -> None:
     found = acceptance.text(rows)
     assert "against the dense backend" in found
+    assert "backend auto of APML: " in found
     assert "NOT MET" in found  # 32 points are no faster than dense
     memory_line = next(line for line in found.splitlines() if "extra peak memory" in line)
     assert memory_line.endswith("met, aim met")
