@@ -20,6 +20,7 @@ def machine() -> dict[str, Any]:
     return {
         "cpu": _cpu_model(),
         "cores": usable_cores(),
+        "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
         "threads": torch.get_num_threads(),
         "torch": str(torch.__version__),
         "gpu": torch.cuda.get_device_name() if cuda else None,
@@ -33,9 +34,10 @@ def machine() -> dict[str, Any]:
 def describe(found: dict[str, Any]) -> list[str]:
     """The same as lines of text."""
     count = found["threads"]
+    busy = "" if found["load"] is None else f", load {found['load']:g} when asked"
     gpu = f"{found['gpu']}, CUDA {found['cuda']}" if found["gpu"] else "none"
     return [
-        f"CPU:      {found['cpu']}, {found['cores']} cores, {count} thread{'s' * (count != 1)} used",
+        f"CPU:      {found['cpu']}, {found['cores']} cores, {count} thread{'s' * (count != 1)} used{busy}",
         f"GPU:      {gpu}",
         f"software: apml-plugin {found['apml_plugin']}, PyTorch {found['torch']}, Python {found['python']}, "
         f"{found['system']}",

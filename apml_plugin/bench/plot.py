@@ -47,7 +47,7 @@ def draw(report: Report, path: Path) -> None:
     axis.legend(frameon=False)
     o = report.options
     what = f"{o['cloud']} clouds, B = {o['batch']}, {o['dtype']}, {o['device']}, medians of {o['repeats']}"
-    hardware = describe(report.machine)[0 if o["device"] == "cpu" else 1].split(":", 1)[1].strip()
+    hardware = describe(report.machine)[0 if o["device"] == "cpu" else 1].split(":", 1)[1].split(", load")[0].strip()
     axis.set_title(f"{what}\n{hardware}", fontsize=10)
     figure.savefig(path, dpi=120, facecolor="white", format="png")
     plt.close(figure)

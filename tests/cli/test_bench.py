@@ -319,7 +319,7 @@ def test_nothing_timed_gives_words_and_no_picture(tmp_path: Path) -> None:
     from apml_plugin.bench.plot import draw
     from apml_plugin.errors import LossValueError
 
-    empty = Report({"cpu": "x", "cores": 1, "threads": 1, "torch": "2", "gpu": None, "cuda": None, "python": "3",
+    empty = Report({"cpu": "x", "cores": 1, "load": None, "threads": 1, "torch": "2", "gpu": None, "cuda": None, "python": "3",
                     "system": "s", "apml_plugin": "0"}, Options().__dict__, (), {}, {}, {})  # fmt: skip
     assert "Nothing was timed." in text(empty)
     with pytest.raises(LossValueError, match="nothing to draw"):
@@ -434,6 +434,44 @@ def test_the_table_says_met_and_not_met(rows: list[acceptance.Row]) -> None:
     assert memory_line.endswith("met, aim met")
     assert next(line for line in found.splitlines() if "one pair of 80" in line).split("runs")[1].endswith("met")
     assert "needs a CUDA device" in found
+
+
+def test_with_a_gpu_its_rows_are_measured(monkeypatch) -> None:
+    """The arithmetic of the rows, with CPU clouds in place of CUDA ones."""
+    from apml_plugin.standins import chamfer as standin
+
+    peaks = {"APML": Memory(3_000_000), "APML dense": Memory(600_000_000)}
+    batches = []
+
+    def pair(kind: str, points: int, device: str = "cpu", batch: int = 1) -> tuple[Tensor, Tensor]:
+        batches.append((points, batch))
+        return clouds(kind, 1, points, torch.float32, "cpu")
+
+    monkeypatch.setattr(acceptance, "_pair", pair)
+    monkeypatch.setattr(memory, "on_cuda", lambda one, x, y: peaks[one.name])
+    monkeypatch.setattr(acceptance, "usable_cores", lambda: 1)
+    monkeypatch.setitem(sys.modules, "chamfer", standin)
+    assert acceptance._cuda_memory(SMALL) == pytest.approx(0.5)
+    assert acceptance._against_host(SMALL) > 0
+    assert {(SMALL.dense, 8), (SMALL.usual, 32)} < set(batches)
+    peaks["APML dense"] = Memory(None, "failed: out of memory")
+    with pytest.raises(acceptance.PeerProblem, match="APML dense: failed: out of memory"):
+        acceptance._cuda_memory(SMALL)
+    peaks["APML"] = Memory(None, "failed: out of memory")
+    with pytest.raises(RuntimeError, match="out of memory"):
+        acceptance._cuda_memory(SMALL)
+    with pytest.raises(acceptance.PeerProblem, match="needs 2 cores"):
+        acceptance._against_ckdtree(SMALL, 2)
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_time_and_memory_are_measured_there(capsys) -> None:
+    assert main(["bench", "--device", "cuda", "--sizes", "64,3000"]) == 0
+    out = capsys.readouterr().out
+    assert "on cuda" in out
+    assert "cKDTree: not timed: runs on cpu only." in out
+    assert "failed" not in out
+    assert "not measured" not in out
 
 
 @pytest.mark.parametrize(
