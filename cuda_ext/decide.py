@@ -94,17 +94,18 @@ def look() -> Found:
             nvcc = re.search(r"release (\d+\.\d+)", told.stdout)
         except OSError:
             pass
-    return Found(torch.__version__, torch.version.cuda, nvcc and nvcc[1], _compiler_problem())
-
-
-def _compiler_problem() -> str | None:
-    """Why three lines that include Python.h do not compile and link, or None."""
-    if sys.platform == "win32":
-        return None  # setuptools searches for Visual Studio, and says so if there is none
+    if sys.platform == "win32":  # setuptools searches for Visual Studio, and says so if there is none
+        return Found(torch.__version__, torch.version.cuda, nvcc and nvcc[1], None)
     compiler = os.environ.get("CXX") or next(filter(shutil.which, ("c++", "g++", "clang++")), None)
+    if compiler:
+        os.environ["CXX"] = compiler  # what compiles and what links both obey it
+    return Found(torch.__version__, torch.version.cuda, nvcc and nvcc[1], compiler_problem(compiler))
+
+
+def compiler_problem(compiler: str | None) -> str | None:
+    """Why three lines that include Python.h do not compile and link, or None."""
     if compiler is None:
         return "no C++ compiler was found; install one (Debian, Ubuntu: apt install g++)"
-    os.environ["CXX"] = compiler  # what compiles and what links both obey it
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "probe.cpp")
         source.write_text("#include <Python.h>\n#include <vector>\nstd::vector<int> probe{PY_MAJOR_VERSION};\n")
@@ -117,7 +118,7 @@ def _compiler_problem() -> str | None:
             return f"the C++ compiler {compiler} does not run ({error.strerror}); set CXX or install one"
     if ran.returncode == 0:
         return None
-    if "Python.h" in ran.stderr:
+    if re.search(r"Python\.h.*(no such|not found)", ran.stderr, re.IGNORECASE):
         return "Python.h is missing; install Python's headers (Debian, Ubuntu: apt install python3-dev)"
     why = first_error(ran.stderr) or "it does not say why"
     return f"the C++ compiler {compiler} fails on three lines ({why}); set CXX or install another"
