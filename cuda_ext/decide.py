@@ -82,6 +82,8 @@ def look() -> Found:
     """Asks the machine. No GPU is needed."""
     scripts = sysconfig.get_path("scripts")  # where pip puts ninja, also when the environment is not activated
     os.environ["PATH"] = os.pathsep.join([scripts, os.environ.get("PATH", "")])
+    if home := cuda_home():
+        os.environ["CUDA_HOME"] = home  # PyTorch's builder obeys it
     try:
         import torch
         from torch.utils.cpp_extension import CUDA_HOME
@@ -100,6 +102,19 @@ def look() -> Found:
     if compiler:
         os.environ["CXX"] = compiler  # what compiles and what links both obey it
     return Found(torch.__version__, torch.version.cuda, nvcc and nvcc[1], compiler_problem(compiler))
+
+
+def cuda_home() -> str | None:
+    """The toolkit to compile with. PyTorch's own guess takes any nvcc in PATH, be it a script that starts another."""
+    if told := os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH"):
+        return told
+    nvcc = shutil.which("nvcc")
+    homes = [*([Path(nvcc).resolve().parents[1]] if nvcc else []), Path("/usr/local/cuda"), Path("/opt/cuda")]
+    for home in homes:
+        headers = (home / "include", *home.glob("targets/*/include"))
+        if (home / "bin" / "nvcc").exists() and any((folder / "cuda_runtime.h").exists() for folder in headers):
+            return str(home)
+    return None
 
 
 def compiler_problem(compiler: str | None) -> str | None:
