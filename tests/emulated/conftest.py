@@ -36,9 +36,9 @@ def _built(compiler: str) -> Path:
     from torch.utils.cpp_extension import include_paths, library_paths
 
     digest = hashlib.sha256(f"{torch.__version__} {sys.version} {compiler} {FLAGS}".encode())
-    for path in sorted([*HERE.glob("*.h"), *HERE.glob("*.cpp"), *SOURCES.rglob("*")]):
-        if path.suffix in (".h", ".cuh", ".cpp", ".cu"):
-            digest.update(path.read_bytes())
+    used = [*HERE.glob("*.h"), *HERE.glob("*.cpp"), *SOURCES.glob("*.h")]
+    for path in sorted([*used, *SOURCES.glob("common/*.h"), *SOURCES.glob("cuda/*.*")]):
+        digest.update(path.read_bytes())
     folder = Path(tempfile.gettempdir()) / f"apml_emulated_{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     library = folder / f"{digest.hexdigest()[:20]}.so"
