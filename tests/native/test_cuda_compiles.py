@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from torch.utils.cpp_extension import include_paths
 
 SOURCES = Path(__file__).parent.parent.parent / "cuda_ext" / "cuda"
-TOOLKIT = os.environ.get("CUDA_HOME") or "/usr/local/cuda"
-NVCC = shutil.which("nvcc") or shutil.which(f"{TOOLKIT}/bin/nvcc")
+sys.path.insert(0, str(SOURCES.parent))
+from decide import cuda_home  # noqa: E402
+
+HOME = cuda_home()
+NVCC = shutil.which("nvcc") or (shutil.which(f"{HOME}/bin/nvcc") if HOME else None)
 COMPILER = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++")
 
 pytestmark = pytest.mark.skipif(NVCC is None, reason="needs nvcc (no GPU)")
@@ -32,10 +36,10 @@ def test_kernels_compile(source: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("source", sorted(path.name for path in SOURCES.glob("*.cpp")))
 def test_host_code_compiles(source: str) -> None:
-    headers = Path(str(NVCC)).resolve().parent.parent / "include"
-    if COMPILER is None or not (headers / "cuda_runtime_api.h").exists():
+    if COMPILER is None or HOME is None:
         pytest.skip("needs a C++ compiler and the CUDA toolkit's headers")
-    includes = [part for path in [*include_paths(), str(headers)] for part in ("-isystem", path)]
+    toolkit = [Path(HOME, "include"), *Path(HOME).glob("targets/*/include")]
+    includes = [part for path in [*include_paths(), *map(str, toolkit)] for part in ("-isystem", path)]
     # The macro stands for a header that only CUDA builds of PyTorch carry.
     flags = ["-std=c++20", "-fsyntax-only", "-Wall", "-Wextra", "-Werror", "-DC10_CUDA_NO_CMAKE_CONFIGURE_FILE"]
     run(COMPILER, *flags, *includes, str(SOURCES / source))
