@@ -50,6 +50,7 @@ def flags() -> tuple[dict[str, list[str]], list[str]]:
     if sys.platform == "win32":
         return {"cxx": ["/O2", "/fp:precise", "/openmp"], "nvcc": nvcc}, []
     cxx = ["-O3", "-g0", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"]
+    cxx += ["-Wno-psabi"]  # vectors are passed between our own functions only
     nvcc += ["-Xcompiler", "-ffp-contract=off"]
     if not torch.backends.openmp.is_available():
         return {"cxx": cxx, "nvcc": nvcc}, []
