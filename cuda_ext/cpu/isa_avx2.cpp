@@ -17,6 +17,7 @@
 #include <immintrin.h>
 #pragma GCC target("avx2,fma,bmi,bmi2,popcnt,lzcnt")
 #define APML_ISA avx2
+#define APML_AVX
 #include "solve.h"
 
 namespace apml::cpu {

@@ -17,6 +17,8 @@
 #include <immintrin.h>
 #pragma GCC target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma,bmi,bmi2,popcnt,lzcnt")
 #define APML_ISA avx512
+#define APML_AVX
+#define APML_AVX512
 #include "solve.h"
 
 namespace apml::cpu {

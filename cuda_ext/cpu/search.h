@@ -60,6 +60,49 @@ inline Lanes<T> to_boxes(const Group<T>& g, const Level<T>& level, int64_t first
   return sum;
 }
 
+template <typename T>
+struct Bits;
+template <>
+struct Bits<float> {
+  typedef uint32_t Type;
+  static constexpr uint32_t LAST = 0xfffffff8u;
+};
+template <>
+struct Bits<double> {
+  typedef uint64_t Type;
+  static constexpr uint64_t LAST = 0xfffffffffffffff8ull;
+};
+
+// How near the boxes' centres are, doubled and squared: the order in which open boxes are worth visiting.
+template <typename T>
+inline Lanes<T> to_centres(const Group<T>& g, const Level<T>& level, int64_t first) {
+  Lanes<T> sum{};
+  for (int k = 0; k < 3; ++k) {
+    const Lanes<T> apart =
+        load(level.lo[k].data() + first) + load(level.hi[k].data() + first) - (g.lo[k] + g.hi[k]);
+    sum += apart * apart;
+  }
+  return sum;
+}
+
+// The lanes of `open`, smallest value first. Values are not negative, so their bits sort like whole numbers; the
+// lane takes the place of the last three. A sorting network: branches here would be mispredicted half the time.
+template <typename T>
+inline void nearest_first(Lanes<T> value, unsigned open, int* lane) {
+  typename Bits<T>::Type key[LANES];
+  std::memcpy(key, &value, sizeof(key));
+  for (int k = 0; k < LANES; ++k) key[k] = open >> k & 1 ? (key[k] & Bits<T>::LAST) | k : Bits<T>::LAST | k;
+  constexpr int PAIRS[19][2] = {{0, 2}, {1, 3}, {4, 6}, {5, 7}, {0, 4}, {1, 5}, {2, 6}, {3, 7}, {0, 1}, {2, 3},
+                                {4, 5}, {6, 7}, {2, 4}, {3, 5}, {1, 4}, {3, 6}, {1, 2}, {3, 4}, {5, 6}};
+#pragma GCC unroll 19
+  for (int p = 0; p < 19; ++p) {
+    const auto a = key[PAIRS[p][0]], b = key[PAIRS[p][1]];
+    key[PAIRS[p][0]] = a < b ? a : b;
+    key[PAIRS[p][1]] = a < b ? b : a;
+  }
+  for (int k = 0; k < LANES; ++k) lane[k] = static_cast<int>(key[k] & 7);
+}
+
 // Squared distances of the eight queries to one point.
 template <typename T>
 inline Lanes<T> to_point(const Group<T>& g, const Tree<T>& tree, int64_t point) {
@@ -129,14 +172,9 @@ void two_nearest(const Tree<T>& queries, int64_t leaf, const Tree<T>& points, in
     unsigned open = bits(d <= bound);
     const int room = static_cast<int>(std::min<int64_t>(LANES, level.count - first));
     open &= (1u << room) - 1;
-    // Sort the open children, nearest first.
-    int child[LANES], number = 0;
-    for (; open != 0; open &= open - 1) {
-      const int k = __builtin_ctz(open);
-      int at = number++;
-      for (; at > 0 && d[child[at - 1]] > d[k]; --at) child[at] = child[at - 1];
-      child[at] = k;
-    }
+    int child[LANES];
+    const int number = __builtin_popcount(open);
+    nearest_first<T>(to_centres(g, level, first), open, child);
     if (node.height > 1) {
       for (int c = number; c-- > 0;)
         walk.stack[top++] = {d[child[c]], node.height - 1, static_cast<int32_t>(first + child[c])};
@@ -144,7 +182,7 @@ void two_nearest(const Tree<T>& queries, int64_t leaf, const Tree<T>& points, in
     }
     walk.leaves.reserve(walk.found + LANES);
     for (int c = 0; c < number; ++c) {
-      if (d[child[c]] > bound) break;
+      if (d[child[c]] > bound) continue;
       const int64_t at = first + child[c];
       walk.leaves[walk.found++] = {d[child[c]], static_cast<int32_t>(at)};
       for (int k = 0; k < LANES; ++k) {
@@ -163,13 +201,13 @@ void two_nearest(const Tree<T>& queries, int64_t leaf, const Tree<T>& points, in
   for (int64_t v = 0; v < walk.found; ++v) {
     if (walk.leaves[v].distance > bound) continue;
     const int64_t start = int64_t{walk.leaves[v].index} * LANES;
-    const int64_t stop = std::min(start + LANES, points.size);
-    for (int64_t p = start; p < stop; ++p) {
-      for (unsigned close = bits(to_point(g, points, p) <= limit); close != 0; close &= close - 1) {
-        const int q = __builtin_ctz(close);
-        if (q >= g.count) break;
+    uint64_t close = 0;  // bit 8 p + q: point p is in doubt for query q; padding is infinitely far
+    for (int p = 0; p < LANES; ++p) close |= uint64_t{bits(to_point(g, points, start + p) <= limit)} << (p * LANES);
+    for (; close != 0; close &= close - 1) {
+      const int bit = __builtin_ctzll(close), q = bit % LANES;
+      const int64_t p = start + bit / LANES;
+      if (q < g.count && p < points.size)
         out[q].offer(exact_squared(queries, g.first + q, points, p), static_cast<int32_t>(p), points.order.data());
-      }
     }
   }
 }
