@@ -43,7 +43,8 @@ install() {
         say "installing torch==$TORCH (the longest step)"
         "${pip[@]}" install "torch==$TORCH"
     fi
-    say "installing apml-plugin and what it needs into $("$PYTHON" -c 'import sys; print(sys.prefix)')"
+    say "installing apml-plugin and what it needs into $("$PYTHON" -c 'import sys; print(sys.prefix)')" \
+        "(the first time, compiling takes a minute)"
     "${pip[@]}" install "setuptools>=77" wheel
     if ! PATH="$(dirname "$PYTHON"):$PATH" command -v ninja >/dev/null; then
         "${pip[@]}" install ninja || say "without ninja every install compiles everything anew"
