@@ -1,4 +1,4 @@
-"""Everything that wants a GPU, in one command: `python -m pytest tests/gpu` (skipped where there is none)."""
+"""The Python backends and the public functions on CUDA tensors. All of tests/gpu: `python -m pytest tests/gpu -s`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from clouds import lattice, naive_apml, sphere
 from apml_plugin.functional import apml_loss, chamfer_distance, matching_plan
 
 pytestmark = pytest.mark.gpu
-BACKENDS = ("dense", "sparse")
+BACKENDS = ("dense", "sparse", "native")
 
 
 def on_gpu(*clouds: torch.Tensor) -> list[torch.Tensor]:
@@ -32,10 +32,11 @@ def test_against_plain_loops(backend: str, ties: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
-def test_the_devices_agree(dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("backend", ["sparse", "native"])
+def test_the_devices_agree(dtype: torch.dtype, backend: str) -> None:
     gt = sphere(3000, batch=2).to(dtype)
     pred = (gt.double() + 0.02 * torch.randn(2, 3000, 3, dtype=torch.float64)).to(dtype)
-    for loss in (lambda a, b: apml_loss(a, b, backend="sparse"), chamfer_distance):
+    for loss in (lambda a, b: apml_loss(a, b, backend=backend), chamfer_distance):
         results = []
         for device in ("cpu", "cuda"):
             x, y = (cloud.to(device).detach().requires_grad_() for cloud in (pred, gt))
@@ -47,12 +48,13 @@ def test_the_devices_agree(dtype: torch.dtype) -> None:
         assert error < (1e-2 if dtype == torch.float16 else 1e-5)
 
 
-def test_two_runs_give_the_same_bits() -> None:
+@pytest.mark.parametrize("backend", ["sparse", "native"])
+def test_two_runs_give_the_same_bits(backend: str) -> None:
     x, y = torch.randn(1, 5000, 3, device="cuda"), torch.randn(1, 5000, 3, device="cuda")
     runs = []
     for _ in range(2):
         pred = x.clone().requires_grad_()
-        loss = apml_loss(pred, y, backend="sparse")
+        loss = apml_loss(pred, y, backend=backend)
         loss.backward()
         runs.append((loss.detach(), pred.grad))
     assert torch.equal(runs[0][0], runs[1][0])
