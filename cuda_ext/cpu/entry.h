@@ -18,14 +18,45 @@ struct Pair {
 
 struct Result {
   double loss = 0, dropped = 0;
-  int64_t entries = 0;  // of the support, for the message when memory runs out
+  int64_t entries = 0;   // of the support, for the message when memory runs out
+  bool in_range = true;  // false: differentiating needs scalings that double cannot hold
+};
+
+// Where a plan goes: `allocate` is called once, with the number of entries, and sets rows, columns and values.
+template <typename Given>
+struct PlanSink {
+  void* context;
+  void (*allocate)(void* context, int64_t entries);
+  int64_t *rows, *columns;
+  Given* values;
+  double *row_spread, *column_spread, *row_scale, *column_scale;
+  double dropped;
+};
+
+template <typename Given>
+struct Functions {
+  void (*match)(const Pair<Given>&, const Settings&, bool differentiate_plan, Result&);
+  void (*plan)(const Pair<Given>&, const Settings&, PlanSink<Given>&);
+  void (*nearest)(const Pair<Given>&, Given* squared, int64_t* index);
+  double (*chamfer)(const Pair<Given>&, bool squares);
 };
 
 struct Entry {
   const char* name;
-  void (*match_float)(const Pair<float>&, const Settings&, Result&);
-  void (*match_double)(const Pair<double>&, const Settings&, Result&);
+  Functions<float> of_float;
+  Functions<double> of_double;
+
+  template <typename Given>
+  const Functions<Given>& of() const;
 };
+template <>
+inline const Functions<float>& Entry::of<float>() const {
+  return of_float;
+}
+template <>
+inline const Functions<double>& Entry::of<double>() const {
+  return of_double;
+}
 
 const Entry& entry_default();
 const Entry& entry_avx2();

@@ -22,7 +22,7 @@
 
 namespace apml::cpu {
 const Entry& entry_avx2() {
-  static const Entry e{"avx2", avx2::match<float>, avx2::match<double>};
+  static const Entry e{"avx2", avx2::functions<float>(), avx2::functions<double>()};
   return e;
 }
 }  // namespace apml::cpu

@@ -23,7 +23,7 @@
 
 namespace apml::cpu {
 const Entry& entry_avx512() {
-  static const Entry e{"avx512", avx512::match<float>, avx512::match<double>};
+  static const Entry e{"avx512", avx512::functions<float>(), avx512::functions<double>()};
   return e;
 }
 }  // namespace apml::cpu

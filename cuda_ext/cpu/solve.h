@@ -1,8 +1,10 @@
 // One pair of clouds, from coordinates to loss and gradients.
 #pragma once
 
+#include "adjoint.h"
+#include "chamfer.h"
+#include "entries.h"
 #include "entry.h"
-#include "sweep.h"
 
 namespace apml::cpu {
 namespace APML_ISA {
@@ -22,58 +24,107 @@ bool float_searches(const Pair<Given>& p) {
   return most < 1e15;
 }
 
-template <typename T, typename Given>
-void build_both(const Pair<Given>& p, Tree<T>& x, Tree<T>& y) {
-  parallel(2, at::in_parallel_region() ? 1 : 2, [&](int64_t, int64_t begin, int64_t end) {
-    for (int64_t side = begin; side < end; ++side) {
-      if (side == 0) build(x, p.pred, p.n, p.d);
-      if (side == 1) build(y, p.gt, p.m, p.d);
-    }
-  });
-}
+// The clouds sorted, every point's ball, and S by row and by column.
+template <typename T>
+struct Prepared {
+  Tree<T> x, y;
+  Balls bx, by;
 
-template <typename T, typename V, typename Given>
-void match_with(const Pair<Given>& p, const Settings& settings, bool absorbing, const Tree<T>& x, const Tree<T>& y,
-                const Balls& bx, const Balls& by, Result& result) {
-  Side<V> rows, columns;
-  {
+  template <typename Given>
+  Prepared(const Pair<Given>& p, const Settings& settings) {
+    build_both(p, x, y);
+    find_balls(x, y, settings, bx);
+    find_balls(y, x, settings, by);
+  }
+
+  bool uniform() const { return bx.without_ball + by.without_ball > 0; }
+
+  template <typename V>
+  void support(Side<V>& rows, Side<V>& columns, Result& result) {
     Array<T> rx, ry;
     squared_radii(bx, x, rx);
     squared_radii(by, y, ry);
+    set_reach(y, ry.data());
     make_support(Ends<T>{x, bx, rx.data()}, Ends<T>{y, by, ry.data()}, rows, columns);
+    result.entries = rows.entries();
   }
-  result.entries = rows.entries();
+};
+
+template <typename T, typename V, typename Given>
+void match_with(Prepared<T>& pair, const Pair<Given>& p, const Settings& settings, bool absorbing, Result& result) {
+  Side<V> rows, columns;
+  pair.support(rows, columns, result);
   Scaling s;
-  sinkhorn(rows, columns, bx, by, settings, absorbing, s);
+  sinkhorn(rows, columns, pair.bx, pair.by, settings, absorbing, s);
   result.dropped = dropped_mass(rows, columns, s, settings.threshold);
-  result.loss = sweep(rows, x, bx, s.r, s.r_whole, y, by, s.c, s.c_whole, p.pred_grad, p.d);
-  if (p.gt_grad != nullptr) sweep(columns, y, by, s.c, s.c_whole, x, bx, s.r, s.r_whole, p.gt_grad, p.d);
+  result.loss = sweep(rows, pair.x, pair.bx, s.r, s.r_whole, pair.y, pair.by, s.c, s.c_whole, p.pred_grad, p.d);
+  if (p.gt_grad != nullptr)
+    sweep(columns, pair.y, pair.by, s.c, s.c_whole, pair.x, pair.bx, s.r, s.r_whole, p.gt_grad, p.d);
 }
 
 template <typename T, typename Given>
 void match_in(const Pair<Given>& p, const Settings& settings, Result& result) {
-  Tree<T> x, y;
-  build_both(p, x, y);
-  Balls bx, by;
-  find_balls(x, y, settings, bx);
-  find_balls(y, x, settings, by);
-  // The other cloud's reach goes into the boxes that rows are searched in.
-  Array<T> ry;
-  squared_radii(by, y, ry);
-  set_reach(y, ry.data());
-  const bool uniform = bx.without_ball + by.without_ball > 0;
-  if (sizeof(Given) == sizeof(float) && !uniform && float_suffices(settings))
-    match_with<T, float>(p, settings, false, x, y, bx, by, result);
+  Prepared<T> pair(p, settings);
+  if (sizeof(Given) == sizeof(float) && !pair.uniform() && float_suffices(settings))
+    match_with<T, float>(pair, p, settings, false, result);
   else
-    match_with<T, double>(p, settings, true, x, y, bx, by, result);
+    match_with<T, double>(pair, p, settings, true, result);
+}
+
+template <typename T, typename Given>
+void differentiate_in(const Pair<Given>& p, const Settings& settings, Result& result) {
+  Prepared<T> pair(p, settings);
+  Side<double> rows, columns;
+  pair.support(rows, columns, result);
+  Array<double> x_grad, y_grad;
+  result.in_range = differentiate(rows, columns, pair.x, pair.y, pair.bx, pair.by, settings, result.loss, x_grad, y_grad);
+  if (!result.in_range || p.pred_grad == nullptr) return;
+  put_back(pair.x, x_grad, p.pred_grad, p.d);
+  put_back(pair.y, y_grad, p.gt_grad, p.d);
+}
+
+template <typename T, typename Given>
+void plan_in(const Pair<Given>& p, const Settings& settings, PlanSink<Given>& sink) {
+  Prepared<T> pair(p, settings);
+  Side<double> rows, columns;
+  Result result;
+  pair.support(rows, columns, result);
+  Scaling s;
+  sinkhorn(rows, columns, pair.bx, pair.by, settings, true, s);
+  sink.dropped = dropped_mass(rows, columns, s, settings.threshold);
+  write_entries(rows, pair.x, s.r, pair.y, s.c, sink);
+  write_factors(pair.x, pair.bx, s.r_whole, sink.row_spread, sink.row_scale);
+  write_factors(pair.y, pair.by, s.c_whole, sink.column_spread, sink.column_scale);
+}
+
+// What entry.h offers: the search runs in float32 where that is safe.
+template <typename Given>
+void match(const Pair<Given>& p, const Settings& settings, bool differentiate_plan, Result& result) {
+  const bool fast = float_searches(p);
+  if (differentiate_plan)
+    fast ? differentiate_in<float>(p, settings, result) : differentiate_in<double>(p, settings, result);
+  else
+    fast ? match_in<float>(p, settings, result) : match_in<double>(p, settings, result);
 }
 
 template <typename Given>
-void match(const Pair<Given>& p, const Settings& settings, Result& result) {
-  if (float_searches(p))
-    match_in<float>(p, settings, result);
-  else
-    match_in<double>(p, settings, result);
+void plan(const Pair<Given>& p, const Settings& settings, PlanSink<Given>& sink) {
+  float_searches(p) ? plan_in<float>(p, settings, sink) : plan_in<double>(p, settings, sink);
+}
+
+template <typename Given>
+void nearest(const Pair<Given>& p, Given* squared, int64_t* index) {
+  float_searches(p) ? nearest_in<float>(p, squared, index) : nearest_in<double>(p, squared, index);
+}
+
+template <typename Given>
+double chamfer(const Pair<Given>& p, bool squares) {
+  return float_searches(p) ? chamfer_in<float>(p, squares) : chamfer_in<double>(p, squares);
+}
+
+template <typename Given>
+constexpr Functions<Given> functions() {
+  return {match<Given>, plan<Given>, nearest<Given>, chamfer<Given>};
 }
 
 }  // namespace APML_ISA

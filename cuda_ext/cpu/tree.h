@@ -7,7 +7,9 @@
 #include <limits>
 
 #include "array.h"
+#include "entry.h"
 #include "lanes.h"
+#include "parallel.h"
 
 namespace apml::cpu {
 namespace APML_ISA {
@@ -147,6 +149,16 @@ void build(Tree<T>& tree, const Given* points, int64_t n, int d) {
     build_level(tree.level[tree.height], below.count, lo, hi);
     ++tree.height;
   }
+}
+
+template <typename T, typename Given>
+void build_both(const Pair<Given>& p, Tree<T>& x, Tree<T>& y) {
+  parallel(2, at::in_parallel_region() ? 1 : 2, [&](int64_t, int64_t begin, int64_t end) {
+    for (int64_t side = begin; side < end; ++side) {
+      if (side == 0) build(x, p.pred, p.n, p.d);
+      if (side == 1) build(y, p.gt, p.m, p.d);
+    }
+  });
 }
 
 // Carries the points' squared radii (padded with -1) up the boxes.

@@ -39,7 +39,7 @@ struct Row {
   // Calls each(entry, slot of its partner), entries dealt out to the lanes of the group.
   template <typename T, typename V, typename Each>
   __device__ void each(const Plan<T, V>& plan, Each each) const {
-#pragma unroll 2
+#pragma unroll 4
     for (int64_t e = begin + lane; e < end; e += lanes) each(e, other.base + plan.partner[e]);
   }
 

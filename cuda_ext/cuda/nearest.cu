@@ -20,16 +20,17 @@ __device__ bool finite(const Point<double>& p) { return isfinite(p.at[0] + p.at[
 template <typename T, int K>
 __device__ Found search(const Tree<T>& tree, const Cloud& own, const Cloud& other, int64_t i, bool valid) {
   const Point<T> query = tree.points[own.base + i];
-  const Box box = tree.clusters[own.box + i / CLUSTER];
+  const Box box = tree.clusters[own.box + i / CLUSTER], mine = point_box(tree.frames[own.pair], query);
   const int start = same_group(own, other, i - i % CLUSTER);
   const bool searching = valid && finite(query);
   const float none = static_cast<float>(INFINITE);
   float limit = searching ? none : -1.0f;  // what a candidate's search distance must not exceed
   const auto bound = [&] { return warp_max(fmaxf(limit, 0.0f)); };
+  const auto wants = [&](const Box& there) { return box_squared(mine, there) <= limit; };
 
   if constexpr (sizeof(T) == sizeof(float)) {
     float first = none, second = none;
-    visit_near(tree, other, box, start, bound, [&](int cluster) {
+    visit_near(tree, other, box, start, bound, wants, [&](int cluster) {
       each_point(tree, other, cluster, [&](int, const Point<T>& point) {
         const float squared = search_squared(query, point);
         if (K == 2) second = fminf(second, fmaxf(first, squared));
@@ -40,7 +41,7 @@ __device__ Found search(const Tree<T>& tree, const Cloud& own, const Cloud& othe
   }
 
   Found found = {INFINITE, INFINITE, -1, -1};
-  visit_near(tree, other, box, start, bound, [&](int cluster) {
+  visit_near(tree, other, box, start, bound, wants, [&](int cluster) {
     each_point(tree, other, cluster, [&](int slot, const Point<T>& point) {
       if (!(search_squared(query, point) <= limit)) return;
       const double squared = exact_squared(query, point);

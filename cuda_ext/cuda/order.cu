@@ -1,6 +1,6 @@
 // Sorting clouds along a Morton curve: bounds, keys, and, once sorted, clusters with their boxes.
 #include "launchers.h"
-#include "warp.cuh"
+#include "visit.cuh"
 
 namespace apml::cuda {
 namespace {
@@ -94,11 +94,6 @@ __global__ void keys_kernel(Layout layout, const T* pred, const T* gt, const Fra
   }
 }
 
-__device__ float rounded_down(double v) {
-  const float f = static_cast<float>(v);
-  return f - fabsf(f) * 2.4e-7f - 1e-37f;
-}
-
 __device__ Box warp_box(float (&low)[3], float (&high)[3]) {
   Box box;
   for (int k = 0; k < 3; ++k) {
@@ -129,13 +124,9 @@ __global__ void gather_kernel(Tree<T> tree, const T* pred, const T* gt, const in
       T x[3];
       origin = static_cast<int>(order[own.base + i] - own.base);
       load(tree.layout, own, pred, gt, origin, x);
-      const Frame frame = tree.frames[own.pair];
-      for (int k = 0; k < 3; ++k) {
-        point.at[k] = x[k];
-        const double relative = static_cast<double>(x[k]) - frame.low[k];
-        low[k] = rounded_down(relative);
-        high[k] = -rounded_down(-relative);
-      }
+      for (int k = 0; k < 3; ++k) point.at[k] = x[k];
+      const Box box = point_box(tree.frames[own.pair], point);
+      for (int k = 0; k < 3; ++k) low[k] = box.low[k], high[k] = box.high[k];
     }
     tree.points[own.base + i] = point;
     tree.origin[own.base + i] = origin;

@@ -1,7 +1,9 @@
 // The plan of a batch: search, support, similarities, Sinkhorn. What `match` and `plan` share.
 #pragma once
 
+#include <ATen/ops/amax.h>
 #include <ATen/ops/cumsum.h>
+#include <ATen/ops/stack.h>
 
 #include <algorithm>
 #include <cmath>
@@ -13,7 +15,10 @@ namespace apml::cuda {
 
 constexpr double RANGE = 240.0;  // decimal digits the scalings may grow by before they are absorbed
 constexpr int ABSORB_EVERY = 8;
-constexpr int LONG_ROW = 32;  // entries a slot on average, from which on a whole warp takes a row
+// A whole warp takes a row, in place of 8 lanes, where rows have more entries than this on average, or one has so many
+// that the others would wait for it.
+constexpr int LONG_ROW = 32;
+constexpr int LONGEST_ROW = 1024;
 
 // Decimal digits by which a starved row grows in an iteration.
 inline double growth(const Settings& settings) { return std::max(0.0, -std::log10(settings.eps)); }
@@ -78,7 +83,7 @@ Solving<T, V> supported(Workspace& keep, const Tree<T>& tree, const Settings& se
   solving.nearest = differentiate ? keep.array<Nearest>(slots) : nullptr;
   two_nearest(tree, settings, plan.rules, plan.spread, solving.gap, solving.nearest, stream);
 
-  // 2. The size of the support: the one number that is waited for.
+  // 2. The size of the support: the one copy that is waited for.
   const at::Tensor offsets =
       fresh_bytes((slots + 1) * static_cast<int64_t>(sizeof(int64_t)), keep.like()).view(at::kLong);
   keep.hold(offsets);
@@ -89,9 +94,10 @@ Solving<T, V> supported(Workspace& keep, const Tree<T>& tree, const Settings& se
     offsets.narrow(0, 0, 1).zero_();
     at::Tensor ends = offsets.narrow(0, 1, slots);
     at::cumsum_out(ends, counts, 0, at::kLong);
+    const at::Tensor sizes = at::stack({offsets.select(0, slots), counts.amax().to(at::kLong)}).cpu();
+    solving.entries = sizes.const_data_ptr<int64_t>()[0];
+    solving.long_rows = solving.entries > LONG_ROW * slots || sizes.const_data_ptr<int64_t>()[1] > LONGEST_ROW;
   }
-  solving.entries = offsets[slots].item<int64_t>();
-  solving.long_rows = solving.entries > LONG_ROW * slots;
 
   // 3. Entries and similarities.
   const int64_t bytes = sizeof(int) + sizeof(V) + (differentiate ? sizeof(double) : 0);

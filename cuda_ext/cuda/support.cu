@@ -18,10 +18,15 @@ __global__ void support_kernel(Tree<T> tree, int* counts, const int64_t* offsets
     const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
     if (i / CLUSTER >= Layout::up(own.points, CLUSTER)) continue;
     const Point<T> query = tree.points[own.base + i];
-    const Box box = tree.clusters[own.box + i / CLUSTER];
+    const Box box = tree.clusters[own.box + i / CLUSTER], mine = point_box(tree.frames[own.pair], query);
     const bool valid = i < own.length;
+    const float own_limit = widened(query.at[3]);
+    const auto wants = [&](const Box& there) {
+      const float limit = fmaxf(own_limit, widened(static_cast<double>(there.reach) * there.reach));
+      return valid && box_squared(mine, there) <= limit;
+    };
     int64_t at = FILL ? offsets[own.base + i] : 0;
-    visit_within(tree, other, box, box.reach, [&](int cluster) {
+    visit_within(tree, other, box, box.reach, wants, [&](int cluster) {
       each_point(tree, other, cluster, [&](int slot, const Point<T>& point) {
         const T squared = search_squared(query, point);
         if (!(valid && (squared <= query.at[3] || squared <= point.at[3]))) return;

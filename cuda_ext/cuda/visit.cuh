@@ -40,16 +40,33 @@ __device__ inline float box_squared(const Box& a, const Box& b) {
   return squared;
 }
 
+__device__ inline float rounded_down(double v) {
+  const float f = static_cast<float>(v);
+  return f - fabsf(f) * 2.4e-7f - 1e-37f;
+}
+
+// The box of one point.
+template <typename T>
+__device__ inline Box point_box(const Frame& frame, const Point<T>& point) {
+  Box box = {};
+  for (int k = 0; k < 3; ++k) {
+    const double relative = static_cast<double>(point.at[k]) - frame.low[k];
+    box.low[k] = rounded_down(relative);
+    box.high[k] = -rounded_down(-relative);
+  }
+  return box;
+}
+
 // A distance with the lane that holds it in its last five bits: the smallest of a warp says where it is.
 constexpr unsigned NONE = 0xffffffffu;
 __device__ inline unsigned with_lane(float squared) { return (__float_as_uint(squared) & ~31u) | threadIdx.x % 32; }
 __device__ inline float distance_of(unsigned picked) { return __uint_as_float(picked & ~31u); }  // NONE: NaN
 
 // Calls visit(cluster) for the clusters of `other` nearest first, as long as they lie within bound(), which is uniform
-// over the warp and may shrink on the way. `start` is the group of 32 blocks to begin with.
-template <typename T, typename Bound, typename Visit>
+// over the warp and may shrink on the way, and some lane wants(box). `start` is the group of 32 blocks to begin with.
+template <typename T, typename Bound, typename Wants, typename Visit>
 __device__ void visit_near(const Tree<T>& tree, const Cloud& other, const Box& box, int start, Bound bound,
-                           Visit visit) {
+                           Wants wants, Visit visit) {
   const int lane = threadIdx.x % 32, blocks = other.blocks(), clusters = other.clusters();
   const int groups = (blocks + 31) / 32;
   for (int g = 0; g < groups; ++g) {
@@ -66,16 +83,18 @@ __device__ void visit_near(const Tree<T>& tree, const Cloud& other, const Box& b
         const unsigned picked = warp_min(left);
         if (!(distance_of(picked) <= bound())) break;
         if (left == picked) left = NONE;
-        visit(first + static_cast<int>(picked & 31u));
+        const int cluster = first + static_cast<int>(picked & 31u);
+        if (__ballot_sync(ALL, wants(tree.clusters[other.box + cluster]))) visit(cluster);
       }
     }
   }
 }
 
 // Calls visit(cluster) in order for the clusters of `other` that may hold a point within `reach` of one in `box`,
-// or one of whose own reach `box` holds a point.
-template <typename T, typename Visit>
-__device__ void visit_within(const Tree<T>& tree, const Cloud& other, const Box& box, float reach, Visit visit) {
+// or one of whose own reach `box` holds a point, and that some lane wants(box).
+template <typename T, typename Wants, typename Visit>
+__device__ void visit_within(const Tree<T>& tree, const Cloud& other, const Box& box, float reach, Wants wants,
+                             Visit visit) {
   const int lane = threadIdx.x % 32, blocks = other.blocks(), clusters = other.clusters();
   const auto close = [&](const Box& there) {
     const float most = fmaxf(reach, there.reach);
@@ -86,8 +105,10 @@ __device__ void visit_within(const Tree<T>& tree, const Cloud& other, const Box&
     for (unsigned left = __ballot_sync(ALL, hit); left; left &= left - 1) {
       const int first = (group + __ffs(static_cast<int>(left)) - 1) * 32;
       const bool near = first + lane < clusters && close(tree.clusters[other.box + first + lane]);
-      for (unsigned some = __ballot_sync(ALL, near); some; some &= some - 1)
-        visit(first + __ffs(static_cast<int>(some)) - 1);
+      for (unsigned some = __ballot_sync(ALL, near); some; some &= some - 1) {
+        const int cluster = first + __ffs(static_cast<int>(some)) - 1;
+        if (__ballot_sync(ALL, wants(tree.clusters[other.box + cluster]))) visit(cluster);
+      }
     }
   }
 }
