@@ -92,6 +92,14 @@ def test_several_blocks_of_clusters(ops: Any) -> None:
     assert_parity(ops, (gt + 0.02 * torch.randn(1, 2100, 3))[:, :1500], gt)
 
 
+@pytest.mark.parametrize("scale", [1e-12, 1e-3, 1e6])
+def test_scales(ops: Any, scale: float) -> None:
+    # The same picture in other units. Below 1e-8 the margin of the temperature would show: it is a length too.
+    x, y = scale * sphere(400), scale * sphere(1100, seed=1)
+    assert_parity(ops, x, y)
+    assert_parity(ops, x.float(), y.float())
+
+
 @pytest.mark.parametrize("dims", [1, 2])
 def test_fewer_coordinates(ops: Any, dims: int) -> None:
     assert_parity(ops, torch.randn(2, 90, dims, dtype=torch.float64), torch.randn(2, 70, dims, dtype=torch.float64))
@@ -110,6 +118,11 @@ def test_fewer_coordinates(ops: Any, dims: int) -> None:
 def test_ties(ops: Any, pred: Tensor, gt: Tensor, ties: str) -> None:
     assert_parity(ops, pred, gt, replace(EXACT, ties=ties))
     assert_parity(ops, pred, gt, replace(EXACT, ties=ties, iterations=120))  # absorbs on the way
+
+
+def test_many_uniform_rows_for_few_columns(ops: Any) -> None:
+    # r grows by N / M = 50 an iteration and c shrinks by as much: only brought back to a level they stay in range.
+    assert_parity(ops, sphere(150), duplicated(2, 1), replace(EXACT, ties="uniform", iterations=200))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -140,19 +153,21 @@ def test_a_tiny_eps(ops: Any) -> None:
     assert_parity(ops, sphere(100), sphere(120, seed=1), replace(EXACT, eps=1e-30))
 
 
+@pytest.mark.parametrize("iterations", [20, 200])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_lengths_with_nan_in_the_padding(ops: Any, dtype: torch.dtype) -> None:
+def test_lengths_with_nan_in_the_padding(ops: Any, dtype: torch.dtype, iterations: int) -> None:
+    at = replace(EXACT, iterations=iterations)
     x, y = sphere(70, 4).to(dtype), sphere(50, 4, seed=1).to(dtype)
     x_n, y_n = [70, 33, 0, 12], [1, 50, 20, 0]
     for cloud, lengths in ((x, x_n), (y, y_n)):
         for b, n in enumerate(lengths):
             cloud[b, n:] = torch.nan
-    losses, pred_grad, gt_grad, dropped = match(ops, x, y, EXACT, x_n, y_n)
+    losses, pred_grad, gt_grad, dropped = match(ops, x, y, at, x_n, y_n)
     for b, (n, m) in enumerate(zip(x_n, y_n, strict=True)):
         expected = torch.zeros(1, 70, 3).double(), torch.zeros(1, 50, 3).double()
         loss = torch.zeros(1).double()
         if n and m:
-            loss, x_grad, y_grad = dense.solve(x[b : b + 1, :n].double(), y[b : b + 1, :m].double(), EXACT)
+            loss, x_grad, y_grad = dense.solve(x[b : b + 1, :n].double(), y[b : b + 1, :m].double(), at)
             expected[0][:, :n], expected[1][:, :m] = x_grad, y_grad
         assert_close(losses[b : b + 1], loss, 1e-5 if dtype == torch.float32 else 1e-9)
         assert_close(pred_grad[b : b + 1], expected[0], 1e-5)
