@@ -95,7 +95,8 @@ __global__ void step_kernel(Adjoint<T> adjoint, Side side, const double* before,
   }
 }
 
-// Of each point's own softmin: the weighted sum of derivatives, and the derivative by its gap.
+// Of each point's own softmin: the weighted sum of derivatives, and the derivative by its gap. Where the ball ends
+// before the second nearest, the softmin is 1 at the nearest whatever the gap, so no entry is missing here.
 template <typename T, typename V, int G>
 __global__ void softmin_kernel(Adjoint<T> adjoint) {
   const Plan<T, double>& plan = adjoint.plan;

@@ -105,7 +105,8 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tenso
     write_scales(solving.plan, Side::GT, column_scale.data_ptr<double>(), column_spread.data_ptr<double>(), stream);
 
     // Rows come first among the entries, and are half of them.
-    at::Tensor keys = at::empty({solving.entries / 2}, whole), unsorted = at::empty({solving.entries / 2}, pred.options());
+    const int64_t count = solving.entries / 2;
+    at::Tensor keys = at::empty({count}, whole), unsorted = at::empty({count}, pred.options());
     write_plan(solving.plan, keys.data_ptr<int64_t>(), unsorted.data_ptr<T>(), stream);
     const auto [sorted, order] = at::sort(keys, /*stable=*/true, /*dim=*/0, /*descending=*/false);
     const at::Tensor rows = sorted.floor_divide(layout.gt_points);

@@ -95,7 +95,7 @@ __global__ void two_nearest_kernel(Tree<T> tree, Settings settings, Rule* rules,
     // 2. Temperature and radius.
     const double odds = log_odds(other.length, settings.p_min);
     Rule rule = {0.0, 0.0, 0.0, 1.0};
-    double gap = 0.0, share = 0.0, reach = 0.0;
+    double gap = 0.0, share = 0.0;
     if (valid && found.first_slot < 0) {
       rule.nearest = NOT_A_NUMBER;
     } else if (valid) {
@@ -106,8 +106,6 @@ __global__ void two_nearest_kernel(Tree<T> tree, Settings settings, Rule* rules,
       } else {
         rule.inverse = inverse_temperature(gap, odds);
         rule.radius = support_radius(rule.nearest, gap, odds, nats);
-        // Differentiating needs the second nearest among the entries even where the threshold leaves it out.
-        reach = gaps ? fmax(rule.radius, second * (1.0 + 1e-14)) : rule.radius;
       }
     }
     rules[slot] = rule;
@@ -117,9 +115,11 @@ __global__ void two_nearest_kernel(Tree<T> tree, Settings settings, Rule* rules,
       nearest[slot] = {found.first_slot, found.second_slot};
     }
 
-    // 3. How far clusters and blocks reach. A largest value does not depend on the order.
-    tree.points[slot].at[3] = static_cast<T>(reach * reach * (1.0 + SLACK) + (reach > 0.0 ? SMALLEST : 0.0));
-    const float widest = warp_max(widened(reach));
+    // 3. How far points, clusters and blocks reach. Other warps may be reading them, but not for these fields. A
+    // largest value does not depend on the order.
+    const double squared = rule.radius * rule.radius * (1.0 + SLACK);
+    tree.points[slot].at[3] = static_cast<T>(rule.radius > 0.0 ? squared + SMALLEST : 0.0);
+    const float widest = warp_max(widened(rule.radius));
     const unsigned tied = __ballot_sync(ALL, share > 0.0);
     if (threadIdx.x % 32 == 0) {
       Box& box = tree.clusters[own.box + i / CLUSTER];

@@ -59,8 +59,8 @@ E* support_array(Workspace& keep, int64_t entries, int64_t bytes_per_entry, cons
     const double gigabytes = static_cast<double>(entries) * static_cast<double>(bytes_per_entry) / 1e9;
     const std::string text = error.what();
     TORCH_CHECK_WITH(OutOfMemoryError, false, "apml: out of memory for the support of ", layout.pairs, " pairs: ",
-                     entries / 2, " entries, ", gigabytes, " GB for rows and columns; a larger threshold keeps fewer. (",
-                     text.substr(0, text.find('\n')), ")");
+                     entries / 2, " entries, ", gigabytes, " GB for rows and columns; a larger threshold keeps ",
+                     "fewer. (", text.substr(0, text.find('\n')), ")");
   }
 }
 
@@ -117,8 +117,8 @@ Solving<T, V> supported(Workspace& keep, const Tree<T>& tree, const Settings& se
 }
 
 inline void refuse_capture(const char* op) {
-  TORCH_CHECK(!capturing(), "apml::", op, ": cannot be captured into a CUDA graph: the size of the support is read back "
-              "from the device to allocate it; leave the loss outside the capture");
+  TORCH_CHECK(!capturing(), "apml::", op, ": cannot be captured into a CUDA graph: the size of the support is read ",
+              "back from the device to allocate it; leave the loss outside the capture");
 }
 
 // Calls use(tag_t, tag_v) with the types of the clouds and of the similarities.

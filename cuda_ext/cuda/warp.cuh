@@ -30,7 +30,7 @@ constexpr unsigned ALL = 0xffffffffu;
 constexpr double INFINITE = std::numeric_limits<double>::infinity();
 constexpr double NOT_A_NUMBER = std::numeric_limits<double>::quiet_NaN();
 
-// One row of blocks a cloud, `slots` of it to a block; more clouds than rows are taken in turns (see each cloud's loop).
+// One row of blocks a cloud, `slots` of it to a block; more clouds than rows are taken in turns (APML_EACH_CLOUD).
 inline dim3 grid_of(const Layout& layout, Side side, int slots) {
   const int64_t clouds = layout.last(side) - layout.first(side);
   const int64_t across = (layout.most_slots(side) + slots - 1) / slots;

@@ -132,7 +132,7 @@ def test_differentiated_with_uniform_ties(ops: Any) -> None:
 
 
 def test_second_nearest_beyond_the_threshold(ops: Any) -> None:
-    # p_min so high, or a threshold so coarse, that the support ends before the point the temperature depends on.
+    # A threshold so coarse that the support ends before the point the temperature depends on.
     at = Settings(threshold=0.1, p_min=0.9, iterations=0)
     x, y = sphere(40), sphere(40, seed=1)
     direction, step = torch.randn_like(x), 1e-7
@@ -142,5 +142,5 @@ def test_second_nearest_beyond_the_threshold(ops: Any) -> None:
 
 
 def test_too_many_iterations_to_differentiate(ops: Any) -> None:
-    with pytest.raises(RuntimeError, match=r"iterations=31.*must not exceed 240"):
+    with pytest.raises(RuntimeError, match=r"cannot be differentiated: with iterations=31.*must not exceed 240"):
         differentiated(ops, sphere(5), sphere(5), Settings(threshold=1e-20, iterations=31))

@@ -47,6 +47,7 @@ class OnGpu:
 
 @pytest.fixture(scope="session")
 def ops() -> OnGpu:
-    import apml_plugin.matching.native  # noqa: F401  registers the ops
+    from apml_plugin.matching import native
 
+    assert native.missing("cuda") is None, native.missing("cuda")
     return OnGpu()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 
-import apml_plugin.matching.native  # noqa: F401  registers the ops
 import torch
+
+from apml_plugin.matching import native
 
 
 def main() -> None:
+    assert native.missing("cuda") is None, native.missing("cuda")
     torch.manual_seed(0)
     for dtype, (n, m) in itertools.product((torch.float32, torch.float64), ((1, 1), (33, 1100), (100, 70))):
         x = torch.randn(2, n, 3, dtype=dtype, device="cuda")
