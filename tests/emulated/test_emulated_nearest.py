@@ -114,7 +114,7 @@ def test_not_finite_shows(ops: Any) -> None:
     assert ops.chamfer(x, y, None, None, True, True)[0].isnan().all()
 
 
-def test_order_of_threads_changes_no_bit(ops: Any, monkeypatch: Any) -> None:
+def test_order_of_threads_changes_no_bit_of_chamfer(ops: Any, monkeypatch: Any) -> None:
     x, y = (cloud.float() for cloud in CLOUDS["blob"])
     runs = []
     for reverse in "01":
@@ -125,7 +125,7 @@ def test_order_of_threads_changes_no_bit(ops: Any, monkeypatch: Any) -> None:
 
 
 @pytest.mark.parametrize(("n", "m"), [(0, 5), (5, 0), (0, 0)])
-def test_empty(ops: Any, n: int, m: int) -> None:
+def test_nearest_and_chamfer_of_nothing(ops: Any, n: int, m: int) -> None:
     x, y = torch.randn(2, n, 3), torch.randn(2, m, 3)
     squared, index = ops.nearest(x, y, None, None)
     assert squared.shape == index.shape == (2, n)
