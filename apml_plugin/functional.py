@@ -8,7 +8,17 @@ import torch
 from torch import Tensor
 
 from apml_plugin.eager import eager
-from apml_plugin.matching import Lengths, Settings, check_clouds, compute_dtype, match, plan_of
+from apml_plugin.matching import (
+    Lengths,
+    Settings,
+    backends,
+    check_clouds,
+    compute_dtype,
+    match,
+    native,
+    plan_of,
+    with_gradients,
+)
 from apml_plugin.matching.dense import root
 from apml_plugin.matching.inputs import Clouds
 from apml_plugin.matching.search import nearest_index, squared_distance
@@ -49,7 +59,7 @@ def apml_loss(
         reduction: ``"sum"``: each pair's sum over its points, averaged over the batch (the published scale,
             which grows with M); ``"mean"``: each pair divided by its number of gt points first, the mean
             matched distance, comparable with Chamfer-L1; ``"none"``: the pairs' sums, (B,).
-        backend: ``"auto"``, ``"dense"`` or ``"sparse"``; one asked for by name is never replaced.
+        backend: ``"auto"``, ``"native"``, ``"sparse"`` or ``"dense"``; one asked for by name is never replaced.
         differentiate_plan: differentiate through temperature, softmin and Sinkhorn too. Otherwise the plan is
             held constant, as in the published code.
         ignore_zeros: drop points whose coordinates are all 0.
@@ -139,14 +149,21 @@ def chamfer_distance(
     one_of("reduction", reduction, ("mean", "none"))
     clouds = check_clouds(pred, gt, pred_lengths, gt_lengths, ignore_zeros=ignore_zeros, check_finite=check_finite)
     with torch.autocast(pred.device.type, enabled=False):
-        losses = _chamfer(clouds, norm)
+        if backends.native_problem(pred) is None:
+            dtype = compute_dtype(pred, gt)
+            losses = with_gradients(
+                clouds.pred, clouds.gt, lambda gradients: native.chamfer(clouds, norm == "L2", dtype, gradients)
+            )
+        else:
+            losses = _chamfer(clouds, norm)
     return losses if reduction == "none" else _batch_mean(losses)
 
 
 def nearest_neighbours(queries: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
     """Euclidean distance (n,) and index (n,) of the nearest of ``points`` (m, D) for each query (n, D).
 
-    Differentiable in both; derivative 0 at distance 0. CPU: k-d tree on every core; GPU: in blocks. m >= 1.
+    Differentiable in both; derivative 0 at distance 0. Compiled where there are
+    ops; else a k-d tree on the CPU and blocks on a GPU. m >= 1.
     """
     index = nearest_index(queries.detach(), points.detach())
     return root(squared_distance(queries, points[index])), index

@@ -7,6 +7,11 @@ import math
 import torch
 from torch import Tensor
 
+from apml_plugin.matching import native
+
+BACKENDS = ("dense", "sparse", *(["native"] if native.missing("cpu") is None else []))
+"""What this installation can compute with; tests/native/test_ops.py sees to it that the compiled ops are there."""
+
 
 def helix(n: int, phase: float, scale: float = 1.0) -> Tensor:
     """(1, n, 3) float64: the curve of the golden values."""
@@ -31,7 +36,7 @@ def naive_apml(
 ) -> tuple[float, Tensor, Tensor, Tensor]:
     """The definition in plain Python loops: loss, both gradients and the plan of (N, D) and (M, D) in float64.
 
-    Written from the formulas alone and without the package, so that a mistake there cannot hide here.
+    Written from the formulas alone and without the package's code, so that a mistake there cannot hide here.
     """
     n, m = len(x), len(y)
 

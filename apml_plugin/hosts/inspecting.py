@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ApmlError, HostError, PatchError
-from ..matching.backends import native_missing
+from ..matching.native import loading_problem
 from .decorating import KEYS, hoist
 from .recognise import Host, HostModel, find_root, recognise
 
@@ -144,9 +144,11 @@ def _warn_about_run(found: Finding, config: dict[str, Any], loss: Any) -> None:
         _warn_about_scale(found, config)
     if any(getattr(part, "reduction", None) == "none" for part in loss.modules()):
         found.error = "reduction: none gives one value per pair, which this host cannot use: write mean or sum"
-    missing = native_missing()
+    missing = loading_problem()
     if missing and any(getattr(part, "backend", None) == "native" for part in loss.modules()):
-        found.error = f"backend: native cannot be used: {missing}; write auto, sparse or dense"
+        found.error = (
+            f"backend: native cannot be used, there are no compiled ops: {missing}; write auto, sparse or dense"
+        )
 
 
 def _warn_about_spelling(found: Finding, config: dict[str, Any], model: dict[str, Any]) -> None:

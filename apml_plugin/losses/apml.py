@@ -25,7 +25,7 @@ class APML(PointLoss):
         iterations: Sinkhorn iterations.
         eps: added to row and column sums in Sinkhorn.
         ties: ``"share"``, or the published ``"uniform"``.
-        backend: ``"auto"``, ``"sparse"`` or ``"dense"``.
+        backend: ``"auto"``, ``"native"``, ``"sparse"`` or ``"dense"``.
         reduction: ``"sum"`` (published scale, grows with the number of gt points), ``"mean"`` (mean matched
             distance, on the scale of Chamfer-L1) or ``"none"``.
         differentiate_plan: differentiate through the plan too.
@@ -94,10 +94,11 @@ class APML(PointLoss):
 class APMLSparse(APML):
     """APML from its sparse support, at the published default threshold 1e-10 (up to 1.4 % off the dense loss).
 
-    Args: as :class:`APML`, with ``threshold=1e-10`` and ``backend="sparse"``.
+    Args: as :class:`APML`, with ``threshold=1e-10``; ``backend="auto"`` then never takes the dense one, which drops
+    nothing.
     """
 
-    def __init__(self, p_min: float = 0.8, threshold: float | str = 1e-10, backend: str = "sparse", **options: Any):
+    def __init__(self, p_min: float = 0.8, threshold: float | str = 1e-10, backend: str = "auto", **options: Any):
         super().__init__(p_min=p_min, threshold=threshold, backend=backend, **options)
 
 

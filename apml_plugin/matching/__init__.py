@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from apml_plugin.matching import backends, dense, sparse
+from apml_plugin.matching import backends, dense, native, sparse
 from apml_plugin.matching.inputs import Clouds, Lengths, check_clouds
-from apml_plugin.matching.settings import Settings
+from apml_plugin.matching.settings import AUTO, Settings
 
 __all__ = ["Clouds", "Lengths", "Settings", "check_clouds", "compute_dtype", "match", "plan_of"]
 
@@ -30,24 +30,31 @@ def match(clouds: Clouds, settings: Settings, *, backend: str = "auto", differen
     Raises:
         BackendError: a backend asked for by name cannot do it.
     """
-    choice = backends.choose(backend, clouds.pred, clouds.gt, differentiate_plan)
     pred, gt = clouds.pred, clouds.gt
+    choice = backends.choose(backend, pred, gt, differentiate_plan, _is_exact(settings))
     dtype = compute_dtype(pred, gt)
     with torch.autocast(pred.device.type, enabled=False):
-        if differentiate_plan:
+        if differentiate_plan and choice.name != "native":
             wide = clouds._replace(pred=pred.to(dtype), gt=gt.to(dtype))
             return _differentiable(wide, settings)
 
         def solve(gradients: bool) -> Solution:
+            if choice.name == "native":
+                return native.solve(clouds, settings, dtype, gradients, differentiate_plan)
             if choice.name == "dense":
                 return _dense(clouds, settings, dtype, gradients)
             return _sparse(clouds, settings, dtype, gradients)
 
-        if torch.is_grad_enabled() and (pred.requires_grad or gt.requires_grad):
-            losses: Tensor = _FrozenPlanLoss.apply(pred, gt, solve)  # type: ignore[no-untyped-call]
-            return losses
-        with torch.no_grad():
-            return solve(False)[0]
+        return with_gradients(pred, gt, solve)
+
+
+def with_gradients(pred: Tensor, gt: Tensor, solve: Callable[[bool], Solution]) -> Tensor:
+    """The losses of ``solve``, whose gradients were computed beside them; without them where none is wanted."""
+    if torch.is_grad_enabled() and (pred.requires_grad or gt.requires_grad):
+        losses: Tensor = _GradientInForward.apply(pred, gt, solve)  # type: ignore[no-untyped-call]
+        return losses
+    with torch.no_grad():
+        return solve(False)[0]
 
 
 def plan_of(clouds: Clouds, settings: Settings, *, backend: str = "auto") -> tuple[Tensor, list[float]]:
@@ -55,7 +62,7 @@ def plan_of(clouds: Clouds, settings: Settings, *, backend: str = "auto") -> tup
 
     Memory: the support; with the dense backend, N M. The bound is 0 where nothing was dropped.
     """
-    choice = backends.choose(backend, clouds.pred, clouds.gt)
+    choice = backends.choose(backend, clouds.pred, clouds.gt, exact=_is_exact(settings))
     dtype = compute_dtype(clouds.pred, clouds.gt)
     shape = (clouds.pred.shape[0], clouds.pred.shape[1], clouds.gt.shape[1])
     device = clouds.pred.device
@@ -63,6 +70,8 @@ def plan_of(clouds: Clouds, settings: Settings, *, backend: str = "auto") -> tup
     values = [torch.empty(0, dtype=dtype, device=device)]
     dropped = [0.0] * shape[0]
     with torch.no_grad(), torch.autocast(device.type, enabled=False):
+        if choice.name == "native":
+            return _native_plan(clouds, settings, dtype)
         for b in range(shape[0]):
             x, y = clouds.pair(b)
             if len(x) == 0 or len(y) == 0:
@@ -80,13 +89,34 @@ def plan_of(clouds: Clouds, settings: Settings, *, backend: str = "auto") -> tup
         return plans.coalesce(), dropped
 
 
+def _native_plan(clouds: Clouds, settings: Settings, dtype: torch.dtype) -> tuple[Tensor, list[float]]:
+    indices, values, dropped, (row_spread, column_spread, row_scale, column_scale) = native.plan(
+        clouds, settings, dtype
+    )
+    shape = (clouds.pred.shape[0], clouds.pred.shape[1], clouds.gt.shape[1])
+    everything = [(indices, values)]
+    for spread, other, swap in ((row_spread, column_scale, False), (column_spread, row_scale, True)):
+        # Tied points: an entry for every point of the other cloud. Padding has scale 0.
+        b, i = spread.nonzero(as_tuple=True)
+        pair, j = (other[b] != 0).nonzero(as_tuple=True)
+        b, i, share = b[pair], i[pair], spread[b, i][pair]
+        rows, columns = (j, i) if swap else (i, j)
+        everything.append((torch.stack((b, rows, columns)), (share * other[b, j]).to(dtype)))
+    all_indices, all_values = (torch.cat(parts, dim=-1) for parts in zip(*everything, strict=True))
+    return torch.sparse_coo_tensor(all_indices, all_values, shape, check_invariants=False).coalesce(), dropped
+
+
+def _is_exact(settings: Settings) -> bool:
+    return settings.threshold == AUTO or float(settings.threshold) <= backends.EXACT_FROM
+
+
 def compute_dtype(pred: Tensor, gt: Tensor) -> torch.dtype:
     """The wider dtype of the two, float32 at least."""
     wider = torch.promote_types(pred.dtype, gt.dtype)
     return torch.promote_types(wider, torch.float32)
 
 
-class _FrozenPlanLoss(torch.autograd.Function):
+class _GradientInForward(torch.autograd.Function):
     """Loss and both gradients in the forward pass; backward multiplies (apml.md, "Gradient in the forward pass")."""
 
     @staticmethod

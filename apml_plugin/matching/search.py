@@ -1,7 +1,7 @@
 """Neighbour search without a compiler and without an N x M tensor.
 
 ``neighbours_of(points)`` gives an object with two questions: the k nearest points, and all points within a
-radius of each query's own. On the CPU a k-d tree answers (SciPy, all cores); on a GPU blocks of rows do.
+radius of each query's own. On the CPU a k-d tree answers (SciPy); on a GPU blocks of rows do.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
+
+from apml_plugin.matching import native
 
 TREE_ENTRIES = 2_000_000
 """Neighbours gathered per call of the tree: it returns Python lists, about 40 bytes an entry."""
@@ -40,24 +42,28 @@ def neighbours_of(points: Tensor) -> Neighbours:
 
 
 class TreeNeighbours:
-    """SciPy's k-d tree, every core."""
+    """SciPy's k-d tree, on as many threads as PyTorch uses."""
 
     def __init__(self, points: Tensor) -> None:
         # Sliding-midpoint splits: half the building time of a balanced tree, and the queries are no slower.
         self._tree = cKDTree(points.double().numpy(), balanced_tree=False)
 
     def nearest(self, queries: Tensor, k: int) -> Tensor:
-        _, index = self._tree.query(queries.double().numpy(), k=k, workers=-1)
+        _, index = self._tree.query(queries.double().numpy(), k=k, workers=torch.get_num_threads())
         return torch.from_numpy(np.asarray(index, dtype=np.int64).reshape(len(queries), k))
 
     def within(self, queries: Tensor, radii: Tensor) -> tuple[Tensor, Tensor]:
         x, r = queries.double().numpy(), radii.double().numpy()
         if len(x) == 0:
             return torch.empty(0, dtype=torch.int64), torch.empty(0, dtype=torch.int64)
-        counts = np.asarray(self._tree.query_ball_point(x, r, workers=-1, return_length=True), dtype=np.int64)
+        counts = np.asarray(
+            self._tree.query_ball_point(x, r, workers=torch.get_num_threads(), return_length=True), dtype=np.int64
+        )
         blocks = []
         for start, stop in _blocks(counts, TREE_ENTRIES):
-            lists = self._tree.query_ball_point(x[start:stop], r[start:stop], workers=-1, return_sorted=False)
+            lists = self._tree.query_ball_point(
+                x[start:stop], r[start:stop], workers=torch.get_num_threads(), return_sorted=False
+            )
             flat = itertools.chain.from_iterable(lists)
             blocks.append(np.fromiter(flat, dtype=np.int64, count=int(counts[start:stop].sum())))
         return torch.from_numpy(counts), torch.from_numpy(np.concatenate(blocks))
@@ -112,6 +118,8 @@ def nearest_index(queries: Tensor, points: Tensor) -> Tensor:
     """Index (n,) of the nearest of ``points`` (m, D), m >= 1, for each of ``queries`` (n, D)."""
     if len(queries) == 0:
         return torch.empty(0, dtype=torch.int64, device=queries.device)
+    if queries.shape[1] <= native.DIMENSIONS and native.missing(queries.device.type) is None:
+        return native.nearest(queries, points)[1]
     if queries.device.type in ("cpu", "cuda"):
         return neighbours_of(points).nearest(queries, 1)[:, 0]
     return neighbours_of(points.cpu()).nearest(queries.cpu(), 1)[:, 0].to(queries.device)

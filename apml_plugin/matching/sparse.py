@@ -7,7 +7,6 @@ scalings of an untrained network's blob span 1e-23 to 1e+23.
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, replace
 
 import torch
@@ -15,19 +14,13 @@ from torch import Tensor
 
 from apml_plugin.errors import BackendError
 from apml_plugin.matching import uniform
+from apml_plugin.matching.auto_threshold import START, Tightening
 from apml_plugin.matching.csr import SparseMatrix, ends_of, segment_sums
 from apml_plugin.matching.dense import pull
 from apml_plugin.matching.scaling import Kernel, sinkhorn
 from apml_plugin.matching.search import Neighbours, neighbours_of, squared_distance
 from apml_plugin.matching.settings import AUTO, Settings
 from apml_plugin.matching.temperature import inverse_temperature, support_radius
-
-AUTO_START = 1e-20
-AUTO_TOLERANCE = 1e-6
-"""``threshold="auto"`` tightens until at most this share of the plan's mass can have been dropped."""
-
-AUTO_ROUNDS = 6
-SMALLEST_THRESHOLD = 1e-300
 
 
 @dataclass
@@ -57,22 +50,12 @@ def pair_plan(pred: Tensor, gt: Tensor, settings: Settings) -> PairPlan:
     """The plan of (N, D) and (M, D), N, M >= 1; ``threshold="auto"`` is resolved here."""
     if settings.threshold != AUTO:
         return _plan_at(pred, gt, neighbours_of(pred), neighbours_of(gt), settings, float(settings.threshold))
-    near_pred, near_gt, threshold = neighbours_of(pred), neighbours_of(gt), AUTO_START
-    for _ in range(AUTO_ROUNDS):
+    near_pred, near_gt = neighbours_of(pred), neighbours_of(gt)
+    tightening = Tightening()
+    threshold: float | None = START
+    while threshold is not None:
         plan = _plan_at(pred, gt, near_pred, near_gt, settings, threshold)
-        allowed = AUTO_TOLERANCE * len(gt)
-        if plan.dropped <= allowed:
-            return plan
-        if threshold <= SMALLEST_THRESHOLD:
-            break
-        # The bound is linear in the threshold as long as the scaling stays; a factor in hand for when it moves.
-        wanted = threshold * allowed / plan.dropped * 1e-2 if plan.dropped < 1e250 else threshold**2
-        threshold = max(wanted, threshold**3, SMALLEST_THRESHOLD)
-    warnings.warn(
-        f"threshold='auto' stopped at {plan.threshold:.0e}: entries of at most {plan.dropped / len(gt):.1e} of the "
-        "plan's mass were dropped; backend='dense' keeps all of them",
-        stacklevel=2,
-    )
+        threshold = tightening.after(threshold, [(plan.dropped, len(gt))])
     return plan
 
 

@@ -14,14 +14,32 @@ inline bool float_suffices(const Settings& s) {
   return s.threshold >= 1e-30 && static_cast<double>(s.iterations) * -std::log10(s.eps) <= 240.0;
 }
 
-// Squared distances in float32 neither overflow nor lose everything to underflow.
+// What the coordinates allow: nothing where one is NaN or infinite; a search in float32 where squared distances
+// neither overflow nor lose everything to underflow.
+struct Examined {
+  bool finite, float_searches;
+};
 template <typename Given>
-bool float_searches(const Pair<Given>& p) {
-  if (sizeof(Given) != sizeof(float)) return false;
-  double most = 0;
-  for (int64_t i = 0; i < p.n * p.d; ++i) most = std::abs(double(p.pred[i])) > most ? std::abs(double(p.pred[i])) : most;
-  for (int64_t i = 0; i < p.m * p.d; ++i) most = std::abs(double(p.gt[i])) > most ? std::abs(double(p.gt[i])) : most;
-  return most < 1e15;
+Examined examine(const Pair<Given>& p) {
+  double most = 0, off = 0;  // v - v is NaN unless v is finite
+  for (int64_t i = 0; i < p.n * p.d; ++i) {
+    off += p.pred[i] - p.pred[i];
+    most = std::abs(double(p.pred[i])) > most ? std::abs(double(p.pred[i])) : most;
+  }
+  for (int64_t i = 0; i < p.m * p.d; ++i) {
+    off += p.gt[i] - p.gt[i];
+    most = std::abs(double(p.gt[i])) > most ? std::abs(double(p.gt[i])) : most;
+  }
+  return {off == 0, sizeof(Given) == sizeof(float) && most < 1e15};
+}
+
+// NaN in, NaN out: a point without a place has no neighbours, and leaving it out would hide it.
+template <typename Given>
+double not_finite(const Pair<Given>& p) {
+  const Given nan = std::numeric_limits<Given>::quiet_NaN();
+  for (int64_t i = 0; p.pred_grad != nullptr && i < p.n * p.d; ++i) p.pred_grad[i] = nan;
+  for (int64_t i = 0; p.gt_grad != nullptr && i < p.m * p.d; ++i) p.gt_grad[i] = nan;
+  return nan;
 }
 
 // The clouds sorted, every point's ball, and S by row and by column.
@@ -97,29 +115,33 @@ void plan_in(const Pair<Given>& p, const Settings& settings, PlanSink<Given>& si
   write_factors(pair.y, pair.by, s.c_whole, sink.column_spread, sink.column_scale);
 }
 
-// What entry.h offers: the search runs in float32 where that is safe.
+// What entry.h offers.
 template <typename Given>
 void match(const Pair<Given>& p, const Settings& settings, bool differentiate_plan, Result& result) {
-  const bool fast = float_searches(p);
-  if (differentiate_plan)
-    fast ? differentiate_in<float>(p, settings, result) : differentiate_in<double>(p, settings, result);
+  const Examined is = examine(p);
+  if (!is.finite)
+    result.loss = not_finite(p);
+  else if (differentiate_plan)
+    is.float_searches ? differentiate_in<float>(p, settings, result) : differentiate_in<double>(p, settings, result);
   else
-    fast ? match_in<float>(p, settings, result) : match_in<double>(p, settings, result);
+    is.float_searches ? match_in<float>(p, settings, result) : match_in<double>(p, settings, result);
 }
 
 template <typename Given>
 void plan(const Pair<Given>& p, const Settings& settings, PlanSink<Given>& sink) {
-  float_searches(p) ? plan_in<float>(p, settings, sink) : plan_in<double>(p, settings, sink);
+  examine(p).float_searches ? plan_in<float>(p, settings, sink) : plan_in<double>(p, settings, sink);
 }
 
 template <typename Given>
 void nearest(const Pair<Given>& p, Given* squared, int64_t* index) {
-  float_searches(p) ? nearest_in<float>(p, squared, index) : nearest_in<double>(p, squared, index);
+  examine(p).float_searches ? nearest_in<float>(p, squared, index) : nearest_in<double>(p, squared, index);
 }
 
 template <typename Given>
 double chamfer(const Pair<Given>& p, bool squares) {
-  return float_searches(p) ? chamfer_in<float>(p, squares) : chamfer_in<double>(p, squares);
+  const Examined is = examine(p);
+  if (!is.finite) return not_finite(p);
+  return is.float_searches ? chamfer_in<float>(p, squares) : chamfer_in<double>(p, squares);
 }
 
 template <typename Given>

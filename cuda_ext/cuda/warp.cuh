@@ -21,11 +21,14 @@
 
 #include "layout.h"
 
+#ifndef APML_MAX_GRID_Y  // the test build has fewer, so that clouds are taken in turns
+#define APML_MAX_GRID_Y 65535
+#endif
+
 namespace apml::cuda {
 
 constexpr int THREADS = 128;
 constexpr int SUM_THREADS = 256;  // where a block adds up a cloud
-constexpr int MAX_GRID_Y = 65535;
 constexpr unsigned ALL = 0xffffffffu;
 constexpr double INFINITE = std::numeric_limits<double>::infinity();
 constexpr double NOT_A_NUMBER = std::numeric_limits<double>::quiet_NaN();
@@ -35,7 +38,7 @@ inline dim3 grid_of(const Layout& layout, Side side, int slots) {
   const int64_t clouds = layout.last(side) - layout.first(side);
   const int64_t across = (layout.most_slots(side) + slots - 1) / slots;
   return dim3(static_cast<unsigned>(across > 0 ? across : 1),
-              static_cast<unsigned>(clouds < MAX_GRID_Y ? clouds : MAX_GRID_Y), 1);
+              static_cast<unsigned>(clouds < APML_MAX_GRID_Y ? clouds : APML_MAX_GRID_Y), 1);
 }
 
 // The loop over the clouds that fall to this row of blocks. Uniform over a block, so its body may synchronise.

@@ -27,7 +27,8 @@ def test_doctor_names_backend_and_reason(capsys: pytest.CaptureFixture[str], mon
     assert main(["doctor"]) == 0
     out = capsys.readouterr().out
     assert "PyTorch" in out
-    assert "sparse: 16384 x 16384 points: a neighbour search is cheaper" in out
+    assert "backend, cpu, 16384 points" in out
+    assert "native: the compiled ops take 3 coordinates" in out or "sparse: 16384 x 16384 points" in out
     assert "compiled ops" in out
 
 

@@ -16,7 +16,16 @@ import torch
 
 HERE = Path(__file__).parent
 SOURCES = HERE.parent.parent / "cuda_ext"
-FLAGS = ["-O1", "-fPIC", "-std=c++20", "-ffp-contract=off", "-DAPML_EMULATED", "-Wall", "-Wno-unknown-pragmas"]
+FLAGS = [
+    "-O1",
+    "-fPIC",
+    "-std=c++20",
+    "-ffp-contract=off",
+    "-DAPML_EMULATED",
+    "-DAPML_MAX_GRID_Y=3",
+    "-Wall",
+    "-Wno-unknown-pragmas",
+]
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import torch
 
 from apml_plugin.errors import BackendError, LossArgumentError, LossValueError
 from apml_plugin.functional import apml_loss, chamfer_distance, matching_plan
-from apml_plugin.matching import backends
+from apml_plugin.matching import backends, native
 
 GOOD = torch.rand(2, 5, 3)
 
@@ -104,7 +104,6 @@ def test_check_can_be_skipped() -> None:
         ("ties", "fair", LossValueError, r"ties='fair' must be one of 'share', 'uniform'"),
         ("reduction", "avg", LossValueError, r"reduction='avg' must be one of 'sum', 'mean', 'none'"),
         ("backend", "gpu", LossValueError, r"backend='gpu' must be one of"),
-        ("backend", "native", BackendError, r"backend='native' cannot be used"),
     ],
 )
 def test_bad_options(option: str, value: object, error: type[Exception], message: str) -> None:
@@ -112,9 +111,15 @@ def test_bad_options(option: str, value: object, error: type[Exception], message
         apml_loss(GOOD, GOOD, **{option: value})
 
 
-def test_a_backend_asked_for_is_never_replaced() -> None:
-    with pytest.raises(BackendError, match="cannot differentiate it: use backend='dense'"):
+def test_a_backend_asked_for_is_never_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(BackendError, match="cannot differentiate it: use backend='native', 'dense'"):
         apml_loss(GOOD, GOOD, backend="sparse", differentiate_plan=True)
+    wide = torch.rand(1, 4, 5)
+    with pytest.raises(BackendError, match=r"backend='native' cannot be used: .* up to 3 coordinates, .* have 5"):
+        apml_loss(wide, wide, backend="native")
+    monkeypatch.setattr(native, "loading_problem", lambda: "nothing was compiled here yet")
+    with pytest.raises(BackendError, match="backend='native' cannot be used: there are no compiled ops: nothing was"):
+        apml_loss(GOOD, GOOD, backend="native")
 
 
 def test_numbers_that_yaml_left_as_text_are_read() -> None:
@@ -122,13 +127,28 @@ def test_numbers_that_yaml_left_as_text_are_read() -> None:
     assert apml_loss(GOOD, GOOD, threshold="1e-20", eps="1e-8", backend="sparse") == exact
 
 
-def test_choice_gives_its_reason() -> None:
-    def choose(n: int, d: int = 3, **options: bool) -> backends.Choice:
-        return backends.choose("auto", torch.empty(1, n, d), torch.empty(1, n, d), **options)
+def choose(n: int, d: int = 3, **options: bool) -> backends.Choice:
+    return backends.choose("auto", torch.empty(1, n, d), torch.empty(1, n, d), **options)
 
+
+def test_choice_gives_its_reason_without_compiled_ops(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "loading_problem", lambda: "nothing was compiled here yet")
     assert choose(100).name == "dense"
+    assert "nothing was compiled" in choose(100).reason
+    assert choose(100, exact=False).name == "sparse"  # dense would not drop what the threshold drops
     assert choose(4000).name == "sparse"
     assert choose(4000, d=64).name == "dense"
     assert "64 coordinates" in choose(4000, d=64).reason
     assert choose(4000, differentiate_plan=True).name == "dense"
     assert "differentiate_plan" in choose(4000, differentiate_plan=True).reason
+
+
+def test_compiled_ops_are_taken_where_they_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "missing", lambda device: None)
+    for d in (1, 2, 3):
+        assert choose(100, d=d).name == "native"
+    assert choose(4000, differentiate_plan=True).name == "native"
+    assert choose(4000, d=4).name == "sparse"
+    assert "4 coordinates" not in choose(4000).reason
+    assert "have 4" in choose(4000, d=4).reason
+    assert choose(4000, d=64).name == "dense"

@@ -6,14 +6,13 @@ import math
 
 import pytest
 import torch
-from clouds import naive_apml
+from clouds import BACKENDS, naive_apml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from apml_plugin.functional import apml_loss, chamfer_distance, matching_plan
 from apml_plugin.matching import inputs, search
 
-BACKENDS = ("dense", "sparse")
 backends = st.sampled_from(BACKENDS)
 sizes = st.integers(1, 40)
 seeds = st.integers(0, 10_000)
