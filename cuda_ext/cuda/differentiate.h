@@ -11,9 +11,9 @@
 namespace apml::cuda {
 
 inline void check_range(const Settings& settings) {
-  TORCH_CHECK(stays_in_range(settings), "apml::match: the plan cannot be differentiated: with iterations=",
-              settings.iterations, " and eps=", settings.eps, " its scalings may leave the range of double; ",
-              "iterations * log10(1 / eps) must not exceed ", RANGE);
+  TORCH_CHECK(stays_in_range(settings), "apml::match: the plan cannot be differentiated through iterations=",
+              settings.iterations, " with eps=", settings.eps, " on CUDA: iterations * log10(1 / eps) must not exceed ",
+              RANGE, ", or the scalings may leave the range of float64; use fewer iterations");
 }
 
 template <typename T>

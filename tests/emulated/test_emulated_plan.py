@@ -142,5 +142,5 @@ def test_second_nearest_beyond_the_threshold(ops: Any) -> None:
 
 
 def test_too_many_iterations_to_differentiate(ops: Any) -> None:
-    with pytest.raises(RuntimeError, match=r"cannot be differentiated: with iterations=31.*must not exceed 240"):
+    with pytest.raises(RuntimeError, match=r"cannot be differentiated through iterations=31.*must not exceed 240"):
         differentiated(ops, sphere(5), sphere(5), Settings(threshold=1e-20, iterations=31))
