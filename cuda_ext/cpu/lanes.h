@@ -19,17 +19,13 @@ struct LanesOf;
 template <>
 struct LanesOf<float> {
   typedef float Values __attribute__((vector_size(32)));
-  typedef int32_t Flags __attribute__((vector_size(32)));
 };
 template <>
 struct LanesOf<double> {
   typedef double Values __attribute__((vector_size(64)));
-  typedef int64_t Flags __attribute__((vector_size(64)));
 };
 template <typename T>
 using Lanes = typename LanesOf<T>::Values;
-template <typename T>
-using Flags = typename LanesOf<T>::Flags;
 
 template <typename T>
 inline Lanes<T> load(const T* p) {
@@ -92,26 +88,33 @@ inline float largest<float>(Lanes<float> v) {
 }
 #endif
 
-// Bit k is set where lane k holds.
-inline unsigned bits(LanesOf<float>::Flags f) {
-#if defined(APML_AVX)
-  return static_cast<unsigned>(_mm256_movemask_ps(reinterpret_cast<__m256>(f)));
+// Bit k is set where a <= b in lane k.
+inline unsigned at_most(Lanes<float> a, Lanes<float> b) {
+#if defined(APML_AVX512)
+  return _mm256_cmp_ps_mask(reinterpret_cast<__m256>(a), reinterpret_cast<__m256>(b), _CMP_LE_OQ);
+#elif defined(APML_AVX)
+  return static_cast<unsigned>(_mm256_movemask_ps(
+      _mm256_cmp_ps(reinterpret_cast<__m256>(a), reinterpret_cast<__m256>(b), _CMP_LE_OQ)));
 #else
+  const auto holds = a <= b;
   unsigned m = 0;
-  for (int k = 0; k < LANES; ++k) m |= static_cast<unsigned>(f[k] & 1) << k;
+  for (int k = 0; k < LANES; ++k) m |= static_cast<unsigned>(holds[k] & 1) << k;
   return m;
 #endif
 }
-inline unsigned bits(LanesOf<double>::Flags f) {
+inline unsigned at_most(Lanes<double> a, Lanes<double> b) {
 #if defined(APML_AVX512)
-  return static_cast<unsigned>(_mm512_movepi64_mask(reinterpret_cast<__m512i>(f)));
+  return _mm512_cmp_pd_mask(reinterpret_cast<__m512d>(a), reinterpret_cast<__m512d>(b), _CMP_LE_OQ);
 #elif defined(APML_AVX)
-  __m256d half[2];
-  std::memcpy(half, &f, sizeof(half));
-  return static_cast<unsigned>(_mm256_movemask_pd(half[0]) | _mm256_movemask_pd(half[1]) << 4);
+  __m256d x[2], y[2];
+  std::memcpy(x, &a, sizeof(x));
+  std::memcpy(y, &b, sizeof(y));
+  return static_cast<unsigned>(_mm256_movemask_pd(_mm256_cmp_pd(x[0], y[0], _CMP_LE_OQ)) |
+                               _mm256_movemask_pd(_mm256_cmp_pd(x[1], y[1], _CMP_LE_OQ)) << 4);
 #else
+  const auto holds = a <= b;
   unsigned m = 0;
-  for (int k = 0; k < LANES; ++k) m |= static_cast<unsigned>(f[k] & 1) << k;
+  for (int k = 0; k < LANES; ++k) m |= static_cast<unsigned>(holds[k] & 1) << k;
   return m;
 #endif
 }
@@ -128,6 +131,31 @@ struct BitPositions {
   }
 };
 constexpr BitPositions POSITIONS{};
+
+// Writes the lanes of eight numbers whose bits are set, packed to the left; what follows them is undefined.
+inline void pack(const int32_t* from, unsigned set, int32_t* to) {
+#if defined(APML_AVX512)
+  const __m256i all = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm256_maskz_compress_epi32(static_cast<__mmask8>(set), all));
+#elif defined(APML_AVX)
+  const __m256i all = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+  const __m128i order = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(POSITIONS.of[set]));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to),
+                      _mm256_permutevar8x32_epi32(all, _mm256_cvtepu8_epi32(order)));
+#else
+  for (int k = 0; k < LANES; ++k) to[k] = from[POSITIONS.of[set][k]];
+#endif
+}
+
+// Adds up in a fixed order, eight sums at a time.
+inline double sum_of(const double* v, int64_t count) {
+  double lane[LANES] = {};
+  int64_t k = 0;
+  for (; k + LANES <= count; k += LANES)
+    for (int a = 0; a < LANES; ++a) lane[a] += v[k + a];
+  for (int a = 0; k < count; ++k, ++a) lane[a] += v[k];
+  return ((lane[0] + lane[4]) + (lane[2] + lane[6])) + ((lane[1] + lane[5]) + (lane[3] + lane[7]));
+}
 
 // exp(-x) for x >= 0 to about one unit in the last place; 0 from 708 on. Written for loops that vectorise.
 // Cody-Waite reduction by ln 2, then the Taylor series of exp on [-0.35, 0.35].

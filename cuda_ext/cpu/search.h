@@ -103,6 +103,18 @@ inline void nearest_first(Lanes<T> value, unsigned open, int* lane) {
   for (int k = 0; k < LANES; ++k) lane[k] = static_cast<int>(key[k] & 7);
 }
 
+// Squared distances from the group's box to the eight points of a leaf.
+template <typename T>
+inline Lanes<T> to_points_of(const Group<T>& g, const Tree<T>& tree, int64_t first) {
+  Lanes<T> sum{};
+  for (int k = 0; k < 3; ++k) {
+    const Lanes<T> x = load(tree.x[k].data() + first);
+    const Lanes<T> gap = upper(upper(x - g.hi[k], g.lo[k] - x), Lanes<T>{});
+    sum += gap * gap;
+  }
+  return sum;
+}
+
 // Squared distances of the eight queries to one point.
 template <typename T>
 inline Lanes<T> to_point(const Group<T>& g, const Tree<T>& tree, int64_t point) {
@@ -169,7 +181,7 @@ void two_nearest(const Tree<T>& queries, int64_t leaf, const Tree<T>& points, in
     const int64_t first = int64_t{node.index} * LANES;
     const Level<T>& level = points.level[node.height - 1];
     const Lanes<T> d = to_boxes(g, level, first);
-    unsigned open = bits(d <= bound);
+    unsigned open = at_most(d, spread(bound));
     const int room = static_cast<int>(std::min<int64_t>(LANES, level.count - first));
     open &= (1u << room) - 1;
     int child[LANES];
@@ -184,13 +196,17 @@ void two_nearest(const Tree<T>& queries, int64_t leaf, const Tree<T>& points, in
     for (int c = 0; c < number; ++c) {
       if (d[child[c]] > bound) continue;
       const int64_t at = first + child[c];
-      walk.leaves[walk.found++] = {d[child[c]], static_cast<int32_t>(at)};
+      Lanes<T> nearest = spread(inf);
       for (int k = 0; k < LANES; ++k) {
         const Lanes<T> squared = to_point(g, points, at * LANES + k);
         const Lanes<T> worse = upper(best, squared);
         best = lower(best, squared);
         second = lower(second, worse);
+        nearest = lower(nearest, squared);
       }
+      // Only leaves that came near some query's best are looked at again below.
+      if (at_most(nearest, widened(wanted == 1 ? best : second, T())) != 0)
+        walk.leaves[walk.found++] = {d[child[c]], static_cast<int32_t>(at)};
       bound = widened(largest<T>(wanted == 1 ? best : second), T());
     }
   }
@@ -202,7 +218,7 @@ void two_nearest(const Tree<T>& queries, int64_t leaf, const Tree<T>& points, in
     if (walk.leaves[v].distance > bound) continue;
     const int64_t start = int64_t{walk.leaves[v].index} * LANES;
     uint64_t close = 0;  // bit 8 p + q: point p is in doubt for query q; padding is infinitely far
-    for (int p = 0; p < LANES; ++p) close |= uint64_t{bits(to_point(g, points, start + p) <= limit)} << (p * LANES);
+    for (int p = 0; p < LANES; ++p) close |= uint64_t{at_most(to_point(g, points, start + p), limit)} << (p * LANES);
     for (; close != 0; close &= close - 1) {
       const int bit = __builtin_ctzll(close), q = bit % LANES;
       const int64_t p = start + bit / LANES;
@@ -223,7 +239,7 @@ void leaves_within(const Group<T>& g, T row_reach, const Tree<T>& points, Walk<T
     const int64_t first = int64_t{node.index} * LANES;
     const Level<T>& level = points.level[node.height - 1];
     const Lanes<T> d = to_boxes(g, level, first);
-    unsigned open = bits(d <= widened(upper(load(level.reach.data() + first), spread(row_reach)), T()));
+    unsigned open = at_most(d, widened(upper(load(level.reach.data() + first), spread(row_reach)), T()));
     const int room = static_cast<int>(std::min<int64_t>(LANES, level.count - first));
     open &= (1u << room) - 1;
     if (node.height > 1) {

@@ -2,7 +2,7 @@
 // column. Exact, eps included. Points of the uniform tie rule are a rank-one part that needs only sums.
 #pragma once
 
-#include "support.h"
+#include "slices.h"
 
 namespace apml::cpu {
 namespace APML_ISA {
@@ -15,16 +15,6 @@ struct Scaling {
   Array<double> r, c;              // since the last absorption
   Array<double> r_whole, c_whole;  // over all iterations: what the rank-one part and the bound are scaled by
 };
-
-template <typename V>
-inline double dot(const int32_t* index, const V* value, int64_t count, const double* with) {
-  double sum[4] = {0, 0, 0, 0};
-  int64_t k = 0;
-  for (; k + 4 <= count; k += 4)
-    for (int a = 0; a < 4; ++a) sum[a] += static_cast<double>(value[k + a]) * with[index[k + a]];
-  for (; k < count; ++k) sum[0] += static_cast<double>(value[k]) * with[index[k]];
-  return (sum[0] + sum[1]) + (sum[2] + sum[3]);
-}
 
 // Sums over the cloud that the rank-one part adds to every product.
 struct RankOne {
@@ -60,6 +50,29 @@ void absorb(Side<V>& side, const Array<double>& own, const Array<double>& other)
   });
 }
 
+inline void finish(Scaling& s, int64_t n, int64_t m) {
+  for (int64_t i = 0; i < n; ++i) s.r_whole[i] *= s.r[i];
+  for (int64_t j = 0; j < m; ++j) s.c_whole[j] *= s.c[j];
+}
+
+// The usual case: nothing to absorb, no rank-one part, short rows.
+template <typename V>
+void sliced_sinkhorn(Side<V>& rows, Side<V>& columns, const Settings& settings, Scaling& s) {
+  Side<V>* side[2] = {&rows, &columns};
+  double *own[2] = {s.r.data(), s.c.data()}, *other[2] = {s.c.data(), s.r.data()};
+  std::unique_ptr<Slices<V>[]> slices[2];
+  for (int k = 0; k < 2; ++k) {
+    slices[k] = std::unique_ptr<Slices<V>[]>(new Slices<V>[static_cast<size_t>(side[k]->chunks)]);
+    parallel(side[k]->chunks, side[k]->chunks,
+             [&](int64_t c, int64_t, int64_t) { fill_slices(*side[k], side[k]->chunk[c], slices[k][c]); });
+  }
+  for (int64_t step = 0; step < settings.iterations; ++step)
+    for (int k = 0; k < 2; ++k)
+      parallel(side[k]->chunks, side[k]->chunks, [&](int64_t c, int64_t, int64_t) {
+        rescale_slices(slices[k][c], own[k], other[k], settings.eps);
+      });
+}
+
 // `absorbing` wants V = double. Leaves the last factors in r and c: the plan is r_i S_ij c_j.
 template <typename V>
 void sinkhorn(Side<V>& rows, Side<V>& columns, const Balls& x, const Balls& y, const Settings& settings,
@@ -68,6 +81,10 @@ void sinkhorn(Side<V>& rows, Side<V>& columns, const Balls& x, const Balls& y, c
   const bool uniform = x.without_ball + y.without_ball > 0;
   for (auto* a : {&s.r, &s.r_whole}) a->allocate(n, 1.0);
   for (auto* a : {&s.c, &s.c_whole}) a->allocate(m, 1.0);
+  if (!absorbing && !uniform && rows.entries() <= LONG_ROWS * std::min(n, m)) {
+    sliced_sinkhorn(rows, columns, settings, s);
+    return finish(s, n, m);
+  }
   for (int64_t step = 1; step <= settings.iterations; ++step) {
     if (uniform) {
       const RankOne from_columns(y, s.c_whole, s.c, m);
@@ -95,8 +112,7 @@ void sinkhorn(Side<V>& rows, Side<V>& columns, const Balls& x, const Balls& y, c
       s.c[j] = 1.0;
     }
   }
-  for (int64_t i = 0; i < n; ++i) s.r_whole[i] *= s.r[i];
-  for (int64_t j = 0; j < m; ++j) s.c_whole[j] *= s.c[j];
+  finish(s, n, m);
 }
 
 // The mass that entries below the threshold could carry at most under the same scaling.

@@ -63,7 +63,7 @@ struct Prepared {
     squared_radii(bx, x, rx);
     squared_radii(by, y, ry);
     set_reach(y, ry.data());
-    make_support(Ends<T>{x, bx, rx.data()}, Ends<T>{y, by, ry.data()}, rows, columns);
+    make_support(Ends<T>(x, bx, rx), Ends<T>(y, by, ry), rows, columns);
     result.entries = rows.entries();
   }
 };

@@ -14,7 +14,14 @@ struct Chunk {
   int64_t begin = 0, end = 0, entries = 0;
   Growing<int32_t> index;
   Growing<V> value;
-  Growing<V> other;  // while S is made: the similarity seen from the other side
+  Growing<V> other;  // while S is made: the similarity as the other side sees it
+};
+
+// A column's entry on the way from the rows: in one piece, because a row's entries go to as many places.
+template <typename V>
+struct Sent {
+  int32_t row;
+  V value, seen;
 };
 
 // All entries by row (or by column). start and stop count within the row's chunk.
@@ -51,52 +58,120 @@ struct Side {
   }
 };
 
+// What an entry needs to know of one of its points, in one cache line.
+struct alignas(64) Mark {
+  double x, y, z, nearest, inverse_t, radius;
+};
+
 // One side's view of the pair while S is made.
 template <typename T>
 struct Ends {
   const Tree<T>& tree;
-  const Balls& balls;
-  const T* squared_radius;
+  const Array<T>& squared_radius;
+  Array<Mark> marks;
+
+  Ends(const Tree<T>& tree, const Balls& balls, const Array<T>& squared_radius)
+      : tree(tree), squared_radius(squared_radius), marks(tree.size) {
+    for (int64_t i = 0; i < tree.size; ++i)
+      marks[i] = {double(tree.x[0][i]), double(tree.x[1][i]), double(tree.x[2][i]),
+                  balls.nearest[i],     balls.inverse_t[i],   balls.radius[i]};
+  }
 };
 
-// Appends the points of the other cloud within reach of row i.
-template <typename T, typename V>
-inline void gather_row(const Ends<T>& rows, int64_t i, const Ends<T>& columns, const Walk<T>& walk, Chunk<V>& out) {
-  const Tree<T>& points = columns.tree;
-  const Lanes<T> x = spread(rows.tree.x[0][i]), y = spread(rows.tree.x[1][i]), z = spread(rows.tree.x[2][i]);
-  const Lanes<T> own = spread(rows.squared_radius[i]);
-  int32_t* index = out.index.data();
-  int64_t at = out.entries;
-  for (int64_t v = 0; v < walk.found; ++v) {
-    const int32_t base = walk.leaves[v].index * LANES;
-    const Lanes<T> dx = x - load(points.x[0].data() + base);
-    const Lanes<T> dy = y - load(points.x[1].data() + base);
-    const Lanes<T> dz = z - load(points.x[2].data() + base);
-    const unsigned hit = bits(dx * dx + dy * dy + dz * dz <= upper(own, load(columns.squared_radius + base)));
-    for (int k = 0; k < LANES; ++k) index[at + k] = base + POSITIONS.of[hit][k];
-    at += __builtin_popcount(hit);
-  }
-  out.entries = at;
-}
+// Points that some row of a group may reach, ascending, side by side for the rows to go through.
+template <typename T>
+struct Candidates {
+  int64_t count = 0;
+  Growing<int32_t> index;
+  Growing<T> x, y, z, squared_radius;  // padded with points infinitely far
 
-// Similarities of the entries of row i as the row sees them and as the columns see them; returns the row's sum.
-template <typename T, typename V>
-inline void weigh_row(const Ends<T>& rows, int64_t i, const Ends<T>& columns, const int32_t* index, int64_t count,
-                      double* from_row, double* from_column) {
-  const double x = rows.tree.x[0][i], y = rows.tree.x[1][i], z = rows.tree.x[2][i];
-  const double nearest = rows.balls.nearest[i], inverse_t = rows.balls.inverse_t[i], radius = rows.balls.radius[i];
-  const T *px = columns.tree.x[0].data(), *py = columns.tree.x[1].data(), *pz = columns.tree.x[2].data();
-  const double *pn = columns.balls.nearest.data(), *pt = columns.balls.inverse_t.data();
-  const double* pr = columns.balls.radius.data();
-  const double never = std::numeric_limits<double>::infinity();
-  for (int64_t k = 0; k < count; ++k) {
-    const int32_t j = index[k];
-    const double dx = x - px[j], dy = y - py[j], dz = z - pz[j];
-    const double d = std::sqrt(dx * dx + dy * dy + dz * dz);
-    from_row[k] = d <= radius ? (d - nearest) * inverse_t : never;
-    from_column[k] = d <= pr[j] ? (d - pn[j]) * pt[j] : never;
+  void collect(const Group<T>& g, T row_reach, const Ends<T>& columns, Walk<T>& walk) {
+    leaves_within(g, row_reach, columns.tree, walk);
+    index.reserve(walk.found * LANES + LANES);
+    count = 0;
+    for (int64_t v = 0; v < walk.found; ++v) {
+      const int32_t first = walk.leaves[v].index * LANES;
+      const Lanes<T> limit = upper(spread(row_reach), load(columns.squared_radius.data() + first));
+      const unsigned near = at_most(to_points_of(g, columns.tree, first), widened(limit, T()));
+      for (int k = 0; k < LANES; ++k) index[count + k] = first + POSITIONS.of[near][k];
+      count += __builtin_popcount(near);
+    }
+    for (auto* a : {&x, &y, &z, &squared_radius}) a->reserve(count + LANES);
+    for (int64_t k = 0; k < count; ++k) {
+      const int32_t j = index[k];
+      x[k] = columns.tree.x[0][j];
+      y[k] = columns.tree.x[1][j];
+      z[k] = columns.tree.x[2][j];
+      squared_radius[k] = columns.squared_radius[j];
+    }
+    for (int64_t k = count; k < count + LANES; ++k) {
+      x[k] = std::numeric_limits<T>::infinity();
+      y[k] = z[k] = T(0);
+      squared_radius[k] = T(-1);
+    }
   }
-}
+
+  // Appends those within reach of row i.
+  template <typename V>
+  void gather_row(const Ends<T>& rows, int64_t i, Chunk<V>& out) const {
+    const Lanes<T> at[3] = {spread(rows.tree.x[0][i]), spread(rows.tree.x[1][i]), spread(rows.tree.x[2][i])};
+    const Lanes<T> own = spread(rows.squared_radius[i]);
+    int32_t* to = out.index.data() + out.entries;
+    for (int64_t k = 0; k < count; k += LANES) {
+      const Lanes<T> dx = at[0] - load(x.data() + k), dy = at[1] - load(y.data() + k), dz = at[2] - load(z.data() + k);
+      const unsigned hit = at_most(dx * dx + dy * dy + dz * dz, upper(own, load(squared_radius.data() + k)));
+      pack(index.data() + k, hit, to);
+      to += __builtin_popcount(hit);
+    }
+    out.entries = to - out.index.data();
+  }
+};
+
+// A group's entries on the way to their similarities: costs, and both points' nearest, temperature and radius.
+struct Weighing {
+  Growing<double> cost, nearest[2], inverse_t[2], radius[2];
+
+  void reserve(int64_t count) {
+    cost.reserve(count);
+    for (int side = 0; side < 2; ++side) {
+      nearest[side].reserve(count);
+      inverse_t[side].reserve(count);
+      radius[side].reserve(count);
+    }
+  }
+
+  // Squared distances of a row's entries, from place `to` on. The compiler is kept from turning the loads into
+  // vector gathers, which are slower for rows this short.
+  void collect(const Mark& row, const Mark* columns, const int32_t* index, int64_t count, int64_t to) {
+    for (int64_t k = 0; k < count; ++k) {
+      int32_t j = index[k];
+      asm("" : "+r"(j));
+      const Mark& column = columns[j];
+      const double dx = row.x - column.x, dy = row.y - column.y, dz = row.z - column.z;
+      cost[to + k] = dx * dx + dy * dy + dz * dz;
+      nearest[0][to + k] = row.nearest;
+      inverse_t[0][to + k] = row.inverse_t;
+      radius[0][to + k] = row.radius;
+      nearest[1][to + k] = column.nearest;
+      inverse_t[1][to + k] = column.inverse_t;
+      radius[1][to + k] = column.radius;
+    }
+  }
+
+  // Leaves the similarities as the rows see them in nearest[0], as the columns see them in nearest[1].
+  void weigh(int64_t count) {
+    double* d = cost.data();
+    for (int64_t k = 0; k < count; ++k) d[k] = std::sqrt(d[k]);
+    for (int side = 0; side < 2; ++side) {
+      double* from = nearest[side].data();
+      const double *inverse = inverse_t[side].data(), *most = radius[side].data();
+      for (int64_t k = 0; k < count; ++k) {
+        const double similarity = exp_minus((d[k] - from[k]) * inverse[k]);
+        from[k] = d[k] <= most[k] ? similarity : 0.0;
+      }
+    }
+  }
+};
 
 template <typename T, typename V>
 void fill_rows(const Ends<T>& rows, const Ends<T>& columns, Side<V>& side) {
@@ -108,40 +183,37 @@ void fill_rows(const Ends<T>& rows, const Ends<T>& columns, Side<V>& side) {
     out.begin = begin * LANES;
     out.end = std::min(n, end * LANES);
     Walk<T> walk;
-    Growing<double> from_row, from_column;
+    Candidates<T> candidates;
+    Weighing weighing;
     for (int64_t leaf = begin; leaf < end; ++leaf) {
       const Group<T> g(rows.tree, leaf);
       T reach = -1;
       for (int q = 0; q < g.count; ++q) reach = std::max(reach, rows.squared_radius[g.first + q]);
-      leaves_within(g, reach, columns.tree, walk);
-      const int64_t before = out.entries, room = walk.found * LANES;
-      out.index.reserve(before + room * g.count + LANES);
+      candidates.collect(g, reach, columns, walk);
+      const int64_t before = out.entries;
+      out.index.reserve(before + candidates.count * g.count + LANES);
       for (int64_t i = g.first; i < g.first + g.count; ++i) {
         side.start[i] = out.entries;
-        gather_row(rows, i, columns, walk, out);
+        candidates.gather_row(rows, i, out);
         side.stop[i] = out.entries;
       }
       const int64_t count = out.entries - before;
       out.value.reserve(out.entries);
       out.other.reserve(out.entries);
-      from_row.reserve(count + LANES);
-      from_column.reserve(count + LANES);
+      weighing.reserve(count + LANES);
       for (int64_t i = g.first; i < g.first + g.count; ++i)
-        weigh_row<T, V>(rows, i, columns, out.index.data() + side.start[i], side.stop[i] - side.start[i],
-                        from_row.data() + (side.start[i] - before), from_column.data() + (side.start[i] - before));
-      double *own = from_row.data(), *other = from_column.data();
+        weighing.collect(rows.marks[i], columns.marks.data(), out.index.data() + side.start[i],
+                         side.stop[i] - side.start[i], side.start[i] - before);
+      weighing.weigh(count);
+      const double *own = weighing.nearest[0].data(), *other = weighing.nearest[1].data();
       V *value = out.value.data() + before, *seen = out.other.data() + before;
-      for (int64_t k = 0; k < count; ++k) own[k] = exp_minus(own[k]);
-      for (int64_t k = 0; k < count; ++k) seen[k] = static_cast<V>(exp_minus(other[k]));
+      for (int64_t k = 0; k < count; ++k) seen[k] = static_cast<V>(other[k]);
       for (int64_t i = g.first; i < g.first + g.count; ++i) {
         const int64_t from = side.start[i] - before, to = side.stop[i] - before;
-        double total = 0;
-        int64_t inside = 0;
-        for (int64_t k = from; k < to; ++k) {
-          total += own[k];
-          inside += own[k] > 0;
-        }
+        const double total = sum_of(own + from, to - from);
         const double share = total > 0 ? 1.0 / total : 0.0;
+        int64_t inside = 0;
+        for (int64_t k = from; k < to; ++k) inside += own[k] > 0;
         for (int64_t k = from; k < to; ++k) value[k] = static_cast<V>(0.5 * share * own[k]);
         side.scale[i] = inside == m ? 0.0 : share;
       }
@@ -151,7 +223,7 @@ void fill_rows(const Ends<T>& rows, const Ends<T>& columns, Side<V>& side) {
 
 // The same entries by column. Stable, so that each column's entries ascend whatever the number of threads.
 template <typename V>
-void transpose(Side<V>& rows, int64_t m, Side<V>& columns) {
+void transpose(Side<V>& rows, int64_t m, Side<V>& columns, Growing<Sent<V>>* sent) {
   columns.split(m, rows.chunks);
   Array<int32_t> at;  // (chunks, m): entries of the column in the chunk, then where they go
   at.allocate(rows.chunks * m);
@@ -181,24 +253,18 @@ void transpose(Side<V>& rows, int64_t m, Side<V>& columns) {
     out.end = j;
     out.entries = place;
     done += place;
-    out.index.reserve(place);
-    out.value.reserve(place);
-    out.other.reserve(place);
+    sent[c].reserve(place);
   }
-  Array<Chunk<V>*> home(m);
+  Array<Sent<V>*> home(m);  // where each column's entries begin
   for (int64_t c = 0; c < columns.chunks; ++c)
-    for (int64_t i = columns.chunk[c].begin; i < columns.chunk[c].end; ++i) home[i] = &columns.chunk[c];
+    for (int64_t i = columns.chunk[c].begin; i < columns.chunk[c].end; ++i) home[i] = sent[c].data() + columns.start[i];
   parallel(rows.chunks, rows.chunks, [&](int64_t c, int64_t, int64_t) {
     int32_t* next = at.data() + c * m;
     const Chunk<V>& k = rows.chunk[c];
     for (int64_t i = k.begin; i < k.end; ++i) {
       for (int64_t e = rows.start[i]; e < rows.stop[i]; ++e) {
         const int32_t column = k.index[e];
-        Chunk<V>& out = *home[column];
-        const int64_t place = columns.start[column] + next[column]++;
-        out.index[place] = static_cast<int32_t>(i);
-        out.value[place] = k.value[e];
-        out.other[place] = k.other[e];
+        home[column][next[column]++] = {static_cast<int32_t>(i), k.value[e], k.other[e]};
       }
     }
   });
@@ -209,24 +275,34 @@ template <typename T, typename V>
 void make_support(const Ends<T>& x, const Ends<T>& y, Side<V>& rows, Side<V>& columns) {
   const int64_t n = x.tree.size, m = y.tree.size;
   fill_rows(x, y, rows);
-  transpose(rows, m, columns);
+  std::unique_ptr<Growing<Sent<V>>[]> sent(new Growing<Sent<V>>[static_cast<size_t>(rows.chunks)]);
+  transpose(rows, m, columns, sent.get());
   Array<double> share(m);
   parallel(columns.chunks, columns.chunks, [&](int64_t c, int64_t, int64_t) {
     Chunk<V>& k = columns.chunk[c];
+    k.index.reserve(k.entries);
+    k.value.reserve(k.entries);
+    Growing<double> seen;
     for (int64_t j = k.begin; j < k.end; ++j) {
-      const V* seen = k.other.data() + columns.start[j];
+      const Sent<V>* from = sent[c].data() + columns.start[j];
+      int32_t* index = k.index.data() + columns.start[j];
       V* value = k.value.data() + columns.start[j];
       const int64_t count = columns.stop[j] - columns.start[j];
-      double total = 0;
+      seen.reserve(count);
       int64_t inside = 0;
       for (int64_t e = 0; e < count; ++e) {
-        total += seen[e];
-        inside += seen[e] > 0;
+        seen[e] = from[e].seen;
+        inside += from[e].seen > 0;
       }
+      const double total = sum_of(seen.data(), count);
       share[j] = total > 0 ? 1.0 / total : 0.0;
       columns.scale[j] = inside == n ? 0.0 : share[j];
-      for (int64_t e = 0; e < count; ++e) value[e] = static_cast<V>(value[e] + 0.5 * share[j] * seen[e]);
+      for (int64_t e = 0; e < count; ++e) {
+        index[e] = from[e].row;
+        value[e] = static_cast<V>(from[e].value + 0.5 * share[j] * from[e].seen);
+      }
     }
+    sent[c].release();
   });
   parallel(rows.chunks, rows.chunks, [&](int64_t c, int64_t, int64_t) {
     Chunk<V>& k = rows.chunk[c];

@@ -11,22 +11,41 @@ struct Pull {
   double loss = 0, g[3] = {0, 0, 0};
 };
 
-// Adds `count` entries of mass P[k] at the given points. d = 0 adds nothing.
+// The entries of one point: differences to the other points, in place for loops that vectorise.
+struct Pulling {
+  Growing<double> mass, x[3];
+
+  void reserve(int64_t count) {
+    mass.reserve(count);
+    for (auto& k : x) k.reserve(count);
+  }
+};
+
+// Adds `count` entries of the masses given in `p`. d = 0 adds nothing. The loads are kept from becoming vector
+// gathers (see support.h), the sums are eight at a time in a fixed order.
 template <typename T>
-inline void add_entries(const Tree<T>& from, int64_t i, const Tree<T>& to, const int32_t* index, const double* p,
-                        int64_t count, Pull& pull) {
+inline void add_entries(const Tree<T>& from, int64_t i, const Tree<T>& to, const int32_t* index, int64_t count,
+                        Pulling& p, Pull& pull) {
   const double x = from.x[0][i], y = from.x[1][i], z = from.x[2][i];
   const T *px = to.x[0].data(), *py = to.x[1].data(), *pz = to.x[2].data();
+  double *mass = p.mass.data(), *dx = p.x[0].data(), *dy = p.x[1].data(), *dz = p.x[2].data();
   for (int64_t k = 0; k < count; ++k) {
-    const int32_t j = index[k];
-    const double dx = x - px[j], dy = y - py[j], dz = z - pz[j];
-    const double d = std::sqrt(dx * dx + dy * dy + dz * dz);
-    const double weight = d > 0 ? p[k] / d : 0.0;
-    pull.loss += p[k] * d;
-    pull.g[0] += weight * dx;
-    pull.g[1] += weight * dy;
-    pull.g[2] += weight * dz;
+    int32_t j = index[k];
+    asm("" : "+r"(j));
+    dx[k] = x - px[j];
+    dy[k] = y - py[j];
+    dz[k] = z - pz[j];
   }
+  for (int64_t k = 0; k < count; ++k) {
+    const double d = std::sqrt(dx[k] * dx[k] + dy[k] * dy[k] + dz[k] * dz[k]);
+    const double weight = d > 0 ? mass[k] / d : 0.0;
+    mass[k] *= d;
+    dx[k] *= weight;
+    dy[k] *= weight;
+    dz[k] *= weight;
+  }
+  pull.loss += sum_of(mass, count);
+  for (int k = 0; k < 3; ++k) pull.g[k] += sum_of(p.x[k].data(), count);
 }
 
 // A point's uniform share: mass level * with[j] to every point of the other cloud. Without `chosen` to all.
@@ -68,15 +87,20 @@ double sweep(Side<V>& side, const Tree<T>& from, const Balls& balls, const Array
   }
   parallel(side.chunks, side.chunks, [&](int64_t c, int64_t, int64_t) {
     Chunk<V>& chunk = side.chunk[c];
-    Growing<double> mass;
+    Pulling entries;
     for (int64_t i = chunk.begin; i < chunk.end; ++i) {
       const int32_t* index = chunk.index.data() + side.start[i];
       const V* value = chunk.value.data() + side.start[i];
       const int64_t count = side.stop[i] - side.start[i];
-      mass.reserve(count + LANES);
-      for (int64_t k = 0; k < count; ++k) mass[k] = own[i] * value[k] * other[index[k]];
+      entries.reserve(count);
+      double* mass = entries.mass.data();
+      for (int64_t k = 0; k < count; ++k) {
+        int32_t j = index[k];
+        asm("" : "+r"(j));
+        mass[k] = own[i] * value[k] * other[j];
+      }
       Pull pull;
-      add_entries(from, i, to, index, mass.data(), count, pull);
+      add_entries(from, i, to, index, count, entries, pull);
       if (balls.radius[i] < 0)
         add_uniform(from, i, to, own_whole[i] * balls.uniform_share, other_whole.data(), nullptr, pull);
       if (other_balls.without_ball > 0)
