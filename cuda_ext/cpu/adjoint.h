@@ -65,7 +65,7 @@ void softmin_adjoint(Side<double>& side, const Tree<T>& from, const Balls& balls
   out.share.allocate(from.size);
   out.mean.allocate(from.size);
   out.gap.allocate(from.size);
-  parallel(side.chunks, side.chunks, [&](int64_t c, int64_t, int64_t) {
+  side.each_chunk([&](int64_t c) {
     Chunk<double>& chunk = side.chunk[c];
     for (int64_t i = chunk.begin; i < chunk.end; ++i) {
       double total = 0, mean = 0, weighted = 0, spread = 0;
@@ -97,7 +97,7 @@ void pull_side(Side<double>& side, const Tree<T>& from, const Balls& balls, cons
     spreads.allocate(to.size);
     for (int64_t j = 0; j < to.size; ++j) spreads[j] = other_balls.radius[j] < 0;
   }
-  parallel(side.chunks, side.chunks, [&](int64_t c, int64_t, int64_t) {
+  side.each_chunk([&](int64_t c) {
     Chunk<double>& chunk = side.chunk[c];
     for (int64_t i = chunk.begin; i < chunk.end; ++i) {
       Pull pull;
@@ -149,7 +149,7 @@ void start_adjoint(Side<double>& side, const Tree<T>& from, const Balls& balls, 
     spreads.allocate(to.size);
     for (int64_t j = 0; j < to.size; ++j) spreads[j] = other_balls.radius[j] < 0;
   }
-  parallel(side.chunks, side.chunks, [&](int64_t c, int64_t, int64_t) {
+  side.each_chunk([&](int64_t c) {
     Chunk<double>& chunk = side.chunk[c];
     chunk.other.reserve(chunk.entries);
     for (int64_t i = chunk.begin; i < chunk.end; ++i) {
@@ -216,7 +216,7 @@ bool differentiate(Side<double>& rows, Side<double>& columns, const Tree<T>& x, 
       gamma[j] *= eps * c1[j] / c0[j];
     }
     const UniformPart from_b = UniformPart(by, b.data(), m).with_sum(b.data(), m, bx.without_ball > 0);
-    parallel(rows.chunks, rows.chunks, [&](int64_t k, int64_t, int64_t) {
+    rows.each_chunk([&](int64_t k) {
       Chunk<double>& chunk = rows.chunk[k];
       for (int64_t i = chunk.begin; i < chunk.end; ++i) {
         const int32_t* index = chunk.index.data() + rows.start[i];
@@ -230,7 +230,7 @@ bool differentiate(Side<double>& rows, Side<double>& columns, const Tree<T>& x, 
       }
     });
     const UniformPart from_a = UniformPart(bx, a.data(), n).with_sum(a.data(), n, by.without_ball > 0);
-    parallel(columns.chunks, columns.chunks, [&](int64_t k, int64_t, int64_t) {
+    columns.each_chunk([&](int64_t k) {
       Chunk<double>& chunk = columns.chunk[k];
       for (int64_t j = chunk.begin; j < chunk.end; ++j) {
         const int32_t* index = chunk.index.data() + columns.start[j];

@@ -31,7 +31,7 @@ void write_entries(Side<double>& rows, const Tree<T>& x, const Array<double>& r,
   });
   for (int64_t i = 0; i < n; ++i) first[i + 1] += first[i];
   sink.allocate(sink.context, first[n]);
-  parallel(rows.chunks, rows.chunks, [&](int64_t chunk, int64_t, int64_t) {
+  rows.each_chunk([&](int64_t chunk) {
     Growing<Entry1> row;
     const Chunk<double>& from = rows.chunk[chunk];
     for (int64_t i = from.begin; i < from.end; ++i) {

@@ -2,10 +2,10 @@
 
 #include <cstdint>
 #include <cstdlib>
-#include <map>
+#include <deque>
+#include <iterator>
 #include <mutex>
 #include <new>
-#include <vector>
 
 #if defined(__linux__)
 #include <sys/mman.h>
@@ -14,11 +14,16 @@
 namespace apml::cpu {
 namespace {
 
-constexpr size_t LINE = 64, SMALL = size_t{256} << 10, LARGE_PAGE = size_t{1} << 21;
+constexpr size_t LINE = 64, SMALL = size_t{16} << 10, LARGE_PAGE = size_t{1} << 21;
+
+struct Kept {
+  void* block;
+  size_t bytes;
+};
 
 struct Pool {
   std::mutex mutex;
-  std::map<size_t, std::vector<void*>> blocks;
+  std::deque<Kept> blocks;  // in the order in which they were given back
   size_t kept = 0;
 };
 
@@ -43,12 +48,14 @@ void* take(size_t& bytes) {
   if (bytes >= SMALL) {
     Pool& p = pool();
     const std::lock_guard<std::mutex> lock(p.mutex);
-    const auto found = p.blocks.find(bytes);
-    if (found != p.blocks.end() && !found->second.empty()) {
-      void* block = found->second.back();
-      found->second.pop_back();
-      p.kept -= bytes;
-      return block;
+    // The one given back last is the warmest; a quarter more than is asked for will do.
+    for (auto it = p.blocks.rbegin(); it != p.blocks.rend(); ++it) {
+      if (it->bytes < bytes || it->bytes > bytes + bytes / 4) continue;
+      const Kept found = *it;
+      p.blocks.erase(std::next(it).base());
+      p.kept -= found.bytes;
+      bytes = found.bytes;
+      return found.block;
     }
   }
   void* block = std::aligned_alloc(bytes >= 2 * LARGE_PAGE ? LARGE_PAGE : LINE,
@@ -62,16 +69,16 @@ void* take(size_t& bytes) {
 
 void give(void* block, size_t bytes) {
   if (block == nullptr) return;
-  if (bytes >= SMALL) {
-    Pool& p = pool();
-    const std::lock_guard<std::mutex> lock(p.mutex);
-    if (p.kept + bytes <= KEPT_BYTES) {
-      p.blocks[bytes].push_back(block);
-      p.kept += bytes;
-      return;
-    }
+  if (bytes < SMALL || bytes > KEPT_BYTES) return std::free(block);
+  Pool& p = pool();
+  const std::lock_guard<std::mutex> lock(p.mutex);
+  p.blocks.push_back({block, bytes});
+  p.kept += bytes;
+  while (p.kept > KEPT_BYTES) {  // what has not been asked for the longest time goes
+    p.kept -= p.blocks.front().bytes;
+    std::free(p.blocks.front().block);
+    p.blocks.pop_front();
   }
-  std::free(block);
 }
 
 }  // namespace apml::cpu

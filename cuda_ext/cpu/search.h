@@ -28,28 +28,43 @@ inline V widened(V limit, T /*tag*/) {
   return limit * (T(1) + Slack<T>::relative) + Slack<T>::absolute;
 }
 
-// One leaf of queries.
+// Neighbouring queries and the box around them.
 template <typename T>
-struct Group {
-  int64_t first;
+struct Box {
+  int64_t first;  // sorted position of the first
   int count;
-  Lanes<T> x[3];  // lanes past `count` repeat the last query
   T lo[3], hi[3];
 
-  Group(const Tree<T>& tree, int64_t leaf) : first(leaf * LANES) {
-    count = static_cast<int>(std::min<int64_t>(LANES, tree.size - first));
+  // Leaves [leaf, leaf + leaves) of the queries' tree, as far as it goes.
+  Box(const Tree<T>& tree, int64_t leaf, int64_t leaves) : first(leaf * LANES) {
+    count = static_cast<int>(std::min<int64_t>(leaves * LANES, tree.size - first));
     for (int k = 0; k < 3; ++k) {
-      x[k] = load(tree.x[k].data() + first);
-      for (int q = count; q < LANES; ++q) x[k][q] = x[k][count - 1];
       lo[k] = tree.level[0].lo[k][leaf];
       hi[k] = tree.level[0].hi[k][leaf];
+      for (int64_t l = leaf + 1; l < std::min(leaf + leaves, tree.leaves); ++l) {
+        lo[k] = std::min(lo[k], tree.level[0].lo[k][l]);
+        hi[k] = std::max(hi[k], tree.level[0].hi[k][l]);
+      }
     }
   }
 };
 
-// Squared distances from the group's box to the eight boxes of `level` from `first` on; infinity for padding.
+// One leaf of queries, a lane each.
 template <typename T>
-inline Lanes<T> to_boxes(const Group<T>& g, const Level<T>& level, int64_t first) {
+struct Group : Box<T> {
+  Lanes<T> x[3];  // lanes past `count` repeat the last query
+
+  Group(const Tree<T>& tree, int64_t leaf) : Box<T>(tree, leaf, 1) {
+    for (int k = 0; k < 3; ++k) {
+      x[k] = load(tree.x[k].data() + this->first);
+      for (int q = this->count; q < LANES; ++q) x[k][q] = x[k][this->count - 1];
+    }
+  }
+};
+
+// Squared distances from the box to the eight boxes of `level` from `first` on; infinity for padding.
+template <typename T>
+inline Lanes<T> to_boxes(const Box<T>& g, const Level<T>& level, int64_t first) {
   Lanes<T> sum{};
   for (int k = 0; k < 3; ++k) {
     const Lanes<T> above = load(level.lo[k].data() + first) - g.hi[k];
@@ -75,7 +90,7 @@ struct Bits<double> {
 
 // How near the boxes' centres are, doubled and squared: the order in which open boxes are worth visiting.
 template <typename T>
-inline Lanes<T> to_centres(const Group<T>& g, const Level<T>& level, int64_t first) {
+inline Lanes<T> to_centres(const Box<T>& g, const Level<T>& level, int64_t first) {
   Lanes<T> sum{};
   for (int k = 0; k < 3; ++k) {
     const Lanes<T> apart =
@@ -103,9 +118,9 @@ inline void nearest_first(Lanes<T> value, unsigned open, int* lane) {
   for (int k = 0; k < LANES; ++k) lane[k] = static_cast<int>(key[k] & 7);
 }
 
-// Squared distances from the group's box to the eight points of a leaf.
+// Squared distances from the box to the eight points of a leaf.
 template <typename T>
-inline Lanes<T> to_points_of(const Group<T>& g, const Tree<T>& tree, int64_t first) {
+inline Lanes<T> to_points_of(const Box<T>& g, const Tree<T>& tree, int64_t first) {
   Lanes<T> sum{};
   for (int k = 0; k < 3; ++k) {
     const Lanes<T> x = load(tree.x[k].data() + first);
@@ -228,9 +243,9 @@ void two_nearest(const Tree<T>& queries, int64_t leaf, const Tree<T>& points, in
   }
 }
 
-// Leaves of `points` that may hold a point within max(row_reach, the point's own radius) of the group, ascending.
+// Leaves of `points` that may hold a point within max(row_reach, the point's own radius) of the box, ascending.
 template <typename T>
-void leaves_within(const Group<T>& g, T row_reach, const Tree<T>& points, Walk<T>& walk) {
+void leaves_within(const Box<T>& g, T row_reach, const Tree<T>& points, Walk<T>& walk) {
   walk.found = 0;
   int top = 0;
   walk.stack[top++] = {T(0), points.height, 0};

@@ -63,14 +63,11 @@ void sliced_sinkhorn(Side<V>& rows, Side<V>& columns, const Settings& settings, 
   std::unique_ptr<Slices<V>[]> slices[2];
   for (int k = 0; k < 2; ++k) {
     slices[k] = std::unique_ptr<Slices<V>[]>(new Slices<V>[static_cast<size_t>(side[k]->chunks)]);
-    parallel(side[k]->chunks, side[k]->chunks,
-             [&](int64_t c, int64_t, int64_t) { fill_slices(*side[k], side[k]->chunk[c], slices[k][c]); });
+    side[k]->each_chunk([&](int64_t c) { fill_slices(*side[k], side[k]->chunk[c], slices[k][c]); });
   }
   for (int64_t step = 0; step < settings.iterations; ++step)
     for (int k = 0; k < 2; ++k)
-      parallel(side[k]->chunks, side[k]->chunks, [&](int64_t c, int64_t, int64_t) {
-        rescale_slices(slices[k][c], own[k], other[k], settings.eps);
-      });
+      side[k]->each_chunk([&](int64_t c) { rescale_slices(slices[k][c], own[k], other[k], settings.eps); });
 }
 
 // `absorbing` wants V = double. Leaves the last factors in r and c: the plan is r_i S_ij c_j.

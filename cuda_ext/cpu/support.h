@@ -12,6 +12,7 @@ namespace APML_ISA {
 template <typename V>
 struct Chunk {
   int64_t begin = 0, end = 0, entries = 0;
+  int64_t before = 0;  // entries of the chunks before this one
   Growing<int32_t> index;
   Growing<V> value;
   Growing<V> other;  // while S is made: the similarity as the other side sees it
@@ -41,16 +42,22 @@ struct Side {
     scale.allocate(rows);
   }
 
-  int64_t entries() const {
-    int64_t total = 0;
-    for (int64_t c = 0; c < chunks; ++c) total += chunk[c].entries;
-    return total;
+  int64_t entries() const { return before(chunks); }
+  int64_t before(int64_t c) const { return c == 0 ? 0 : chunk[c - 1].before + chunk[c - 1].entries; }
+  void count() {
+    for (int64_t c = 0; c < chunks; ++c) chunk[c].before = before(c);
+  }
+
+  // work(chunk) for every chunk, in parallel, the same ones on the same thread each time.
+  template <typename Work>
+  void each_chunk(const Work& work) const {
+    parallel_again(chunks, [&](int64_t c) { return before(c); }, work);
   }
 
   // work(row, indices, values, count) for every row, in parallel over the chunks.
   template <typename Work>
   void each(const Work& work) {
-    parallel(chunks, chunks, [&](int64_t c, int64_t, int64_t) {
+    each_chunk([&](int64_t c) {
       Chunk<V>& k = chunk[c];
       for (int64_t i = k.begin; i < k.end; ++i)
         work(i, k.index.data() + start[i], k.value.data() + start[i], stop[i] - start[i]);
@@ -85,7 +92,7 @@ struct Candidates {
   Growing<int32_t> index;
   Growing<T> x, y, z, squared_radius;  // padded with points infinitely far
 
-  void collect(const Group<T>& g, T row_reach, const Ends<T>& columns, Walk<T>& walk) {
+  void collect(const Box<T>& g, T row_reach, const Ends<T>& columns, Walk<T>& walk) {
     leaves_within(g, row_reach, columns.tree, walk);
     index.reserve(walk.found * LANES + LANES);
     count = 0;
@@ -173,11 +180,16 @@ struct Weighing {
   }
 };
 
+// Leaves of rows that share their candidates.
+constexpr int64_t TOGETHER = 4;
+
 template <typename T, typename V>
 void fill_rows(const Ends<T>& rows, const Ends<T>& columns, Side<V>& side) {
   const int64_t n = rows.tree.size, m = columns.tree.size;
   const int64_t leaves = rows.tree.leaves;
-  side.split(n, chunks_for(leaves, 8));
+  // Each chunk counts its entries by column, so many columns want few chunks.
+  constexpr int64_t MOST_COUNTS = int64_t{1} << 24;
+  side.split(n, std::max<int64_t>(1, std::min(chunks_for(leaves, 8), MOST_COUNTS / m)));
   parallel(leaves, side.chunks, [&](int64_t c, int64_t begin, int64_t end) {
     Chunk<V>& out = side.chunk[c];
     out.begin = begin * LANES;
@@ -185,8 +197,8 @@ void fill_rows(const Ends<T>& rows, const Ends<T>& columns, Side<V>& side) {
     Walk<T> walk;
     Candidates<T> candidates;
     Weighing weighing;
-    for (int64_t leaf = begin; leaf < end; ++leaf) {
-      const Group<T> g(rows.tree, leaf);
+    for (int64_t leaf = begin; leaf < end; leaf += TOGETHER) {
+      const Box<T> g(rows.tree, leaf, std::min(TOGETHER, end - leaf));
       T reach = -1;
       for (int q = 0; q < g.count; ++q) reach = std::max(reach, rows.squared_radius[g.first + q]);
       candidates.collect(g, reach, columns, walk);
@@ -227,7 +239,7 @@ void transpose(Side<V>& rows, int64_t m, Side<V>& columns, Growing<Sent<V>>* sen
   columns.split(m, rows.chunks);
   Array<int32_t> at;  // (chunks, m): entries of the column in the chunk, then where they go
   at.allocate(rows.chunks * m);
-  parallel(rows.chunks, rows.chunks, [&](int64_t c, int64_t, int64_t) {
+  rows.each_chunk([&](int64_t c) {
     int32_t* count = at.data() + c * m;
     for (int64_t j = 0; j < m; ++j) count[j] = 0;
     const Chunk<V>& k = rows.chunk[c];
@@ -258,7 +270,7 @@ void transpose(Side<V>& rows, int64_t m, Side<V>& columns, Growing<Sent<V>>* sen
   Array<Sent<V>*> home(m);  // where each column's entries begin
   for (int64_t c = 0; c < columns.chunks; ++c)
     for (int64_t i = columns.chunk[c].begin; i < columns.chunk[c].end; ++i) home[i] = sent[c].data() + columns.start[i];
-  parallel(rows.chunks, rows.chunks, [&](int64_t c, int64_t, int64_t) {
+  rows.each_chunk([&](int64_t c) {
     int32_t* next = at.data() + c * m;
     const Chunk<V>& k = rows.chunk[c];
     for (int64_t i = k.begin; i < k.end; ++i) {
@@ -275,10 +287,12 @@ template <typename T, typename V>
 void make_support(const Ends<T>& x, const Ends<T>& y, Side<V>& rows, Side<V>& columns) {
   const int64_t n = x.tree.size, m = y.tree.size;
   fill_rows(x, y, rows);
+  rows.count();
   std::unique_ptr<Growing<Sent<V>>[]> sent(new Growing<Sent<V>>[static_cast<size_t>(rows.chunks)]);
   transpose(rows, m, columns, sent.get());
+  columns.count();
   Array<double> share(m);
-  parallel(columns.chunks, columns.chunks, [&](int64_t c, int64_t, int64_t) {
+  columns.each_chunk([&](int64_t c) {
     Chunk<V>& k = columns.chunk[c];
     k.index.reserve(k.entries);
     k.value.reserve(k.entries);
@@ -304,7 +318,7 @@ void make_support(const Ends<T>& x, const Ends<T>& y, Side<V>& rows, Side<V>& co
     }
     sent[c].release();
   });
-  parallel(rows.chunks, rows.chunks, [&](int64_t c, int64_t, int64_t) {
+  rows.each_chunk([&](int64_t c) {
     Chunk<V>& k = rows.chunk[c];
     for (int64_t e = 0; e < k.entries; ++e)
       k.value[e] = static_cast<V>(k.value[e] + 0.5 * share[k.index[e]] * k.other[e]);

@@ -85,7 +85,7 @@ double sweep(Side<V>& side, const Tree<T>& from, const Balls& balls, const Array
     spreads.allocate(to.size);
     for (int64_t j = 0; j < to.size; ++j) spreads[j] = other_balls.radius[j] < 0;
   }
-  parallel(side.chunks, side.chunks, [&](int64_t c, int64_t, int64_t) {
+  side.each_chunk([&](int64_t c) {
     Chunk<V>& chunk = side.chunk[c];
     Pulling entries;
     for (int64_t i = chunk.begin; i < chunk.end; ++i) {
