@@ -1,4 +1,4 @@
-"""Keeps ``torch.compile`` out of code that it could only trace into SciPy."""
+"""Keeps ``torch.compile`` out of code that it could only trace into SciPy, or hands it what it can trace."""
 
 from __future__ import annotations
 
@@ -11,16 +11,29 @@ import torch
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def eager(function: F) -> F:
-    """Runs ``function`` as it is under ``torch.compile``: one graph break, no tracing inside.
+def eager(traced: str | None = None) -> Callable[[F], F]:
+    """Decorates a function that torch.compile is not to look into: it runs as it is, one graph break.
 
     ``torch.compiler.disable`` as a decorator would do, but it loads the compiler, over a second, on import.
+
+    Args:
+        traced: name of a function in ``apml_plugin.traced`` that is tried first under torch.compile; if it
+            returns a tensor there is no graph break.
     """
 
-    @functools.wraps(function)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        if torch.compiler.is_compiling():
-            return torch.compiler.disable(function)(*args, **kwargs)
-        return function(*args, **kwargs)
+    def decorate(function: F) -> F:
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if torch.compiler.is_compiling():
+                if traced is not None:
+                    from apml_plugin import traced as module
 
-    return call  # type: ignore[return-value]
+                    result = getattr(module, traced)(*args, **kwargs)
+                    if result is not None:
+                        return result
+                return torch.compiler.disable(function)(*args, **kwargs)
+            return function(*args, **kwargs)
+
+        return call  # type: ignore[return-value]
+
+    return decorate

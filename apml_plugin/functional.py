@@ -29,7 +29,7 @@ REDUCTIONS = ("sum", "mean", "none")
 __all__ = ["apml_loss", "chamfer_distance", "matching_plan", "nearest_neighbours"]
 
 
-@eager
+@eager(traced="apml_loss")
 def apml_loss(
     pred: Tensor,
     gt: Tensor,
@@ -84,7 +84,7 @@ def apml_loss(
     return _batch_mean(losses)
 
 
-@eager
+@eager()
 def matching_plan(
     pred: Tensor,
     gt: Tensor,
@@ -119,7 +119,7 @@ def matching_plan(
     return (plans, dropped) if return_bound else plans
 
 
-@eager
+@eager(traced="chamfer_distance")
 def chamfer_distance(
     pred: Tensor,
     gt: Tensor,

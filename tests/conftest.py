@@ -9,13 +9,17 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
-from hypothesis import HealthCheck, settings
 
-# CI machines are small and shared: no example is failed for being slow, and every run draws the same ones.
-settings.register_profile(
-    "repo", deadline=None, max_examples=25, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
-)
-settings.load_profile("repo")
+try:
+    from hypothesis import HealthCheck, settings
+except ImportError:  # tests/gpu needs no more than torch, NumPy, SciPy and pytest
+    pass
+else:
+    # CI machines are small and shared: no example is failed for being slow, and every run draws the same ones.
+    settings.register_profile(
+        "repo", deadline=None, max_examples=25, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+    )
+    settings.load_profile("repo")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

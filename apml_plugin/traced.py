@@ -1,0 +1,98 @@
+"""The losses as torch.compile may trace them: one graph, around the compiled ops.
+
+Each function takes the arguments of its namesake in ``functional`` and returns the same, or None where the call
+cannot be traced (no compiled ops for it, lengths, ``ignore_zeros``, ``threshold="auto"``, bad arguments): it is then
+run as it is, outside the graph, with its usual checks and messages.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from apml_plugin.matching import native
+from apml_plugin.matching.settings import TIES
+
+NOT_FINITE = "apml_plugin: pred or gt holds NaN or Inf (without torch.compile the error names the cloud and the point)"
+
+
+def apml_loss(
+    pred: Tensor,
+    gt: Tensor,
+    *,
+    p_min: float = 0.8,
+    threshold: float | str = 1e-20,
+    iterations: int = 20,
+    eps: float = 1e-8,
+    ties: str = "share",
+    reduction: str = "sum",
+    backend: str = "auto",
+    differentiate_plan: bool = False,
+    check_finite: bool = True,
+    **others: Any,
+) -> Tensor | None:
+    """See :func:`apml_plugin.functional.apml_loss`."""
+    if any(others.values()) or backend not in ("auto", "native") or not _takes(pred, gt):
+        return None
+    if not _usable(p_min, threshold, iterations, eps, ties) or reduction not in ("sum", "mean", "none"):
+        return None
+    numbers = (float(p_min), float(threshold), iterations, float(eps), ties == "uniform")
+    pred, gt = _prepared(pred, gt, check_finite)
+    losses: Tensor = torch.ops.apml.match(
+        pred, gt, None, None, *numbers, _wants_gradients(pred, gt), differentiate_plan
+    )[0]
+    if reduction == "none":
+        return losses
+    return (losses / max(gt.shape[1], 1) if reduction == "mean" else losses).mean()
+
+
+def chamfer_distance(
+    pred: Tensor,
+    gt: Tensor,
+    *,
+    norm: str = "L2",
+    reduction: str = "mean",
+    check_finite: bool = True,
+    **others: Any,
+) -> Tensor | None:
+    """See :func:`apml_plugin.functional.chamfer_distance`."""
+    if any(others.values()) or not _takes(pred, gt) or norm not in ("L1", "L2") or reduction not in ("mean", "none"):
+        return None
+    pred, gt = _prepared(pred, gt, check_finite)
+    losses: Tensor = torch.ops.apml.chamfer(pred, gt, None, None, norm == "L2", _wants_gradients(pred, gt))[0]
+    return losses if reduction == "none" else losses.mean()
+
+
+def _takes(pred: Any, gt: Any) -> bool:
+    if not isinstance(pred, Tensor) or not isinstance(gt, Tensor) or pred.dim() != 3 or gt.dim() != 3:
+        return False
+    same = pred.shape[0] == gt.shape[0] and pred.shape[2] == gt.shape[2] and pred.device == gt.device
+    # An empty batch or cloud is rare enough to be left to the untraced code.
+    full = pred.shape[0] > 0 and pred.shape[1] > 0 and gt.shape[1] > 0
+    usable = 1 <= pred.shape[2] <= native.DIMENSIONS and pred.is_floating_point() and gt.is_floating_point()
+    return same and full and usable and _has_ops(pred.device.type)
+
+
+def _prepared(pred: Tensor, gt: Tensor, check_finite: bool) -> tuple[Tensor, Tensor]:
+    if check_finite:
+        torch._assert_async(torch.isfinite(pred).all() & torch.isfinite(gt).all(), NOT_FINITE)
+    dtype = torch.promote_types(torch.promote_types(pred.dtype, gt.dtype), torch.float32)
+    return pred.to(dtype), gt.to(dtype)
+
+
+def _wants_gradients(pred: Tensor, gt: Tensor) -> bool:
+    return torch.is_grad_enabled() and (pred.requires_grad or gt.requires_grad)
+
+
+@torch.compiler.assume_constant_result  # looking for the ops reads files
+def _has_ops(device: str) -> bool:
+    return native.missing(device) is None
+
+
+def _usable(p_min: Any, threshold: Any, iterations: Any, eps: Any, ties: Any) -> bool:
+    """What ``Settings`` accepts without converting anything; spelled out, because it is traced."""
+    if not isinstance(iterations, int) or not all(isinstance(v, (int, float)) for v in (p_min, threshold, eps)):
+        return False
+    return 0 <= p_min < 1 and 0 < threshold < 1 and eps > 0 and iterations >= 0 and ties in TIES
