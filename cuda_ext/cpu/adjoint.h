@@ -92,11 +92,7 @@ template <typename T>
 void pull_side(Side<double>& side, const Tree<T>& from, const Balls& balls, const SoftminAdjoint& own, const double* f,
                const Tree<T>& to, const Balls& other_balls, const SoftminAdjoint& other, const double* g,
                double* gradient) {
-  Array<uint8_t> spreads;
-  if (other_balls.without_ball > 0) {
-    spreads.allocate(to.size);
-    for (int64_t j = 0; j < to.size; ++j) spreads[j] = other_balls.radius[j] < 0;
-  }
+  const Spreading spreading(other_balls, to.size);
   side.each_chunk([&](int64_t c) {
     Chunk<double>& chunk = side.chunk[c];
     for (int64_t i = chunk.begin; i < chunk.end; ++i) {
@@ -113,8 +109,8 @@ void pull_side(Side<double>& side, const Tree<T>& from, const Balls& balls, cons
         for (int k = 0; k < 3; ++k) pull.g[k] += bar / d * (double(from.x[k][i]) - double(to.x[k][j]));
       }
       if (balls.radius[i] < 0) add_uniform(from, i, to, f[i] * balls.uniform_share, g, nullptr, pull);
-      if (other_balls.without_ball > 0)
-        add_uniform(from, i, to, f[i] * other_balls.uniform_share, g, spreads.data(), pull);
+      if (spreading.any())
+        add_uniform(from, i, to, f[i] * other_balls.uniform_share, g, spreading.of(), pull);
       for (int k = 0; k < 3; ++k) gradient[i * 3 + k] += pull.g[k];
     }
   });
@@ -144,11 +140,7 @@ void pull_gaps(const Tree<T>& from, const Balls& balls, const SoftminAdjoint& ow
 template <typename T>
 void start_adjoint(Side<double>& side, const Tree<T>& from, const Balls& balls, const double* f, const Tree<T>& to,
                    const Balls& other_balls, const double* g, double* log_adjoint) {
-  Array<uint8_t> spreads;
-  if (other_balls.without_ball > 0) {
-    spreads.allocate(to.size);
-    for (int64_t j = 0; j < to.size; ++j) spreads[j] = other_balls.radius[j] < 0;
-  }
+  const Spreading spreading(other_balls, to.size);
   side.each_chunk([&](int64_t c) {
     Chunk<double>& chunk = side.chunk[c];
     chunk.other.reserve(chunk.entries);
@@ -161,8 +153,8 @@ void start_adjoint(Side<double>& side, const Tree<T>& from, const Balls& balls, 
         pull.loss += moved * chunk.value[e];
       }
       if (balls.radius[i] < 0) add_uniform(from, i, to, f[i] * balls.uniform_share, g, nullptr, pull);
-      if (other_balls.without_ball > 0)
-        add_uniform(from, i, to, f[i] * other_balls.uniform_share, g, spreads.data(), pull);
+      if (spreading.any())
+        add_uniform(from, i, to, f[i] * other_balls.uniform_share, g, spreading.of(), pull);
       log_adjoint[i] = pull.loss;
     }
   });

@@ -66,11 +66,20 @@ inline void add_uniform(const Tree<T>& from, int64_t i, const Tree<T>& to, doubl
   }
 }
 
-// Where the result goes: gradients in the given order of points, d coordinates each; null for none.
-template <typename Given>
-struct Output {
-  Given *pred_grad = nullptr, *gt_grad = nullptr;
-  int d = 3;
+// Which points spread over the whole other cloud (the uniform rule's ties); nothing where none does.
+class Spreading {
+ public:
+  Spreading(const Balls& balls, int64_t n) : any_(balls.without_ball > 0) {
+    if (!any_) return;
+    of_.allocate(n);
+    for (int64_t i = 0; i < n; ++i) of_[i] = balls.radius[i] < 0;
+  }
+  bool any() const { return any_; }
+  const uint8_t* of() const { return of_.data(); }
+
+ private:
+  bool any_;
+  Array<uint8_t> of_;
 };
 
 // Pulls of every point of one side; returns their summed loss. own and other are the factors of this side's and
@@ -80,11 +89,7 @@ double sweep(Side<V>& side, const Tree<T>& from, const Balls& balls, const Array
              const Array<double>& own_whole, const Tree<T>& to, const Balls& other_balls, const Array<double>& other,
              const Array<double>& other_whole, Given* gradient, int d) {
   Array<double> loss(from.size);
-  Array<uint8_t> spreads;  // the other side's points of the uniform rule
-  if (other_balls.without_ball > 0) {
-    spreads.allocate(to.size);
-    for (int64_t j = 0; j < to.size; ++j) spreads[j] = other_balls.radius[j] < 0;
-  }
+  const Spreading spreading(other_balls, to.size);
   side.each_chunk([&](int64_t c) {
     Chunk<V>& chunk = side.chunk[c];
     Pulling entries;
@@ -103,8 +108,8 @@ double sweep(Side<V>& side, const Tree<T>& from, const Balls& balls, const Array
       add_entries(from, i, to, index, count, entries, pull);
       if (balls.radius[i] < 0)
         add_uniform(from, i, to, own_whole[i] * balls.uniform_share, other_whole.data(), nullptr, pull);
-      if (other_balls.without_ball > 0)
-        add_uniform(from, i, to, own_whole[i] * other_balls.uniform_share, other_whole.data(), spreads.data(), pull);
+      if (spreading.any())
+        add_uniform(from, i, to, own_whole[i] * other_balls.uniform_share, other_whole.data(), spreading.of(), pull);
       loss[i] = pull.loss;
       if (gradient != nullptr)
         for (int k = 0; k < d; ++k) gradient[from.order[i] * int64_t{d} + k] = static_cast<Given>(pull.g[k]);
