@@ -61,7 +61,7 @@ def apml_loss(
             matched distance, comparable with Chamfer-L1; ``"none"``: the pairs' sums, (B,).
         backend: ``"auto"``, ``"native"``, ``"sparse"`` or ``"dense"``; one asked for by name is never replaced.
         differentiate_plan: differentiate through temperature, softmin and Sinkhorn too. Otherwise the plan is
-            held constant, as in the published code.
+            held constant, as in the published code. First derivatives only, but for ``backend="dense"``.
         ignore_zeros: drop points whose coordinates are all 0.
         pred_lengths, gt_lengths: (B,) numbers of valid points; the rest is padding and gets gradient 0.
         check_finite: refuse NaN and Inf with an error (one reduction per cloud).

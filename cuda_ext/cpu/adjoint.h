@@ -26,10 +26,11 @@ struct Steps {
   }
 };
 
+// What the rank-one part of the uniform tie rule adds to a product with S: sums over the other side's points.
 struct UniformPart {
   double all = 0, spread = 0;
   UniformPart(const Balls& balls, const double* values, int64_t n) {
-    if (balls.without_ball == 0) return;  // `all` is wanted only where the other side spreads; see product
+    if (balls.without_ball == 0) return;
     for (int64_t i = 0; i < n; ++i) spread += balls.radius[i] < 0 ? balls.uniform_share * values[i] : 0.0;
   }
   UniformPart with_sum(const double* values, int64_t n, bool wanted) {

@@ -18,7 +18,7 @@ struct Pair {
 
 struct Result {
   double loss = 0, dropped = 0;
-  int64_t entries = 0;   // of the support, for the message when memory runs out
+  int64_t entries = 0;   // of the support; when memory runs out, those made so far
   bool in_range = true;  // false: differentiating needs scalings that double cannot hold
 };
 
@@ -30,13 +30,12 @@ struct PlanSink {
   int64_t *rows, *columns;
   Given* values;
   double *row_spread, *column_spread, *row_scale, *column_scale;
-  double dropped;
 };
 
 template <typename Given>
 struct Functions {
   void (*match)(const Pair<Given>&, const Settings&, bool differentiate_plan, Result&);
-  void (*plan)(const Pair<Given>&, const Settings&, PlanSink<Given>&);
+  void (*plan)(const Pair<Given>&, const Settings&, PlanSink<Given>&, Result&);
   void (*nearest)(const Pair<Given>&, Given* squared, int64_t* index);
   double (*chamfer)(const Pair<Given>&, bool squares);
 };

@@ -14,12 +14,10 @@ template <typename Given>
 struct Allocated {
   PlanSink<Given> sink{};
   at::TensorOptions values_options;
-  int64_t entries = 0;
   at::Tensor index, values;
 
   static void allocate(void* context, int64_t entries) {
     auto& self = *static_cast<Allocated*>(context);
-    self.entries = entries;
     self.index = at::empty({3, entries}, self.values_options.dtype(at::kLong));
     self.values = at::empty({entries}, self.values_options);
     self.sink.rows = self.index.template mutable_data_ptr<int64_t>() + entries;
@@ -58,12 +56,13 @@ Plans plan(const at::Tensor& pred_, const at::Tensor& gt_, const std::optional<a
       to.sink.row_scale = row_scale.mutable_data_ptr<double>() + b * n;
       to.sink.column_spread = column_spread.mutable_data_ptr<double>() + b * m;
       to.sink.column_scale = column_scale.mutable_data_ptr<double>() + b * m;
-      within_memory("plan", b, p.n, p.m, threshold, to.entries,
-                    [&] { entry().of<scalar_t>().plan(p, settings, to.sink); });
+      Result result;
+      within_memory("plan", b, p.n, p.m, threshold, result.entries,
+                    [&] { entry().of<scalar_t>().plan(p, settings, to.sink, result); });
       to.index.select(0, 0).fill_(b);
       indices.push_back(to.index);
       values.push_back(to.values);
-      dropped.mutable_data_ptr<double>()[b] = to.sink.dropped;
+      dropped.mutable_data_ptr<double>()[b] = result.dropped;
     }
   });
   return {at::cat(indices, 1), at::cat(values), dropped, row_spread, column_spread, row_scale, column_scale};

@@ -63,7 +63,13 @@ struct Prepared {
     squared_radii(bx, x, rx);
     squared_radii(by, y, ry);
     set_reach(y, ry.data());
-    make_support(Ends<T>(x, bx, rx), Ends<T>(y, by, ry), rows, columns);
+    try {
+      make_support(Ends<T>(x, bx, rx), Ends<T>(y, by, ry), rows, columns);
+    } catch (...) {  // out of memory: the message says how far it came
+      rows.count();
+      result.entries = rows.entries();
+      throw;
+    }
     result.entries = rows.entries();
   }
 };
@@ -102,14 +108,13 @@ void differentiate_in(const Pair<Given>& p, const Settings& settings, Result& re
 }
 
 template <typename T, typename Given>
-void plan_in(const Pair<Given>& p, const Settings& settings, PlanSink<Given>& sink) {
+void plan_in(const Pair<Given>& p, const Settings& settings, PlanSink<Given>& sink, Result& result) {
   Prepared<T> pair(p, settings);
   Side<double> rows, columns;
-  Result result;
   pair.support(rows, columns, result);
   Scaling s;
   sinkhorn(rows, columns, pair.bx, pair.by, settings, true, s);
-  sink.dropped = dropped_mass(rows, columns, s, settings.threshold);
+  result.dropped = dropped_mass(rows, columns, s, settings.threshold);
   write_entries(rows, pair.x, s.r, pair.y, s.c, sink);
   write_factors(pair.x, pair.bx, s.r_whole, sink.row_spread, sink.row_scale);
   write_factors(pair.y, pair.by, s.c_whole, sink.column_spread, sink.column_scale);
@@ -128,8 +133,8 @@ void match(const Pair<Given>& p, const Settings& settings, bool differentiate_pl
 }
 
 template <typename Given>
-void plan(const Pair<Given>& p, const Settings& settings, PlanSink<Given>& sink) {
-  examine(p).float_searches ? plan_in<float>(p, settings, sink) : plan_in<double>(p, settings, sink);
+void plan(const Pair<Given>& p, const Settings& settings, PlanSink<Given>& sink, Result& result) {
+  examine(p).float_searches ? plan_in<float>(p, settings, sink, result) : plan_in<double>(p, settings, sink, result);
 }
 
 template <typename Given>

@@ -310,3 +310,29 @@ def test_backends_say_why_not() -> None:
     assert "have 4" in (backends.native_problem(torch.empty(1, 5, 4)) or "")
     assert "meta" in (backends.native_problem(torch.empty(1, 5, 3, device="meta")) or "")
     assert Settings().threshold == backends.EXACT_FROM
+
+
+@ops
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the address space as Linux does")
+def test_out_of_memory_says_how_large_the_support_was() -> None:
+    code = """
+import resource, torch
+from apml_plugin.functional import apml_loss, matching_plan
+torch.set_num_threads(1)
+x = torch.rand(1, 20000, 3)
+apml_loss(x[:, :50], x[:, :50])
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (400 << 20),) * 2)
+for loss in (apml_loss, matching_plan):
+    try:
+        loss(x, x, backend="native", threshold=1e-300)
+    except torch.OutOfMemoryError as error:
+        print(error)
+apml_loss(x, x)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for op in ("match", "plan"):
+        assert f"apml::{op}: out of memory for pair 0 of 20000 and 20000 points, after " in done.stdout
+    assert "after 0 entries" not in done.stdout
+    assert "use a larger threshold than 1e-300 or fewer points" in done.stdout

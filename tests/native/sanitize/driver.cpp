@@ -1,51 +1,156 @@
-// Calls every CPU op on small clouds, with four threads: few pairs and many, with lengths, float and double, tie
-// rules, two and three coordinates, an untrained blob. `driver race` races on purpose, to show that it would be seen.
+// Calls every CPU op with four threads: small and large clouds, surfaces, an untrained blob, lattices full of ties,
+// one pair and several, with lengths, float and double; then from two threads of the host at once. Every call is made
+// twice and must give the same bits, finite ones. `driver race` races on purpose, to show that it would be seen.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 
+#include <atomic>
+#include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <cstring>
-#include <set>
+#include <limits>
 #include <string>
+#include <thread>
 #include <vector>
 
 namespace {
 
 using Values = std::vector<c10::IValue>;
+using Results = std::vector<at::Tensor>;
 
-at::Tensor cloud(int64_t batch, int64_t n, int64_t d, at::ScalarType type, bool blob) {
-  at::Tensor x = at::randn({batch, n, d}, at::kDouble);
-  x = blob ? x * 0.05 : x / x.norm(2, {-1}, true) + 0.02 * at::randn({batch, n, d}, at::kDouble);
-  return x.to(type).contiguous();
+constexpr double NAN_ = std::numeric_limits<double>::quiet_NaN();
+std::atomic<int> failures{0};
+
+void expect(bool holds, const std::string& what) {
+  if (holds) return;
+  ++failures;
+  std::printf("  WRONG: %s\n", what.c_str());
 }
 
-std::set<std::string> missing;
-
-void call(const char* op, const Values& arguments) {
+Results call(const char* op, const Values& arguments) {
   const auto handle = c10::Dispatcher::singleton().findSchemaOrThrow((std::string("apml::") + op).c_str(), "");
-  if (!handle.hasKernelForDispatchKey(c10::DispatchKey::CPU)) {
-    missing.insert(op);
-    return;
-  }
   Values stack = arguments;
   handle.callBoxed(stack);
+  Results results;
+  for (const c10::IValue& value : stack) results.push_back(value.toTensor());
+  return results;
 }
 
-void call_all(const at::Tensor& pred, const at::Tensor& gt, const c10::IValue& pred_lengths,
-              const c10::IValue& gt_lengths) {
+bool same_bits(const at::Tensor& a, const at::Tensor& b) {
+  return a.sizes() == b.sizes() && std::memcmp(a.const_data_ptr(), b.const_data_ptr(), a.nbytes()) == 0;
+}
+
+void expect_same(const Results& a, const Results& b, const std::string& what) {
+  bool same = a.size() == b.size();
+  for (size_t k = 0; same && k < a.size(); ++k) same = same_bits(a[k], b[k]);
+  expect(same, what);
+}
+
+// Two clouds and what is asked of them.
+struct Case {
+  std::string name;
+  at::Tensor pred, gt;
+  c10::IValue pred_lengths, gt_lengths;
+  int64_t iterations = 10;
+  bool finite = true;
+};
+
+// Every op in every variant; the results in order.
+std::vector<Results> call_all(const Case& c) {
+  std::vector<Results> all;
   for (const bool uniform : {false, true}) {
-    const Values plan{pred, gt, pred_lengths, gt_lengths, 0.8, 1e-20, int64_t{10}, 1e-8, uniform};
-    call("plan", plan);
-    for (const bool gradients : {false, true}) {
+    const Values plan{c.pred, c.gt, c.pred_lengths, c.gt_lengths, 0.8, 1e-20, c.iterations, 1e-8, uniform};
+    all.push_back(call("plan", plan));
+    for (const auto& [gradients, differentiate] : {std::pair{false, false}, {true, false}, {true, true}}) {
       Values match = plan;
-      match.insert(match.end(), {gradients, false});
-      call("match", match);
+      match.insert(match.end(), {gradients, differentiate});
+      all.push_back(call("match", match));
     }
     const bool squared = uniform;
-    call("chamfer", {pred, gt, pred_lengths, gt_lengths, squared, true});
+    all.push_back(call("chamfer", {c.pred, c.gt, c.pred_lengths, c.gt_lengths, squared, true}));
   }
-  call("nearest", {pred, gt, pred_lengths, gt_lengths});
+  all.push_back(call("nearest", {c.pred, c.gt, c.pred_lengths, c.gt_lengths}));
+  return all;
+}
+
+std::vector<Results> run(const Case& c) {
+  const auto start = std::chrono::steady_clock::now();
+  const std::vector<Results> all = call_all(c);
+  for (size_t k = 0; k < all.size(); ++k)
+    for (const at::Tensor& t : all[k])
+      expect(!c.finite || at::isfinite(t).all().item<bool>(), c.name + ": call " + std::to_string(k) + " is not finite");
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  if (seconds > 2) std::printf("  %s: %.1f s\n", c.name.c_str(), seconds);
+  return all;
+}
+
+// Again, from two threads of the host at once, one of them in the other order.
+void run_at_once(const std::vector<Case>& cases, const std::vector<std::vector<Results>>& wanted) {
+  const auto work = [&](bool backward) {
+    for (size_t i = 0; i < cases.size(); ++i) {
+      const size_t k = backward ? cases.size() - 1 - i : i;
+      const std::vector<Results> all = call_all(cases[k]);
+      for (size_t r = 0; r < all.size(); ++r)
+        expect_same(all[r], wanted[k][r], cases[k].name + ": call " + std::to_string(r) + " differs between runs");
+    }
+  };
+  std::thread other(work, true);
+  work(false);
+  other.join();
+}
+
+at::Tensor normal(int64_t batch, int64_t n, int64_t d) { return at::randn({batch, n, d}, at::kDouble); }
+
+at::Tensor surface(int64_t batch, int64_t n, int64_t d) {
+  const at::Tensor x = normal(batch, n, d);
+  return x / x.norm(2, {-1}, true) + 0.02 * normal(batch, n, d);
+}
+
+// The first n points of a lattice, moved by `by`: moved by half a step every point has 2^d nearest.
+at::Tensor lattice(int64_t n, int64_t d, double by) {
+  const int64_t side = static_cast<int64_t>(std::ceil(std::pow(double(n), 1.0 / double(d)) - 1e-9));
+  at::Tensor at = at::arange(n, at::kLong), x = at::empty({1, n, d}, at::kDouble);
+  for (int64_t k = 0; k < d; ++k, at = at.div(side, "floor")) x.select(2, k).copy_(at.remainder(side));
+  return x / double(side) + by / double(side);
+}
+
+std::vector<Case> cases_of(at::ScalarType type) {
+  std::vector<Case> cases;
+  const auto add = [&](std::string name, at::Tensor pred, at::Tensor gt) -> Case& {
+    cases.push_back({name, pred.to(type).contiguous(), gt.to(type).contiguous(), {}, {}});
+    return cases.back();
+  };
+  for (const int64_t n : {1, 7, 65, 700}) {
+    const std::string of = std::to_string(n);
+    add("surface of " + of, surface(1, n, 3), surface(1, n + n / 3, 3));
+    add("blob of " + of, normal(1, n, 2) * 0.05, surface(1, n, 2)).iterations = 3;
+    add("lattice of " + of, lattice(n, 3, 0.5), lattice(n, 3, 0)).iterations = 9;
+    add("one for " + of, surface(1, n, 1), surface(1, 1, 1));
+  }
+  add("surface of 3000", surface(1, 3000, 3), surface(1, 2500, 3)).iterations = 4;
+  add("blob of 3000", normal(1, 3000, 3) * 0.05, surface(1, 300, 3)).iterations = 2;
+  add("lattice of 3000", lattice(3000, 2, 0.5), lattice(3000, 2, 0)).iterations = 1;
+  add("every point twenty times", surface(1, 15, 3).repeat({1, 20, 1}), surface(1, 15, 3).repeat({1, 20, 1}));
+  add("two pairs", surface(2, 100, 3), surface(2, 130, 3));
+  Case& lengths = add("six pairs with lengths", surface(6, 90, 3), surface(6, 99, 3));
+  lengths.pred_lengths = at::tensor({90, 0, 1, 77, 89, 50}, at::kLong);
+  lengths.gt_lengths = at::tensor({99, 10, 8, 1, 64, 0}, at::kLong);
+  for (int64_t b = 0; b < 6; ++b) {  // padding is never read: it would show
+    lengths.pred[b].slice(0, lengths.pred_lengths.toTensor()[b].item<int64_t>()).fill_(NAN_);
+    lengths.gt[b].slice(0, lengths.gt_lengths.toTensor()[b].item<int64_t>()).fill_(NAN_);
+  }
+  Case& without = add("nothing", surface(1, 0, 3), surface(1, 5, 3));
+  without.gt_lengths = at::tensor({5}, at::kLong);
+  add("no pairs", surface(0, 5, 3), surface(0, 5, 3));
+  for (const double value : {NAN_, std::numeric_limits<double>::infinity(), 1e30, 1e-30}) {
+    Case& strange = add("a coordinate " + std::to_string(value), surface(1, 40, 3), surface(1, 50, 3));
+    strange.pred.index({0, 3, 1}).fill_(value);
+    strange.gt.index({0, 30}).fill_(value);
+    strange.finite = value < 1;
+  }
+  return cases;
 }
 
 int race() {
@@ -60,18 +165,13 @@ int race() {
 int main(int count, char** words) {
   if (count > 1 && std::strcmp(words[1], "race") == 0) return race();
   at::manual_seed(0);
-  const c10::IValue none;
   for (const at::ScalarType type : {at::kFloat, at::kDouble}) {
-    for (const int64_t d : {2, 3}) {
-      std::printf("%s, %d coordinates\n", type == at::kFloat ? "float32" : "float64", static_cast<int>(d));
-      call_all(cloud(1, 3000, d, type, false), cloud(1, 2500, d, type, false), none, none);
-      call_all(cloud(2, 1200, d, type, true), cloud(2, 1500, d, type, false), none, none);
-      const at::Tensor lengths = at::tensor({300, 0, 1, 77, 299, 150}, at::kLong);
-      call_all(cloud(6, 300, d, type, false), cloud(6, 333, d, type, false), lengths, none);
-      const at::Tensor same = cloud(1, 50, d, type, false).repeat({1, 20, 1});  // every point twenty times: ties
-      call_all(same, same, none, none);
-    }
+    std::printf("%s\n", type == at::kFloat ? "float32" : "float64");
+    std::fflush(stdout);
+    const std::vector<Case> cases = cases_of(type);
+    std::vector<std::vector<Results>> results;
+    for (const Case& c : cases) results.push_back(run(c));
+    run_at_once(cases, results);
   }
-  for (const std::string& op : missing) std::printf("apml::%s has no CPU kernel\n", op.c_str());
-  return missing.empty() ? 0 : 2;
+  return failures == 0 ? 0 : 2;
 }
