@@ -41,8 +41,8 @@ done
 # Without randomised addresses: older ThreadSanitizers do not start with many random bits.
 run() { OMP_NUM_THREADS=1 setarch "$(uname -m)" -R "$build/driver_$1" "${@:2}"; }
 export TSAN_OPTIONS="halt_on_error=0 exitcode=66" UBSAN_OPTIONS="halt_on_error=1 print_stacktrace=1"
-# Leaks: PyTorch's static data would be listed. Fresh memory is filled with NaN, so that reading it shows.
-export ASAN_OPTIONS="detect_leaks=0:max_malloc_fill_size=1000000000:malloc_fill_byte=255"
+# Fresh memory is filled with NaN, so that reading it shows.
+export ASAN_OPTIONS="max_malloc_fill_size=1000000000:malloc_fill_byte=255"
 
 # An error made on purpose must be seen, or the run would prove nothing.
 case $kind in *thread*) planted=race ;; *address*) planted=overflow ;; *) planted= ;; esac
