@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from apml_plugin.eager import eager
+from apml_plugin.errors import LossValueError
 from apml_plugin.matching import (
     Lengths,
     Settings,
@@ -164,7 +165,13 @@ def nearest_neighbours(queries: Tensor, points: Tensor) -> tuple[Tensor, Tensor]
 
     Differentiable in both; derivative 0 at distance 0. Compiled where there are
     ops; else a k-d tree on the CPU and blocks on a GPU. m >= 1.
+
+    Raises:
+        LossValueError: NaN or Inf in either.
     """
+    for name, cloud in (("queries", queries), ("points", points)):
+        if not bool(torch.isfinite(cloud).all()):
+            raise LossValueError(f"{name} holds NaN or Inf: there is no nearest point; look for a broken file")
     index = nearest_index(queries.detach(), points.detach())
     return root(squared_distance(queries, points[index])), index
 

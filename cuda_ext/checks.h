@@ -6,6 +6,8 @@
 
 #include <optional>
 
+#include "common/temperature.h"
+
 namespace apml {
 
 inline void check_clouds(const char* op, const at::Tensor& a, const at::Tensor& b) {
@@ -31,6 +33,13 @@ inline void check_lengths(const char* op, const std::optional<at::Tensor>& lengt
                   lengths->device() == cloud.device(),
               "apml::", op, ": lengths must be int64 (", cloud.size(0), ",) on ", cloud.device(), ", got ",
               lengths->scalar_type(), " ", lengths->sizes(), " on ", lengths->device());
+}
+
+// Python checks these for the user; here they keep a direct call from running for ever or dividing by zero.
+inline void check_settings(const char* op, const Settings& s) {
+  TORCH_CHECK_VALUE(s.p_min >= 0 && s.p_min < 1 && s.threshold > 0 && s.threshold < 1 && s.iterations >= 0 && s.eps > 0,
+                    "apml::", op, ": p_min in [0, 1), threshold in (0, 1), iterations >= 0 and eps > 0 are needed, got ",
+                    s.p_min, ", ", s.threshold, ", ", s.iterations, " and ", s.eps);
 }
 
 }  // namespace apml

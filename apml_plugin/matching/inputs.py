@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -103,12 +104,15 @@ def _check_tensor(name: str, x: Any) -> None:
 def _check_lengths(name: str, lengths: Lengths, cloud: Tensor) -> list[int] | None:
     if lengths is None:
         return None
-    given = lengths.tolist() if isinstance(lengths, Tensor) else list(lengths)
+    try:
+        given = list(lengths.tolist() if isinstance(lengths, Tensor) else lengths)
+    except TypeError:
+        raise LossArgumentError(f"{name}={lengths!r} must hold one length for each cloud, for example [5, 3]") from None
     batch, most = cloud.shape[0], cloud.shape[1]
     if len(given) != batch or any(isinstance(n, list) for n in given):
         raise LossValueError(f"{name} must hold one length for each of the {batch} clouds, got {lengths!r}")
     for b, n in enumerate(given):
-        if isinstance(n, bool) or int(n) != n:
+        if isinstance(n, bool) or not isinstance(n, (int, float)) or n != n or math.isinf(n) or int(n) != n:
             raise LossArgumentError(f"{name}[{b}]={n!r} must be a whole number of points")
         if not 0 <= n <= most:
             raise LossValueError(f"{name}[{b}]={int(n)} must lie between 0 and {most}, the points of the cloud")

@@ -86,10 +86,13 @@ def solve(
 
     losses, pred_grad, gt_grad, _ = _tightened(run, settings, clouds)
     if losses.device.type == "cpu" and not bool(torch.isfinite(losses).all()):
-        raise BackendError(
-            f"the native backend's loss is {losses.tolist()} after iterations={settings.iterations} with "
-            f"eps={settings.eps:g}: use fewer iterations or backend='dense', and check_finite=True to refuse NaN"
+        why = (
+            "it is larger than float32 can hold: use float64 or smaller coordinates"
+            if bool(torch.isinf(losses).any())
+            else f"use fewer iterations than {settings.iterations}, a larger eps than {settings.eps:g} or "
+            "backend='dense'; check_finite=True refuses NaN, and coordinates beyond 1e150 cannot be squared"
         )
+        raise BackendError(f"the native backend's loss is {losses.tolist()}: {why}")
     return (losses, pred_grad, gt_grad) if gradients else (losses, None, None)
 
 

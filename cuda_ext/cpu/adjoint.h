@@ -8,6 +8,7 @@
 // Only every k-th pair (r, c) is kept, k about the root of the iterations; those between are computed again.
 #pragma once
 
+#include "entry.h"
 #include "sweep.h"
 
 namespace apml::cpu {
@@ -161,52 +162,88 @@ void start_adjoint(Side<double>& side, const Tree<T>& from, const Balls& balls, 
   });
 }
 
-// Loss and both gradients in sorted order, (n, 3) and (m, 3). False where the scalings leave double's range.
+// r and c drift apart by M / N an iteration; only their product counts. Divides r by a power of two, multiplies c by
+// it, and returns it.
+inline double level_out(double* r, int64_t n, double* c, int64_t m) {
+  double most = 0;
+  for (int64_t i = 0; i < n; ++i) most = r[i] > most ? r[i] : most;
+  if (!(most > 0 && most <= std::numeric_limits<double>::max())) return 1.0;
+  const double level = std::exp2(std::floor(std::log2(most)));
+  for (int64_t i = 0; i < n; ++i) r[i] /= level;
+  for (int64_t j = 0; j < m; ++j) c[j] *= level;
+  return level;
+}
+
+// The iterations from a kept one on: step s in slot s, each levelled out when the next one starts from it.
+struct Tape {
+  Side<double>&rows, &columns;
+  const Balls &x, &y;
+  double eps;
+  Steps steps;
+  Array<double> level;
+
+  Tape(Side<double>& rows, Side<double>& columns, const Balls& x, const Balls& y, double eps, int64_t slots)
+      : rows(rows), columns(columns), x(x), y(y), eps(eps), steps(rows.size, columns.size, slots), level(slots) {
+    for (int64_t i = 0; i < rows.size; ++i) steps.r_at(0)[i] = 1.0;
+    for (int64_t j = 0; j < columns.size; ++j) steps.c_at(0)[j] = 1.0;
+  }
+
+  void forward(int64_t slot) {
+    double *r = steps.r_at(slot), *c = steps.c_at(slot);
+    level[slot] = level_out(r, rows.size, c, columns.size);
+    half_step(rows, x, y, r, c, columns.size, eps, steps.r_at(slot + 1));
+    half_step(columns, y, x, c, steps.r_at(slot + 1), rows.size, eps, steps.c_at(slot + 1));
+    level[slot + 1] = 1.0;
+  }
+};
+
+// Loss, bound and both gradients in sorted order, (n, 3) and (m, 3). result.in_range is false where the scalings
+// leave double's range.
 template <typename T>
-bool differentiate(Side<double>& rows, Side<double>& columns, const Tree<T>& x, const Tree<T>& y, const Balls& bx,
-                   const Balls& by, const Settings& settings, double& loss, Array<double>& x_grad,
+void differentiate(Side<double>& rows, Side<double>& columns, const Tree<T>& x, const Tree<T>& y, const Balls& bx,
+                   const Balls& by, const Settings& settings, Result& result, Array<double>& x_grad,
                    Array<double>& y_grad) {
   const int64_t n = rows.size, m = columns.size, iterations = settings.iterations;
   const double eps = settings.eps;
   int64_t every = 1;
   while (every * every < iterations) ++every;
-  Steps kept(n, m, iterations / every + 1), now(n, m, every + 1);
-  for (int64_t i = 0; i < n; ++i) now.r_at(0)[i] = 1.0;
-  for (int64_t j = 0; j < m; ++j) now.c_at(0)[j] = 1.0;
-  const auto forward = [&](int64_t slot) {  // from slot to slot + 1
-    half_step(rows, bx, by, now.r_at(slot), now.c_at(slot), m, eps, now.r_at(slot + 1));
-    half_step(columns, by, bx, now.c_at(slot), now.r_at(slot + 1), n, eps, now.c_at(slot + 1));
-  };
+  Steps kept(n, m, iterations / every + 1);
+  Tape tape(rows, columns, bx, by, eps, every + 1);
+  Steps& now = tape.steps;
   for (int64_t t = 0; t < iterations; ++t) {
     const int64_t slot = t % every;
-    if (slot == 0) kept.put(t / every, now.r_at(0), now.c_at(0));
-    forward(slot);
+    tape.forward(slot);
+    if (slot == 0) kept.put(t / every, now.r_at(0), now.c_at(0));  // levelled out
     if (slot + 1 == every) now.put(0, now.r_at(every), now.c_at(every));
   }
   Array<double> r(n), c(m), rho(n), gamma(m), a(n), b(m);
   std::memcpy(r.data(), now.r_at(iterations % every), static_cast<size_t>(n) * sizeof(double));
   std::memcpy(c.data(), now.c_at(iterations % every), static_cast<size_t>(m) * sizeof(double));
-  for (int64_t i = 0; i < n; ++i)
-    if (!(r[i] < 1e290 && r[i] > 1e-290)) return false;
-  for (int64_t j = 0; j < m; ++j)
-    if (!(c[j] < 1e290 && c[j] > 1e-290)) return false;
+  level_out(r.data(), n, c.data(), m);
+  result.in_range = true;
+  for (int64_t i = 0; i < n; ++i) result.in_range = result.in_range && r[i] < 1e290 && r[i] > 1e-290;
+  for (int64_t j = 0; j < m; ++j) result.in_range = result.in_range && c[j] < 1e290 && c[j] > 1e-290;
+  if (!result.in_range) return;
+  result.dropped = dropped_mass(rows, columns, r.data(), c.data(), settings.threshold);
   start_adjoint(rows, x, bx, r.data(), y, by, c.data(), rho.data());
   start_adjoint(columns, y, by, c.data(), x, bx, r.data(), gamma.data());
-  loss = 0;
-  for (int64_t i = 0; i < n; ++i) loss += rho[i];
+  result.loss = 0;
+  for (int64_t i = 0; i < n; ++i) result.loss += rho[i];
 
-  int64_t segment = -1;  // the one whose steps are in `now`
+  int64_t segment = -1;  // the one whose steps are on the tape
   for (int64_t t = iterations - 1; t >= 0; --t) {
     const int64_t slot = t % every;
     if (t / every != segment) {
       segment = t / every;
       now.put(0, kept.r_at(segment), kept.c_at(segment));
-      for (int64_t s = 0; s <= slot; ++s) forward(s);
+      for (int64_t s = 0; s <= slot; ++s) tape.forward(s);
     }
     const double *r0 = now.r_at(slot), *r1 = now.r_at(slot + 1), *c0 = now.c_at(slot), *c1 = now.c_at(slot + 1);
+    // Back to the level of r0 and c0.
+    const double up = tape.level[slot + 1], down = 1.0 / up;
     for (int64_t j = 0; j < m; ++j) {
-      b[j] = -gamma[j] * c1[j];
-      gamma[j] *= eps * c1[j] / c0[j];
+      b[j] = -gamma[j] * (c1[j] * down);
+      gamma[j] *= eps * (c1[j] * down) / c0[j];
     }
     const UniformPart from_b = UniformPart(by, b.data(), m).with_sum(b.data(), m, bx.without_ball > 0);
     rows.each_chunk([&](int64_t k) {
@@ -215,11 +252,12 @@ bool differentiate(Side<double>& rows, Side<double>& columns, const Tree<T>& x, 
         const int32_t* index = chunk.index.data() + rows.start[i];
         double* bar = chunk.other.data() + rows.start[i];
         const int64_t count = rows.stop[i] - rows.start[i];
+        const double after = r1[i] * up;
         const double sum = dot(index, chunk.value.data() + rows.start[i], count, b.data()) + from_b.at(bx, i);
-        rho[i] += r1[i] * sum;
-        a[i] = -rho[i] * r1[i];
-        rho[i] *= eps * r1[i] / r0[i];
-        for (int64_t e = 0; e < count; ++e) bar[e] += r1[i] * b[index[e]] + a[i] * c0[index[e]];
+        rho[i] += after * sum;
+        a[i] = -rho[i] * after;
+        rho[i] *= eps * after / r0[i];
+        for (int64_t e = 0; e < count; ++e) bar[e] += after * b[index[e]] + a[i] * c0[index[e]];
       }
     });
     const UniformPart from_a = UniformPart(bx, a.data(), n).with_sum(a.data(), n, by.without_ball > 0);
@@ -230,7 +268,7 @@ bool differentiate(Side<double>& rows, Side<double>& columns, const Tree<T>& x, 
         double* bar = chunk.other.data() + columns.start[j];
         const int64_t count = columns.stop[j] - columns.start[j];
         gamma[j] += c0[j] * (dot(index, chunk.value.data() + columns.start[j], count, a.data()) + from_a.at(by, j));
-        for (int64_t e = 0; e < count; ++e) bar[e] += r1[index[e]] * b[j] + a[index[e]] * c0[j];
+        for (int64_t e = 0; e < count; ++e) bar[e] += (r1[index[e]] * up) * b[j] + a[index[e]] * c0[j];
       }
     });
   }
@@ -244,7 +282,6 @@ bool differentiate(Side<double>& rows, Side<double>& columns, const Tree<T>& x, 
   pull_side(columns, y, by, ay, c.data(), x, bx, ax, r.data(), y_grad.data());
   pull_gaps(x, bx, ax, y, x_grad.data(), y_grad.data());
   pull_gaps(y, by, ay, x, y_grad.data(), x_grad.data());
-  return true;
 }
 
 }  // namespace APML_ISA

@@ -19,6 +19,7 @@ struct Pair {
 struct Result {
   double loss = 0, dropped = 0;
   int64_t entries = 0;   // of the support; when memory runs out, those made so far
+  bool finite = true;    // false: no plan for coordinates that are NaN, infinite or beyond 1e150
   bool in_range = true;  // false: differentiating needs scalings that double cannot hold
 };
 

@@ -22,8 +22,10 @@ std::tuple<at::Tensor, at::Tensor> nearest(const at::Tensor& queries_, const at:
     each_pair(batch, [&](int64_t b) {
       const Pair<scalar_t> p = pair_of<scalar_t>(queries, points, query_n, point_n, b);
       if (p.n == 0 || p.m == 0) return;
-      entry().of<scalar_t>().nearest(p, squared.mutable_data_ptr<scalar_t>() + b * n,
-                                     index.mutable_data_ptr<int64_t>() + b * n);
+      within_memory("nearest", b, p.n, p.m, 1.0, 0, [&] {
+        entry().of<scalar_t>().nearest(p, squared.mutable_data_ptr<scalar_t>() + b * n,
+                                       index.mutable_data_ptr<int64_t>() + b * n);
+      });
     });
   });
   return {squared, index};
@@ -50,7 +52,9 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> chamfer(const at::Tensor& pred_, 
         p.pred_grad = pred_grad.mutable_data_ptr<scalar_t>() + b * pred.size(1) * pred.size(2);
         p.gt_grad = gt_grad.mutable_data_ptr<scalar_t>() + b * gt.size(1) * gt.size(2);
       }
-      losses.mutable_data_ptr<scalar_t>()[b] = static_cast<scalar_t>(entry().of<scalar_t>().chamfer(p, squares));
+      within_memory("chamfer", b, p.n, p.m, 1.0, 0, [&] {
+        losses.mutable_data_ptr<scalar_t>()[b] = static_cast<scalar_t>(entry().of<scalar_t>().chamfer(p, squares));
+      });
     });
   });
   return {losses, pred_grad, gt_grad};

@@ -34,7 +34,7 @@ void each_pair(int64_t batch, const Work& work) {
     for (int64_t b = 0; b < batch; ++b) work(b);
 }
 
-// Runs work(); running out of memory names the pair and how far its support had grown.
+// Runs work(); running out of memory names the pair and, for a threshold below 1, how far its support had grown.
 template <typename Work>
 void within_memory(const char* op, int64_t b, int64_t n, int64_t m, double threshold, const int64_t& entries,
                    const Work& work) {
@@ -42,8 +42,10 @@ void within_memory(const char* op, int64_t b, int64_t n, int64_t m, double thres
     work();
   } catch (const std::bad_alloc&) {
     TORCH_CHECK_WITH(OutOfMemoryError, false, "apml::", op, ": out of memory for pair ", b, " of ", n, " and ", m,
-                     " points, after ", entries, " entries of its support",
-                     ": use a larger threshold than ", threshold, " or fewer points");
+                     " points",
+                     threshold < 1 ? c10::str(", after ", entries, " entries of its support: use a larger threshold than ",
+                                              threshold, " or fewer points")
+                                   : std::string(": use fewer points"));
   }
 }
 

@@ -37,6 +37,7 @@ Plans plan(const at::Tensor& pred_, const at::Tensor& gt_, const std::optional<a
   const at::Tensor pred = pred_.contiguous(), gt = gt_.contiguous();
   const Lengths pred_n(pred_lengths, pred), gt_n(gt_lengths, gt);
   const Settings settings{p_min, threshold, iterations, eps, uniform_ties};
+  check_settings("plan", settings);
   const int64_t batch = pred.size(0), n = pred.size(1), m = gt.size(1);
   const at::TensorOptions wide = pred.options().dtype(at::kDouble);
   at::Tensor dropped = at::zeros({batch}, wide);
@@ -59,6 +60,7 @@ Plans plan(const at::Tensor& pred_, const at::Tensor& gt_, const std::optional<a
       Result result;
       within_memory("plan", b, p.n, p.m, threshold, result.entries,
                     [&] { entry().of<scalar_t>().plan(p, settings, to.sink, result); });
+      TORCH_CHECK_VALUE(result.finite, "apml::plan: pair ", b, " holds NaN, Inf or coordinates beyond 1e150");
       to.index.select(0, 0).fill_(b);
       indices.push_back(to.index);
       values.push_back(to.values);

@@ -52,7 +52,7 @@ Pool& pool() {
 size_t rounded(size_t bytes) {
   if (bytes < SMALL) return (bytes + 2 * LINE - 1) / LINE * LINE;  // room for one vector past the end
   size_t step = SMALL / 8;
-  while (step * 16 <= bytes) step *= 2;
+  while (step <= bytes / 16) step *= 2;
   return (bytes + LINE + step - 1) / step * step;
 }
 

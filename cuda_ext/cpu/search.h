@@ -140,6 +140,7 @@ void two_nearest(const Tree<T>& queries, int64_t leaf, const Tree<T>& points, in
 
   // Settle the two in double, among the few points that rounding leaves in doubt.
   const Lanes<T> limit = widened(wanted == 1 ? best : second, T());
+  const int32_t* order = points.order.data();
   for (int q = 0; q < LANES; ++q) out[q] = Two();
   for (int64_t v = 0; v < walk.found; ++v) {
     if (walk.leaves[v].distance > bound) continue;
@@ -149,8 +150,10 @@ void two_nearest(const Tree<T>& queries, int64_t leaf, const Tree<T>& points, in
     for (; close != 0; close &= close - 1) {
       const int bit = __builtin_ctzll(close), q = bit % LANES;
       const int64_t p = start + bit / LANES;
-      if (q < g.count && p < points.size)
-        out[q].offer(exact_squared(queries, g.first + q, points, p), static_cast<int32_t>(p), points.order.data());
+      if (q >= g.count || p >= points.size) continue;
+      // Among many equal points nothing can be nearer than 0, and all that is left is the first of them.
+      if (wanted == 1 ? out[q].first == 0 && order[p] > order[out[q].at_first] : out[q].second == 0) continue;
+      out[q].offer(exact_squared(queries, g.first + q, points, p), static_cast<int32_t>(p), order);
     }
   }
 }

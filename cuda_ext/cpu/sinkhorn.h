@@ -7,9 +7,12 @@
 namespace apml::cpu {
 namespace APML_ISA {
 
-// Iterations between two absorptions of r and c into S. A row cut off from its partners grows by up to 1/eps =
-// 1e8 an iteration; 8 of them stay far inside double.
-constexpr int64_t ABSORB_EVERY = 8;
+// Iterations between two absorptions of r and c into S. A row cut off from its partners grows by up to 1/eps an
+// iteration; between absorptions it may reach 1e120, far inside double.
+inline int64_t absorb_every(double eps) {
+  const double decades = -std::log10(eps);
+  return decades <= 15.0 ? 8 : std::max<int64_t>(1, static_cast<int64_t>(120.0 / decades));
+}
 
 struct Scaling {
   Array<double> r, c;              // since the last absorption
@@ -82,6 +85,7 @@ void sinkhorn(Side<V>& rows, Side<V>& columns, const Balls& x, const Balls& y, c
     sliced_sinkhorn(rows, columns, settings, s);
     return finish(s, n, m);
   }
+  const int64_t every = absorb_every(settings.eps);
   for (int64_t step = 1; step <= settings.iterations; ++step) {
     if (uniform) {
       const RankOne from_columns(y, s.c_whole, s.c, m);
@@ -92,7 +96,7 @@ void sinkhorn(Side<V>& rows, Side<V>& columns, const Balls& x, const Balls& y, c
       rescale(rows, x, s.r_whole, s.r, s.c, nullptr, settings.eps);
       rescale(columns, y, s.c_whole, s.c, s.r, nullptr, settings.eps);
     }
-    if (!absorbing || step % ABSORB_EVERY != 0 || step == settings.iterations) continue;
+    if (!absorbing || step % every != 0 || step == settings.iterations) continue;
     absorb(rows, s.r, s.c);
     absorb(columns, s.c, s.r);
     double level = 0;
@@ -114,15 +118,16 @@ void sinkhorn(Side<V>& rows, Side<V>& columns, const Balls& x, const Balls& y, c
 
 // The mass that entries below the threshold could carry at most under the same scaling.
 template <typename V>
-double dropped_mass(const Side<V>& rows, const Side<V>& columns, const Scaling& s, double threshold) {
+double dropped_mass(const Side<V>& rows, const Side<V>& columns, const double* r_whole, const double* c_whole,
+                    double threshold) {
   double r = 0, r_scaled = 0, c = 0, c_scaled = 0;
   for (int64_t i = 0; i < rows.size; ++i) {
-    r += s.r_whole[i];
-    r_scaled += s.r_whole[i] * rows.scale[i];
+    r += r_whole[i];
+    r_scaled += r_whole[i] * rows.scale[i];
   }
   for (int64_t j = 0; j < columns.size; ++j) {
-    c += s.c_whole[j];
-    c_scaled += s.c_whole[j] * columns.scale[j];
+    c += c_whole[j];
+    c_scaled += c_whole[j] * columns.scale[j];
   }
   const double bound = 0.5 * threshold * (r_scaled * c + r * c_scaled);
   return bound <= std::numeric_limits<double>::max() ? bound : std::numeric_limits<double>::infinity();

@@ -14,8 +14,8 @@ inline bool float_suffices(const Settings& s) {
   return s.threshold >= 1e-30 && static_cast<double>(s.iterations) * -std::log10(s.eps) <= 240.0;
 }
 
-// What the coordinates allow: nothing where one is NaN or infinite; a search in float32 where squared distances
-// neither overflow nor lose everything to underflow.
+// What the coordinates allow: nothing where one is NaN, infinite or too large to be squared; a search in float32
+// where squared distances neither overflow nor lose everything to underflow.
 struct Examined {
   bool finite, float_searches;
 };
@@ -30,7 +30,7 @@ Examined examine(const Pair<Given>& p) {
     off += p.gt[i] - p.gt[i];
     most = std::abs(double(p.gt[i])) > most ? std::abs(double(p.gt[i])) : most;
   }
-  return {off == 0, sizeof(Given) == sizeof(float) && most < 1e15};
+  return {off == 0 && most < 1e150, sizeof(Given) == sizeof(float) && most < 1e15};
 }
 
 // NaN in, NaN out: a point without a place has no neighbours, and leaving it out would hide it.
@@ -80,7 +80,7 @@ void match_with(Prepared<T>& pair, const Pair<Given>& p, const Settings& setting
   pair.support(rows, columns, result);
   Scaling s;
   sinkhorn(rows, columns, pair.bx, pair.by, settings, absorbing, s);
-  result.dropped = dropped_mass(rows, columns, s, settings.threshold);
+  result.dropped = dropped_mass(rows, columns, s.r_whole.data(), s.c_whole.data(), settings.threshold);
   result.loss = sweep(rows, pair.x, pair.bx, s.r, s.r_whole, pair.y, pair.by, s.c, s.c_whole, p.pred_grad, p.d);
   if (p.gt_grad != nullptr)
     sweep(columns, pair.y, pair.by, s.c, s.c_whole, pair.x, pair.bx, s.r, s.r_whole, p.gt_grad, p.d);
@@ -101,8 +101,8 @@ void differentiate_in(const Pair<Given>& p, const Settings& settings, Result& re
   Side<double> rows, columns;
   pair.support(rows, columns, result);
   Array<double> x_grad, y_grad;
-  result.in_range = differentiate(rows, columns, pair.x, pair.y, pair.bx, pair.by, settings, result.loss, x_grad, y_grad);
-  if (!result.in_range || p.pred_grad == nullptr) return;
+  differentiate(rows, columns, pair.x, pair.y, pair.bx, pair.by, settings, result, x_grad, y_grad);
+  if (!result.in_range) return;
   put_back(pair.x, x_grad, p.pred_grad, p.d);
   put_back(pair.y, y_grad, p.gt_grad, p.d);
 }
@@ -114,7 +114,7 @@ void plan_in(const Pair<Given>& p, const Settings& settings, PlanSink<Given>& si
   pair.support(rows, columns, result);
   Scaling s;
   sinkhorn(rows, columns, pair.bx, pair.by, settings, true, s);
-  result.dropped = dropped_mass(rows, columns, s, settings.threshold);
+  result.dropped = dropped_mass(rows, columns, s.r_whole.data(), s.c_whole.data(), settings.threshold);
   write_entries(rows, pair.x, s.r, pair.y, s.c, sink);
   write_factors(pair.x, pair.bx, s.r_whole, sink.row_spread, sink.row_scale);
   write_factors(pair.y, pair.by, s.c_whole, sink.column_spread, sink.column_scale);
@@ -126,7 +126,7 @@ void match(const Pair<Given>& p, const Settings& settings, bool differentiate_pl
   const Examined is = examine(p);
   if (!is.finite)
     result.loss = not_finite(p);
-  else if (differentiate_plan)
+  else if (differentiate_plan && p.pred_grad != nullptr)
     is.float_searches ? differentiate_in<float>(p, settings, result) : differentiate_in<double>(p, settings, result);
   else
     is.float_searches ? match_in<float>(p, settings, result) : match_in<double>(p, settings, result);
@@ -134,7 +134,10 @@ void match(const Pair<Given>& p, const Settings& settings, bool differentiate_pl
 
 template <typename Given>
 void plan(const Pair<Given>& p, const Settings& settings, PlanSink<Given>& sink, Result& result) {
-  examine(p).float_searches ? plan_in<float>(p, settings, sink, result) : plan_in<double>(p, settings, sink, result);
+  const Examined is = examine(p);
+  result.finite = is.finite;
+  if (!is.finite) return;
+  is.float_searches ? plan_in<float>(p, settings, sink, result) : plan_in<double>(p, settings, sink, result);
 }
 
 template <typename Given>

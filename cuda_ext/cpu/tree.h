@@ -50,9 +50,9 @@ inline uint64_t with_gaps(uint64_t v) {
 }
 
 // Sorts by key, stable: four passes of 12 bits, those that would move nothing left out.
-inline void sort_keys(Array<Keyed>& items, int64_t n) {
+inline void sort_keys(Keyed* items, int64_t n) {
   if (n < 1024) {
-    std::sort(items.data(), items.data() + n, ByKey());
+    std::sort(items, items + n, ByKey());
     return;
   }
   constexpr int BITS = 12, PASSES = 4, BUCKETS = 1 << BITS;
@@ -61,7 +61,7 @@ inline void sort_keys(Array<Keyed>& items, int64_t n) {
   for (int64_t i = 0; i < n; ++i)
     for (int p = 0; p < PASSES; ++p) ++counts[p * BUCKETS + (items[i].key >> (p * BITS) & (BUCKETS - 1))];
   Array<Keyed> spare(n);
-  Keyed *from = items.data(), *to = spare.data();
+  Keyed *from = items, *to = spare.data();
   for (int p = 0; p < PASSES; ++p) {
     int32_t* count = counts.data() + p * BUCKETS;
     if (count[from[0].key >> (p * BITS) & (BUCKETS - 1)] == n) continue;
@@ -74,7 +74,7 @@ inline void sort_keys(Array<Keyed>& items, int64_t n) {
     for (int64_t i = 0; i < n; ++i) to[count[from[i].key >> (p * BITS) & (BUCKETS - 1)]++] = from[i];
     std::swap(from, to);
   }
-  if (from != items.data()) std::memcpy(items.data(), from, static_cast<size_t>(n) * sizeof(Keyed));
+  if (from != items) std::memcpy(items, from, static_cast<size_t>(n) * sizeof(Keyed));
 }
 
 template <typename T>
@@ -98,32 +98,46 @@ void build_level(Level<T>& level, int64_t children, T* const* child_lo, T* const
   }
 }
 
-// Points (n, d), d <= 3; missing coordinates are 0. NaN sorts somewhere and breaks nothing.
-template <typename T, typename Given>
-void build(Tree<T>& tree, const Given* points, int64_t n, int d) {
+// Sorts points along the curve through cubic cells of 1/65535 of their largest side, and those of a crowded cell again
+// within it: far outliers leave all the others in one cell. Equal points end in the given order.
+template <typename Given>
+void sort_points(const Given* points, int d, Keyed* items, int64_t n) {
   double low[3] = {0, 0, 0}, extent = 0;
   for (int k = 0; k < d; ++k) {
-    double lo = points[k], hi = points[k];
+    double lo = points[items[0].index * int64_t{d} + k], hi = lo;
     for (int64_t i = 1; i < n; ++i) {
-      const double v = points[i * d + k];
+      const double v = points[items[i].index * int64_t{d} + k];
       lo = v < lo ? v : lo;
       hi = v > hi ? v : hi;
     }
     low[k] = lo;
     extent = hi - lo > extent ? hi - lo : extent;
   }
-  // Cubic cells of 1/65535 of the largest side.
-  const double scale = extent > 0 && extent < std::numeric_limits<double>::infinity() ? 65535.0 / extent : 0.0;
-  Array<Keyed> items(n);
+  const double scale = 65535.0 / extent;
+  if (!(scale > 0 && scale <= std::numeric_limits<double>::max())) return;  // all equal, or as good as
   for (int64_t i = 0; i < n; ++i) {
     uint64_t key = 0;
     for (int k = 0; k < d; ++k) {
-      const double cell = (points[i * d + k] - low[k]) * scale;
+      const double cell = (points[items[i].index * int64_t{d} + k] - low[k]) * scale;
       key |= with_gaps(cell > 0 ? (cell < 65535.0 ? static_cast<uint64_t>(cell) : 65535) : 0) << k;
     }
-    items[i] = {key, static_cast<int32_t>(i)};
+    items[i].key = key;
   }
   sort_keys(items, n);
+  for (int64_t i = 0; i < n;) {
+    int64_t end = i + 1;
+    while (end < n && items[end].key == items[i].key) ++end;
+    if (end - i > LANES && end - i < n) sort_points(points, d, items + i, end - i);
+    i = end;
+  }
+}
+
+// Points (n, d), d <= 3; missing coordinates are 0, points that are not finite are infinitely far.
+template <typename T, typename Given>
+void build(Tree<T>& tree, const Given* points, int64_t n, int d) {
+  Array<Keyed> items(n);
+  for (int64_t i = 0; i < n; ++i) items[i] = {0, static_cast<int32_t>(i)};
+  sort_points(points, d, items.data(), n);
 
   tree.size = n;
   tree.leaves = (n + LANES - 1) / LANES;
@@ -134,7 +148,10 @@ void build(Tree<T>& tree, const Given* points, int64_t n, int d) {
   T* coordinate[3];
   for (int k = 0; k < 3; ++k) {
     tree.x[k].allocate(padded, std::numeric_limits<T>::infinity());
-    for (int64_t i = 0; i < n; ++i) tree.x[k][i] = k < d ? static_cast<T>(points[tree.order[i] * int64_t{d} + k]) : T(0);
+    for (int64_t i = 0; i < n; ++i) {
+      const Given v = k < d ? points[tree.order[i] * int64_t{d} + k] : Given(0);
+      tree.x[k][i] = v - v == 0 ? static_cast<T>(v) : std::numeric_limits<T>::infinity();
+    }
     coordinate[k] = tree.x[k].data();
   }
   build_level(tree.level[0], n, coordinate, coordinate);

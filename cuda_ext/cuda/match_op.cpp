@@ -28,6 +28,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> match(
   const OptionalTensor pred_n = contiguous(pred_lengths), gt_n = contiguous(gt_lengths);
   const Layout layout = layout_of(pred, gt, pred_n, gt_n);
   const Settings settings{p_min, threshold, iterations, eps, uniform_ties};
+  check_settings("match", settings);
   const bool differentiate = gradients && differentiate_plan;
 
   const auto options = pred.options();
@@ -81,6 +82,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tenso
   const OptionalTensor pred_n = contiguous(pred_lengths), gt_n = contiguous(gt_lengths);
   const Layout layout = layout_of(pred, gt, pred_n, gt_n);
   const Settings settings{p_min, threshold, iterations, eps, uniform_ties};
+  check_settings("plan", settings);
 
   const auto wide = pred.options().dtype(at::kDouble), whole = pred.options().dtype(at::kLong);
   at::Tensor indices = at::empty({3, 0}, whole), values = at::empty({0}, pred.options());

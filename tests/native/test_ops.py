@@ -336,3 +336,74 @@ apml_loss(x, x)
         assert f"apml::{op}: out of memory for pair 0 of 20000 and 20000 points, after " in done.stdout
     assert "after 0 entries" not in done.stdout
     assert "use a larger threshold than 1e-300 or fewer points" in done.stdout
+
+
+@ops
+def test_auto_threshold_tightens_for_a_differentiated_plan_too() -> None:
+    pred, gt = torch.randn(1, 300, 3), torch.cat((torch.randn(1, 200, 3), torch.zeros(1, 100, 3)), dim=1)
+    x, y = pred.double().requires_grad_(), gt.double()
+    held = apml_loss(x, y, backend="native", threshold="auto")
+    through = apml_loss(x, y, backend="native", threshold="auto", differentiate_plan=True)
+    assert through.item() == pytest.approx(held.item(), rel=1e-9)
+    assert through.item() != apml_loss(x, y, backend="native").item()  # tightening changed something
+    one, other = (torch.ops.apml.match(pred, gt, None, None, *DEFAULTS, True, through)[3] for through in (False, True))
+    torch.testing.assert_close(one, other, rtol=1e-6, atol=0)
+
+
+@ops
+def test_scalings_that_drift_apart_are_differentiated() -> None:
+    # r and 1/c move by M / N an iteration: 10^437 after 300 of them.
+    results = []
+    x, y = torch.randn(1, 9, 3, dtype=torch.float64), torch.randn(1, 257, 3, dtype=torch.float64)
+    for backend in ("dense", "native"):
+        pred = x.clone().requires_grad_()
+        options = {"iterations": 300, "differentiate_plan": True, "threshold": 1e-30}
+        loss = apml_loss(pred, y, backend=backend, **options)
+        results.append((loss, *torch.autograd.grad(loss, pred)))
+    for exact, found in zip(*results, strict=True):
+        torch.testing.assert_close(found, exact, rtol=1e-9, atol=1e-10)
+
+
+@ops
+def test_far_outliers_on_both_sides() -> None:
+    pred, gt = sphere(1500, seed=1), sphere(1400, seed=2)
+    pred[0, 7], pred[0, 900], gt[0, 3] = 1e6, -3e8, 2e6
+    results = []
+    for backend in ("sparse", "native"):
+        x = pred.clone().requires_grad_()
+        loss = apml_loss(x, gt, backend=backend)
+        results.append((loss, *torch.autograd.grad(loss, x)))
+    for exact, found in zip(*results, strict=True):
+        torch.testing.assert_close(found, exact, rtol=1e-9, atol=1e-9)
+
+
+@ops
+def test_what_cannot_be_computed_is_an_error() -> None:
+    from apml_plugin.errors import BackendError, LossValueError
+
+    x, y = clouds(30, 30)
+    with pytest.raises(BackendError, match="beyond 1e150 cannot be squared"):
+        apml_loss(1e200 * x, 1e200 * y, backend="native")
+    with pytest.raises(BackendError, match="larger than float32 can hold"):
+        apml_loss(1e38 * x.float(), 1e38 * y.float(), backend="native")
+    with pytest.raises(ValueError, match=r"iterations >= 0 .* got 0.8, 1e-20, -1"):
+        torch.ops.apml.match(x, y, None, None, 0.8, 1e-20, -1, 1e-8, False, True, False)
+    y[0, 3] = float("nan")
+    with pytest.raises(ValueError, match="pair 0 holds NaN"):
+        matching_plan(x, y, backend="native", check_finite=False)
+    with pytest.raises(LossValueError, match="points holds NaN"):
+        nearest_neighbours(x[0], y[0])
+
+
+@ops
+def test_many_equal_points() -> None:
+    pred, gt = torch.zeros(1, 500, 3), torch.zeros(1, 400, 3)
+    pred[0, 300:], gt[0, 200:] = torch.randn(200, 3), torch.randn(200, 3)
+    index = torch.ops.apml.nearest(pred, gt, None, None)[1][0]
+    assert not index[:300].any()  # of equal points the first
+    exact = torch.cdist(pred[0, 300:].double(), gt[0].double()).argmin(dim=1)
+    assert torch.equal(index[300:], torch.where(exact < 200, 0, exact))
+    for ties in ("share", "uniform"):
+        found = apml_loss(pred.double(), gt.double(), backend="native", ties=ties, threshold=1e-30)
+        exact_loss = apml_loss(pred.double(), gt.double(), backend="dense", ties=ties)
+        assert found.item() == pytest.approx(exact_loss.item(), rel=1e-9)
