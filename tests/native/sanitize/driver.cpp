@@ -66,7 +66,12 @@ std::vector<Results> call_all(const Case& c) {
   std::vector<Results> all;
   for (const bool uniform : {false, true}) {
     const Values plan{c.pred, c.gt, c.pred_lengths, c.gt_lengths, 0.8, 1e-20, c.iterations, 1e-8, uniform};
-    all.push_back(call("plan", plan));
+    try {
+      all.push_back(call("plan", plan));
+    } catch (const c10::ValueError&) {  // there is no plan for NaN and Inf; across the threads' boundary, too
+      expect(!c.finite, c.name + ": plan refuses finite clouds");
+      all.emplace_back();
+    }
     for (const auto& [gradients, differentiate] : {std::pair{false, false}, {true, false}, {true, true}}) {
       Values match = plan;
       match.insert(match.end(), {gradients, differentiate});
