@@ -74,7 +74,7 @@ def _environment() -> list[tuple[str, str]]:
 def _tool(name: str, flag: str) -> str:
     found = shutil.which(name)
     if found is None:
-        return "not found (none is needed)"
+        return "not found (only compiling the faster ops needs it)"
     lines = subprocess.run([found, flag], capture_output=True, text=True, check=False).stdout.strip().splitlines()
     release = [line for line in lines if "release" in line]
     return f"{found}: {(release or lines or ['?'])[-1 if release else 0].strip()}"

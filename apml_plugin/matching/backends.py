@@ -70,7 +70,7 @@ def _automatic(pred: Tensor, gt: Tensor, differentiate_plan: bool, exact: bool) 
     n, m, d = pred.shape[1], gt.shape[1], pred.shape[2]
     problem = native_problem(pred)
     if problem is None:
-        return Choice("native", f"the compiled ops take {d} coordinates on {pred.device.type}")
+        return Choice("native", f"there are compiled ops for {d} coordinates on {pred.device.type}")
     if differentiate_plan:
         return Choice("dense", f"differentiate_plan=True needs it or the compiled ops, and {problem}")
     if d > TREE_DIMENSIONS:

@@ -28,7 +28,7 @@ def test_doctor_names_backend_and_reason(capsys: pytest.CaptureFixture[str], mon
     out = capsys.readouterr().out
     assert "PyTorch" in out
     assert "backend, cpu, 16384 points" in out
-    assert "native: the compiled ops take 3 coordinates" in out or "sparse: 16384 x 16384 points" in out
+    assert "native: there are compiled ops for 3 coordinates" in out or "sparse: 16384 x 16384 points" in out
     assert "compiled ops" in out
 
 
