@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from apml_plugin.matching import native
+from apml_plugin.matching.inputs import compute_dtype, wants_gradients
 from apml_plugin.matching.settings import TIES
 
 NOT_FINITE = "apml_plugin: pred or gt holds NaN or Inf (without torch.compile the error names the cloud and the point)"
@@ -41,7 +42,7 @@ def apml_loss(
     numbers = (float(p_min), float(threshold), iterations, float(eps), ties == "uniform")
     pred, gt = _prepared(pred, gt, check_finite)
     losses: Tensor = torch.ops.apml.match(
-        pred, gt, None, None, *numbers, _wants_gradients(pred, gt), differentiate_plan
+        pred, gt, None, None, *numbers, wants_gradients(pred, gt), differentiate_plan
     )[0]
     if reduction == "none":
         return losses
@@ -61,7 +62,7 @@ def chamfer_distance(
     if any(others.values()) or not _takes(pred, gt) or norm not in ("L1", "L2") or reduction not in ("mean", "none"):
         return None
     pred, gt = _prepared(pred, gt, check_finite)
-    losses: Tensor = torch.ops.apml.chamfer(pred, gt, None, None, norm == "L2", _wants_gradients(pred, gt))[0]
+    losses: Tensor = torch.ops.apml.chamfer(pred, gt, None, None, norm == "L2", wants_gradients(pred, gt))[0]
     return losses if reduction == "none" else losses.mean()
 
 
@@ -78,12 +79,8 @@ def _takes(pred: Any, gt: Any) -> bool:
 def _prepared(pred: Tensor, gt: Tensor, check_finite: bool) -> tuple[Tensor, Tensor]:
     if check_finite:
         torch._assert_async(torch.isfinite(pred).all() & torch.isfinite(gt).all(), NOT_FINITE)
-    dtype = torch.promote_types(torch.promote_types(pred.dtype, gt.dtype), torch.float32)
+    dtype = compute_dtype(pred, gt)
     return pred.to(dtype), gt.to(dtype)
-
-
-def _wants_gradients(pred: Tensor, gt: Tensor) -> bool:
-    return torch.is_grad_enabled() and (pred.requires_grad or gt.requires_grad)
 
 
 @torch.compiler.assume_constant_result  # looking for the ops reads files

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from apml_plugin.matching import backends, dense, native, sparse
-from apml_plugin.matching.inputs import Clouds, Lengths, check_clouds
+from apml_plugin.matching.inputs import Clouds, Lengths, check_clouds, compute_dtype, wants_gradients
 from apml_plugin.matching.settings import AUTO, Settings
 
 __all__ = ["Clouds", "Lengths", "Settings", "check_clouds", "compute_dtype", "match", "plan_of"]
@@ -51,7 +51,7 @@ def match(clouds: Clouds, settings: Settings, *, backend: str = "auto", differen
 
 def with_gradients(pred: Tensor, gt: Tensor, solve: Callable[[bool], Solution]) -> Tensor:
     """The losses of ``solve``, whose gradients were computed beside them; without them where none is wanted."""
-    if torch.is_grad_enabled() and (pred.requires_grad or gt.requires_grad):
+    if wants_gradients(pred, gt):
         losses: Tensor = _GradientInForward.apply(pred, gt, solve)  # type: ignore[no-untyped-call]
         return losses
     with torch.no_grad():
@@ -109,12 +109,6 @@ def _native_plan(clouds: Clouds, settings: Settings, dtype: torch.dtype) -> tupl
 
 def _is_exact(settings: Settings) -> bool:
     return settings.threshold == AUTO or float(settings.threshold) <= backends.EXACT_FROM
-
-
-def compute_dtype(pred: Tensor, gt: Tensor) -> torch.dtype:
-    """The wider dtype of the two, float32 at least."""
-    wider = torch.promote_types(pred.dtype, gt.dtype)
-    return torch.promote_types(wider, torch.float32)
 
 
 class _GradientInForward(torch.autograd.Function):

@@ -85,6 +85,17 @@ def check_clouds(
     return Clouds(pred, gt, pred_n, gt_n)
 
 
+def compute_dtype(pred: Tensor, gt: Tensor) -> torch.dtype:
+    """The wider dtype of the two, float32 at least."""
+    wider = torch.promote_types(pred.dtype, gt.dtype)
+    return torch.promote_types(wider, torch.float32)
+
+
+def wants_gradients(pred: Tensor, gt: Tensor) -> bool:
+    """Whether autograd is to carry a gradient to either cloud."""
+    return torch.is_grad_enabled() and (pred.requires_grad or gt.requires_grad)
+
+
 def _shape(x: Tensor) -> str:
     return str(tuple(x.shape))
 

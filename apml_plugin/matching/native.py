@@ -15,7 +15,7 @@ from torch import Tensor
 from apml_plugin.errors import BackendError
 from apml_plugin.matching import build_record
 from apml_plugin.matching.auto_threshold import START, Tightening
-from apml_plugin.matching.inputs import Clouds
+from apml_plugin.matching.inputs import Clouds, compute_dtype
 from apml_plugin.matching.settings import AUTO, Settings
 
 DIMENSIONS = 3
@@ -41,6 +41,11 @@ def missing(device: str) -> str | None:
     """Why there are no compiled ops for a type of device ("cpu", "cuda", "mps"), or None."""
     if problem := loading_problem():
         return f"there are no compiled ops: {problem}"
+    return _missing_kernels(device)
+
+
+@functools.cache  # asked at every call of a loss, and answered from a file
+def _missing_kernels(device: str) -> str | None:
     has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
     if device in ("cpu", "cuda") and has_kernel("apml::match", device.upper()):
         return None
@@ -126,7 +131,7 @@ def plan(
 
 def nearest(queries: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
     """Squared distance (n,) and index (n,) of the nearest of ``points`` (m, D) for each query (n, D), D <= 3."""
-    dtype = torch.promote_types(torch.promote_types(queries.dtype, points.dtype), torch.float32)
+    dtype = compute_dtype(queries, points)
     squared, index = torch.ops.apml.nearest(queries[None].to(dtype), points[None].to(dtype), None, None)
     return squared[0], index[0]
 
