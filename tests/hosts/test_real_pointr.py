@@ -6,11 +6,14 @@ Opt in with APML_POINTR=path-of-a-clone (it is copied, never touched). Nothing o
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import yaml
 from hosts.real_pointr import (
     MODELS,
+    ROOT,
     changed,
     checkpoint,
     copy_clone,
@@ -28,7 +31,23 @@ from hosts.real_pointr import (
     write_config,
 )
 
+from apml_plugin.hosts.inspecting import inspect_config
+
 pytestmark = [pytest.mark.pointr, pytest.mark.slow]
+
+CONFIGS = ROOT / "configs" / "pointr"
+HOSTS_FOLDERS = {
+    "pointr": "PCN_models",
+    "shapenet55": "ShapeNet55_models",
+    "shapenet34": "ShapeNet34_models",
+    "projected55": "Projected_ShapeNet55_models",
+    "projected34": "Projected_ShapeNet34_models",
+    "kitti": "KITTI_models",
+}
+STAGES = {
+    "AdaPoinTr": {"denoise": "the host's own loss", "coarse": "APML", "fine": "APML"},
+    "SnowFlakeNet": dict.fromkeys(("coarse", "p1", "p2", "fine"), "APML"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +98,41 @@ def test_trains_with_apml_validates_resumes_and_leaves_no_trace(
     finally:
         patch(clone, "--revert")
     assert changed(clone) == ""
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_our_configs_carry_the_hosts_facts(clone: Path, path: Path) -> None:
+    """The same model, data, batch and schedule as the host's YAML for it, gentler where we fine-tune; all keys read."""
+    ours = yaml.safe_load(path.read_text())
+    name = ours["model"]["NAME"]
+    theirs = yaml.safe_load((clone / "cfgs" / HOSTS_FOLDERS[path.parent.name] / f"{name}.yaml").read_text())
+    if name == "TopNet":  # the class reads encoder_feature
+        theirs["model"]["encoder_feature"] = theirs["model"].pop("encoder_channel")
+    if name == "SnowFlakeNet":  # the train loop refuses PCNv2
+        for part in theirs["dataset"].values():
+            part["_base_"] = part["_base_"].replace("PCNv2", "PCN")
+    gentler = "finetune" in path.stem and path.parent.name != "kitti"
+    for key in ("model", "dataset", "total_bs", "step_per_update", "consider_metric"):
+        assert ours[key] == theirs[key], key
+    for key in ("optimizer", "scheduler", "bnmscheduler", "max_epoch"):
+        assert kinds(ours.get(key)) == kinds(theirs.get(key)), key
+        if not gentler:
+            assert ours.get(key) == theirs.get(key), key
+    if gentler:
+        assert ours["optimizer"]["kwargs"]["lr"] == pytest.approx(theirs["optimizer"]["kwargs"]["lr"] / 10)
+
+    found = inspect_config(path, clone)
+    assert not found.error
+    assert not [warning for warning in found.warnings if "building it will fail" in warning]
+    said = {stage: text.split("(")[0] for stage, text in found.stages.items()}
+    assert said == STAGES.get(name, {"coarse": "APML", "fine": "APML"})
+
+
+def kinds(value: Any) -> Any:
+    """The shape of a part of a YAML: its keys, its strings, and the types of the rest."""
+    if isinstance(value, dict):
+        return {key: kinds(part) for key, part in value.items()}
+    return value if isinstance(value, str) else type(value)
 
 
 def test_apml_run_alone_attaches_what_the_patch_does(clone: Path, dataset: Path, tmp_path: Path) -> None:
