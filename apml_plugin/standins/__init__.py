@@ -10,7 +10,7 @@ from __future__ import annotations
 PROBES: dict[str, dict[str, tuple[str, ...]]] = {
     "chamfer": {"chamfer": ("forward", "backward")},
     "emd": {"emd": ("forward", "backward")},
-    "gridding": {"gridding": ("forward", "rev_forward")},
+    "gridding": {"gridding": ("forward", "backward", "rev_forward", "rev_backward")},
     "gridding_distance": {"gridding_distance": ("forward", "backward")},
     "cubic_feature_sampling": {"cubic_feature_sampling": ("forward", "backward")},
     "pointnet2_ops": {
@@ -27,5 +27,5 @@ The attributes matter: a source folder that happens to be called ``emd`` imports
 PACKAGES = ("pointnet2_ops", "timm", "open3d")
 """The stand-ins that are packages; the others are single modules."""
 
-IMPORT_ONLY = ("emd", "gridding", "gridding_distance", "cubic_feature_sampling")
+IMPORT_ONLY = ("emd",)
 """These let a host be imported; calling one of their functions raises an error that says what to build."""

@@ -145,7 +145,7 @@ def test_real_modules_win_and_broken_ones_give_their_reason(tmp_path: Path):
         in done.stderr
     )
     assert (
-        "[apml] gridding: import-only stand-in, calling it is an error (gridding at a bare folder has no forward)"
+        "[apml] gridding: pure PyTorch stand-in, slower than the real one (gridding at a bare folder has no forward)"
         in done.stderr
     )
     assert "(ImportError: undefined symbol: _ZN2at)" in done.stderr
