@@ -74,9 +74,12 @@ def changed(clone: Path) -> str:
     return subprocess.run(command, cwd=clone, text=True, capture_output=True, check=True).stdout
 
 
-def pcn_data(root: Path, points: int = 512, train: int = 12, test: int = 10, cars: bool = False) -> Path:
+def pcn_data(
+    root: Path, points: int = 512, train: int = 12, test: int = 10, views: int = 8, cars: bool = False
+) -> Path:
     """PCN's folders with .npy clouds: ellipsoids, the partial ones cut by a plane. Returns the dataset YAML.
 
+    views: how many different partial clouds a training shape has in its eight files.
     cars: as the host's KITTI training reads it, cars alone, their partial clouds thinned and zero-padded.
     """
     random = np.random.default_rng(0)
@@ -86,8 +89,9 @@ def pcn_data(root: Path, points: int = 512, train: int = 12, test: int = 10, car
         for name in names[subset]:
             cloud = ellipsoid(random, points)
             _save(root / subset / "complete" / taxonomy / f"{name}.npy", cloud)
+            partial = [half(random, cloud) for _ in range(views)]
             for view in range(8 if subset == "train" else 1):
-                _save(root / subset / "partial" / taxonomy / name / f"{view:02d}.npy", half(random, cloud))
+                _save(root / subset / "partial" / taxonomy / name / f"{view:02d}.npy", partial[view % views])
     (root / "PCN.json").write_text(json.dumps([{"taxonomy_id": taxonomy, "taxonomy_name": "generated", **names}]))
     return _describe(
         root,
