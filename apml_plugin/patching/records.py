@@ -17,7 +17,8 @@ class Edit:
 
     file: path inside the host, with forward slashes. anchor: qualified name of the function or class
     (``PCN`` or ``Outer.method``). decorator: a bare name, imported from the module `source`.
-    shared: several recipes need this edit, so undoing one of them may have to leave it.
+    shared: several recipes need this edit, so undoing one of them may have to leave it. arguments: what follows
+    the name, parentheses included, if anything.
     """
 
     file: str
@@ -25,6 +26,7 @@ class Edit:
     decorator: str
     source: str = "apml_plugin.hosts.pointr"
     shared: bool = False
+    arguments: str = ""
 
     @property
     def import_line(self) -> str:
@@ -32,15 +34,60 @@ class Edit:
 
     @property
     def decorator_line(self) -> str:
-        return f"@{self.decorator}  {MARKER}"
+        return f"@{self.decorator}{self.arguments}  {MARKER}"
+
+    @property
+    def line(self) -> str:
+        """The edit's own line, without indentation."""
+        return self.decorator_line
+
+    @property
+    def name(self) -> str:
+        """The name that the import brings."""
+        return self.decorator
+
+    def __str__(self) -> str:
+        return f"'@{self.decorator}{self.arguments}' above '{self.anchor}'"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One statement behind an assignment inside a function, and the import it needs.
+
+    scope: qualified name of the function. after: what is assigned there, a name or a dotted one
+    (``loss_fn = ...``, ``self.loss = ...``), at any depth of blocks but not in a function within; of several such
+    statements the last, unless `which` gives another's index. text: one simple statement on one line, indented
+    as the assignment is. name: imported from the module `source`. shared: as in :class:`Edit`.
+    """
+
+    file: str
+    scope: str
+    after: str
+    text: str
+    name: str
+    source: str
+    shared: bool = False
+    which: int = -1
+
+    @property
+    def import_line(self) -> str:
+        return f"from {self.source} import {self.name}  {MARKER}"
+
+    @property
+    def line(self) -> str:
+        """The edit's own line, without indentation."""
+        return f"{self.text}  {MARKER}"
+
+    def __str__(self) -> str:
+        return f"'{self.text}' behind '{self.after} = ...' in '{self.scope}'"
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A named set of edits, at most one per file, that only make sense together."""
+    """A named set of edits, of either kind and several per file if need be, that only make sense together."""
 
     name: str
-    edits: tuple[Edit, ...]
+    edits: tuple[Edit | Line, ...]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""One Python file as bytes: where the syntax tree says a line goes in, and how it comes out again.
+"""One Python file as bytes: marked lines go in where the syntax tree says, and come out again.
 
 Nothing is ever rewritten. Whole lines go in at line boundaries and the same lines are dropped again, so
 line ends, tabs, a missing final newline, a byte order mark and every comment stay what they were.
@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from ..errors import PatchError
-from .records import MARKER, Edit
+from .placing import definitions, import_place, located, place, statement_lines, without
+from .records import MARKER, Edit, Line
+
+__all__ = ["Marked", "bare", "definitions", "insert", "is_patched", "marked", "parse", "present", "remove", "split"]
 
 _BOM = b"\xef\xbb\xbf"
 _LINE = re.compile(rb"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 _END = re.compile(rb"[\r\n]*\Z")
-
-Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 
 def parse(data: bytes, file: str) -> ast.Module:
@@ -36,151 +37,185 @@ def split(data: bytes) -> tuple[bytes, list[bytes]]:
     return mark, _LINE.findall(data[len(mark) :])
 
 
-def definitions(tree: ast.AST, prefix: str = "") -> Iterator[tuple[str, Definition]]:
-    """Every class and function with its qualified name, also those inside if and try blocks."""
-    for node in ast.iter_child_nodes(tree):
-        if isinstance(node, Definition):
-            yield prefix + node.name, node
-            yield from definitions(node, f"{prefix}{node.name}.")
-        else:
-            yield from definitions(node, prefix)
+def bare(data: bytes, lines: Collection[int] | None = None) -> bytes:
+    """`data` with `lines` (1-based; by default every marked one) made comments: all others keep their numbers."""
+    if lines is None:
+        lines = _marked_lines(data, "") if MARKER.encode() in data else ()
+    mark, all_lines = split(data)
+    # Not empty: a lone CR before an emptied line's LF would become one line end.
+    kept = [b"#" + _end(line) if n in lines else line for n, line in enumerate(all_lines, start=1)]
+    return mark + b"".join(kept)
 
 
-def insert(data: bytes, edit: Edit) -> bytes:
-    """`data` with the edit's two lines. Raises PatchError if the place is missing or ambiguous."""
-    tree = parse(data, edit.file)
-    node = _anchor(tree, edit)
+def insert(data: bytes, *edits: Edit | Line) -> bytes:
+    """`data` with the lines of the edits, each import once. Raises PatchError if a place is missing or ambiguous."""
+    file = edits[0].file
+    there = set(_marked_lines(data, file).values()) if MARKER.encode() in data else set()
+    tree, full = parse(bare(data), file), parse(data, file)
     mark, lines = split(data)
-    above = node.lineno - 1
-    indent = re.match(rb"[ \t\f]*", lines[above]).group()  # type: ignore[union-attr]
-    wanted = {above: indent + edit.decorator_line.encode()}
-    place = _import_place(tree)
-    wanted[place] = edit.import_line.encode() + (_newline(lines, place) + wanted[place] if place in wanted else b"")
-    out = []
-    for number, line in enumerate(lines):
-        if number in wanted:
-            out += [wanted[number], _newline(lines, number)]
-        out.append(line)
+    wanted: dict[int, list[bytes]] = {}
+    imports = list(dict.fromkeys(e.import_line for e in edits if e.import_line not in there))
+    if imports:
+        wanted[import_place(full)] = [line.encode() for line in imports]
+    for edit in edits:
+        at, model = place(tree, edit)
+        indent = re.match(rb"[ \t\f]*", lines[model - 1]).group()  # type: ignore[union-attr]
+        wanted.setdefault(at, []).append(indent + edit.line.encode())
+    out: list[bytes] = []
+    for number in range(len(lines) + 1):
+        for text in wanted.get(number, ()):
+            if out and not _end(out[-1]):
+                # The file has no final newline: what goes behind its last line has none either.
+                out[-1] += _newline(lines, number - 1)
+                out.append(text)
+            else:
+                out.append(text + _newline(lines, min(number, len(lines) - 1)))
+        out += lines[number : number + 1]
     result = mark + b"".join(out)
-    if not _adds_only(edit, tree, result):
-        raise PatchError(f"{edit.file} is laid out in a way this patch cannot edit safely. Nothing was changed")
+    if not _adds_only(data, result, edits):
+        raise PatchError(f"{file} is laid out in a way this patch cannot edit safely. Nothing was changed")
     return result
 
 
 @dataclass(frozen=True)
 class Marked:
-    """The marked lines of a file: `ours` are those the edit would insert, `strange` all others."""
+    """The marked lines of a file (1-based number -> text).
 
-    ours: dict[int, str]
+    imports: those some known edit brings. placed: each edit's own line where it belongs. loose: an edit's own line
+    elsewhere, or once too often. strange: everything else.
+    """
+
+    imports: dict[int, str]
+    placed: dict[Edit | Line, int]
+    loose: dict[int, str]
     strange: dict[int, str]
 
     @property
     def any(self) -> bool:
-        return bool(self.ours or self.strange)
+        return bool(self.imports or self.placed or self.loose or self.strange)
+
+    @property
+    def lines(self) -> list[int]:
+        return sorted({*self.imports, *self.placed.values(), *self.loose, *self.strange})
 
 
-def marked(data: bytes, edit: Edit) -> Marked:
-    """Find marked lines (1-based number -> text). Text inside a string is text, not a marked line."""
+def marked(data: bytes, *known: Edit | Line) -> Marked:
+    """Sort the marked lines of a file by the edits that could have put them there.
+
+    Text inside a string is text, not a marked line.
+    """
     if MARKER.encode() not in data:
-        return Marked({}, {})
-    tree = parse(data, edit.file)
-    inside = _lines_inside_strings(tree)
-    statements = _import_lines(tree) | _decorator_lines(tree)
-    ours: dict[int, str] = {}
-    strange: dict[int, str] = {}
-    for number, raw in enumerate(split(data)[1], start=1):
-        text = raw.decode("latin-1").strip()
-        if not text.endswith(MARKER) or number in inside:
+        return Marked({}, {}, {}, {})
+    file = known[0].file if known else ""
+    found = _marked_lines(data, file)
+    tree = parse(data, file)
+    alone = statement_lines(tree)
+    texts, imports = {edit.line for edit in known}, {edit.import_line for edit in known}
+    top = {node.lineno for node in tree.body if isinstance(node, ast.ImportFrom)}
+    brought = {n: text for n, text in found.items() if text in imports and n in top}
+    own = {n: text for n, text in found.items() if text in texts and n in alone}
+    strange = {n: text for n, text in found.items() if n not in brought and n not in own}
+    placed: dict[Edit | Line, int] = {}
+    stripped = parse(bare(data, [*brought, *own]), file)
+    for edit in known:
+        try:
+            here = located(tree, stripped, edit, own)
+        except PatchError:
             continue
-        known = text in (edit.import_line, edit.decorator_line) and number in statements
-        (ours if known else strange)[number] = text
-    return Marked(ours, strange)
+        for number in here:
+            if own[number] == edit.line and number not in placed.values() and edit not in placed:
+                placed[edit] = number
+    loose = {n: text for n, text in own.items() if n not in placed.values()}
+    return Marked(brought, placed, loose, strange)
 
 
-def is_patched(data: bytes, edit: Edit) -> bool:
-    """True with both lines in place, False with no marked line at all, PatchError for anything between."""
-    found = marked(data, edit)
+def present(data: bytes, known: Iterable[Edit | Line]) -> frozenset[Edit | Line]:
+    """Which of the `known` edits of a file are in it; PatchError for anything half in, or changed by hand."""
+    known = tuple(known)
+    found = marked(data, *known)
     if not found.any:
-        return False
-    if not found.strange and sorted(found.ours.values()) == sorted((edit.import_line, edit.decorator_line)):
-        node = _anchor(parse(data, edit.file), edit)
-        if any(decorator.lineno in found.ours for decorator in node.decorator_list):
-            return True
-    lines = ", ".join(str(number) for number in sorted(found.ours | found.strange))
+        return frozenset()
+    needed = sorted({edit.import_line for edit in found.placed})
+    if not found.strange and not found.loose and sorted(found.imports.values()) == needed:
+        return frozenset(found.placed)
     raise PatchError(
-        f"{edit.file} is half patched or was edited by hand after patching: its lines marked '{MARKER}' (line {lines}) "
-        f"are not the two that belong there (an import and '@{edit.decorator}' above '{edit.anchor}'). Run the patch "
-        "with --revert, or delete the marked lines, then patch again. Nothing was changed"
+        f"{known[0].file} is half patched or was edited by hand after patching: its lines marked '{MARKER}' (line "
+        f"{', '.join(map(str, found.lines))}) are not those that belong there (an import and {_listed(known)}). Run "
+        "the patch with --revert, or delete the marked lines, then patch again. Nothing was changed"
     )
 
 
-def remove(data: bytes, edit: Edit) -> bytes:
-    """`data` without the edit's marked lines, every other byte kept.
+def is_patched(data: bytes, edit: Edit | Line) -> bool:
+    """True with both lines in place, False with no marked line at all, PatchError for anything between."""
+    return edit in present(data, [edit])
+
+
+def remove(data: bytes, *edits: Edit | Line, staying: Iterable[Edit | Line] = ()) -> bytes:
+    """`data` without the edits' marked lines, every other byte kept; `staying`: edits that may be there and remain.
 
     Raises PatchError for a marked line that was changed by hand: removing it could lose the user's code.
     """
-    found = marked(data, edit)
+    file = edits[0].file
+    found = marked(data, *edits, *staying)
     if found.strange:
         number, text = next(iter(found.strange.items()))
         raise PatchError(
-            f"{edit.file}, line {number} carries the mark '{MARKER}' but is not a line this patch inserts: {text!r}. "
+            f"{file}, line {number} carries the mark '{MARKER}' but is not a line this patch inserts: {text!r}. "
             "Delete or unmark it by hand, then revert again. Nothing was changed"
         )
+    texts, needed = {e.line for e in edits}, {e.import_line for e in found.placed if e not in edits}
+    gone = {number for edit, number in found.placed.items() if edit in edits}
+    gone |= {number for number, text in found.loose.items() if text in texts}
+    gone |= {
+        number
+        for number, text in found.imports.items()
+        if text not in needed and text in {e.import_line for e in edits}
+    }
     mark, lines = split(data)
-    result = mark + b"".join(line for number, line in enumerate(lines, start=1) if number not in found.ours)
-    left = [
-        node.lineno
-        for node in ast.walk(parse(result, edit.file))
-        if isinstance(node, ast.Name) and node.id == edit.decorator
-    ]
-    if found.any and left and not _binds(result, edit):
-        raise PatchError(
-            f"{edit.file}, line {left[0]} uses {edit.decorator} without the mark '{MARKER}': its import would go. "
-            "Delete that line by hand, then revert again. Nothing was changed"
-        )
+    kept = [line for number, line in enumerate(lines, start=1) if number not in gone]
+    if len(lines) in gone and kept and not _end(lines[-1]):
+        kept[-1] = _END.sub(b"", kept[-1], count=1)
+    result = mark + b"".join(kept)
+    dropped = [edit for edit in edits if edit.import_line in {found.imports[n] for n in gone if n in found.imports}]
+    for edit in dropped:
+        left = [n.lineno for n in ast.walk(parse(result, file)) if isinstance(n, ast.Name) and n.id == edit.name]
+        if left and not _binds(result, edit):
+            raise PatchError(
+                f"{file}, line {left[0]} uses {edit.name} without the mark '{MARKER}': its import would go. "
+                "Delete that line by hand, then revert again. Nothing was changed"
+            )
     return result
 
 
-def _binds(data: bytes, edit: Edit) -> bool:
-    """Whether the file imports the decorator's name on a line of its own, without our mark."""
+def _listed(edits: Iterable[Edit | Line]) -> str:
+    return ", ".join(str(edit) for edit in edits)
+
+
+def _binds(data: bytes, edit: Edit | Line) -> bool:
+    """Whether the file imports the edit's name on a line of its own, without our mark."""
     return any(
-        isinstance(node, ast.ImportFrom) and any((alias.asname or alias.name) == edit.decorator for alias in node.names)
+        isinstance(node, ast.ImportFrom) and any((alias.asname or alias.name) == edit.name for alias in node.names)
         for node in ast.walk(parse(data, edit.file))
     )
 
 
-def _anchor(tree: ast.Module, edit: Edit) -> Definition:
-    found = [node for name, node in definitions(tree) if name == edit.anchor]
-    if len(found) == 1:
-        return found[0]
-    what = "is not defined" if not found else f"is defined {len(found)} times"
-    raise PatchError(f"{edit.file}: '{edit.anchor}' {what}, so there is no one place to edit. Nothing was changed")
+def _marked_lines(data: bytes, file: str) -> dict[int, str]:
+    """Lines that end in the mark (1-based number -> text without indentation), those inside strings left out."""
+    inside = _lines_inside_strings(parse(data, file))
+    texts = ((number, raw.decode("latin-1").strip()) for number, raw in enumerate(split(data)[1], start=1))
+    return {number: text for number, text in texts if text.endswith(MARKER) and number not in inside}
 
 
-def _import_place(tree: ast.Module) -> int:
-    """The 0-based line before which the import goes: behind docstring and leading imports, if there are any."""
-    end = 0
-    for index, statement in enumerate(tree.body):
-        docstring = index == 0 and isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
-        first = _first_line(statement)
-        leading = docstring or isinstance(statement, ast.Import | ast.ImportFrom)
-        # A statement that shares its line with a leading one (`import a; b = 1`) is passed over too.
-        if not leading and first > end:
-            return end or first - 1
-        end = statement.end_lineno or first
-    return end
-
-
-def _first_line(statement: ast.stmt) -> int:
-    return min([statement.lineno, *(d.lineno for d in getattr(statement, "decorator_list", []))])
+def _end(line: bytes) -> bytes:
+    """The line end of a line, if it has one."""
+    return _END.search(line).group()  # type: ignore[union-attr]
 
 
 def _newline(lines: list[bytes], number: int) -> bytes:
     """The line end in use around a line."""
     for line in (lines[number], lines[number - 1], lines[0]):
-        end = _END.search(line)
-        if end and end.group():
-            return end.group()
+        if _end(line):
+            return _end(line)
     return b"\n"
 
 
@@ -196,26 +231,16 @@ def _lines_inside_strings(tree: ast.Module) -> set[int]:
     return inside
 
 
-def _import_lines(tree: ast.Module) -> set[int]:
-    return {node.lineno for node in tree.body if isinstance(node, ast.ImportFrom)}
-
-
-def _decorator_lines(tree: ast.Module) -> set[int]:
-    return {decorator.lineno for _, node in definitions(tree) for decorator in node.decorator_list}
-
-
-def _adds_only(edit: Edit, before: ast.Module, result: bytes) -> bool:
-    """True if the new file parses to the old tree plus the import and the decorator, and nothing else."""
+def _adds_only(data: bytes, result: bytes, edits: Iterable[Edit | Line]) -> bool:
+    """True if the new file parses to the old tree plus the edits' statements and decorators, and nothing else."""
+    edits = tuple(edits)
     try:
         after = ast.parse(result)
-    except (SyntaxError, ValueError):
+        before, found = ast.parse(data), marked(result, *edits)
+    except (SyntaxError, ValueError, PatchError):
         return False
-    node = _anchor(after, edit)
-    node.decorator_list = node.decorator_list[:-1]
-    for statement in after.body:
-        if not isinstance(statement, ast.ImportFrom) or statement.module != edit.source:
-            continue
-        if [alias.name for alias in statement.names] == [edit.decorator]:
-            after.body.remove(statement)
-            break
-    return ast.dump(before) == ast.dump(after)
+    if any(edit not in found.placed for edit in edits):
+        return False
+    # Lines that were marked before (an edit added to a patched file) are left out on both sides.
+    old = without(before, set(_marked_lines(data, "") if MARKER.encode() in data else ()))
+    return ast.dump(old) == ast.dump(without(after, set(_marked_lines(result, ""))))

@@ -1,0 +1,147 @@
+"""Where in a syntax tree an edit's lines belong, and whether they are there."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Collection, Iterator
+
+from ..errors import PatchError
+from .records import Edit, Line
+
+Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+
+
+def definitions(tree: ast.AST, prefix: str = "") -> Iterator[tuple[str, Definition]]:
+    """Every class and function with its qualified name, also those inside if and try blocks."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, Definition):
+            yield prefix + node.name, node
+            yield from definitions(node, f"{prefix}{node.name}.")
+        else:
+            yield from definitions(node, prefix)
+
+
+def place(tree: ast.Module, edit: Edit | Line) -> tuple[int, int]:
+    """(0-based line before which the edit's own line goes, 1-based line whose indentation it takes).
+
+    Raises PatchError if there is no one place.
+    """
+    if isinstance(edit, Edit):
+        node = _definition(tree, edit, edit.anchor)
+        return node.lineno - 1, node.lineno
+    block, at = _assignment(tree, edit)
+    statement = block[at]
+    end = statement.end_lineno or statement.lineno
+    if at + 1 < len(block) and block[at + 1].lineno == end:
+        raise PatchError(
+            f"{edit.file}, line {end}: more follows on the line of '{edit.after} = ...', so no line can go in between. "
+            "Nothing was changed"
+        )
+    return end, statement.lineno
+
+
+def located(tree: ast.Module, bare: ast.Module, edit: Edit | Line, marked: Collection[int]) -> tuple[int, ...]:
+    """Those of the `marked` lines (1-based) of `tree` at which the edit's own line would be in its place.
+
+    bare: the same file with its marked lines emptied, so every line has the same number in both.
+    Raises PatchError if there is no one place.
+    """
+    if isinstance(edit, Edit):
+        wanted = _definition(bare, edit, edit.anchor).lineno
+        nodes = [node for _, node in definitions(tree) if node.lineno == wanted]
+        return tuple(d.lineno for node in nodes for d in node.decorator_list if d.lineno in marked)
+    block, at = _assignment(bare, edit)
+    wanted = block[at].lineno
+    found = []
+    for around in _blocks(tree):
+        start = next((i for i, s in enumerate(around) if s.lineno == wanted and edit.after in _targets(s)), None)
+        for statement in around[start + 1 :] if start is not None else ():
+            if statement.lineno not in marked:
+                break
+            found.append(statement.lineno)
+    return tuple(found)
+
+
+def without(tree: ast.Module, lines: Collection[int]) -> ast.Module:
+    """The tree (changed in place) without the statements and decorators that begin on `lines`."""
+    for block in _blocks(tree):
+        block[:] = [statement for statement in block if first_line(statement) not in lines or _decorated(statement)]
+    for _, node in definitions(tree):
+        node.decorator_list = [decorator for decorator in node.decorator_list if decorator.lineno not in lines]
+    return tree
+
+
+def import_place(tree: ast.Module) -> int:
+    """The 0-based line before which an import goes: behind docstring and leading imports, if there are any."""
+    end = 0
+    for index, statement in enumerate(tree.body):
+        docstring = index == 0 and isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+        first = first_line(statement)
+        leading = docstring or isinstance(statement, ast.Import | ast.ImportFrom)
+        # A statement that shares its line with a leading one (`import a; b = 1`) is passed over too.
+        if not leading and first > end:
+            return end or first - 1
+        end = statement.end_lineno or first
+    return end
+
+
+def first_line(statement: ast.stmt) -> int:
+    return min([statement.lineno, *(d.lineno for d in getattr(statement, "decorator_list", []))])
+
+
+def statement_lines(tree: ast.Module) -> set[int]:
+    """Lines on which one of the lines a patch inserts could stand: decorators, imports, plain statements."""
+    lines = {decorator.lineno for _, node in definitions(tree) for decorator in node.decorator_list}
+    return lines | {statement.lineno for block in _blocks(tree) for statement in block}
+
+
+def _decorated(statement: ast.stmt) -> bool:
+    return bool(getattr(statement, "decorator_list", ()))
+
+
+def _definition(tree: ast.Module, edit: Edit | Line, name: str) -> Definition:
+    found = [node for qualified, node in definitions(tree) if qualified == name]
+    if len(found) == 1:
+        return found[0]
+    what = "is not defined" if not found else f"is defined {len(found)} times"
+    raise PatchError(f"{edit.file}: '{name}' {what}, so there is no one place to edit. Nothing was changed")
+
+
+def _assignment(tree: ast.Module, edit: Line) -> tuple[list[ast.stmt], int]:
+    """The block and the index in it of the statement a Line goes behind."""
+    scope = _definition(tree, edit, edit.scope)
+    found = [
+        (block, at)
+        for block in _blocks(scope, into_definitions=False)
+        for at, statement in enumerate(block)
+        if edit.after in _targets(statement)
+    ]
+    found.sort(key=lambda item: item[0][item[1]].lineno)
+    try:
+        return found[edit.which]
+    except IndexError:
+        count = "nothing" if not found else f"only {len(found)} times"
+        raise PatchError(
+            f"{edit.file}: '{edit.scope}' assigns '{edit.after}' {count if found else 'nowhere'}, so there is no one "
+            "place to edit. Nothing was changed"
+        ) from None
+
+
+def _targets(statement: ast.stmt) -> list[str]:
+    """What a plain assignment binds, as source."""
+    if isinstance(statement, ast.Assign):
+        return [ast.unparse(target) for target in statement.targets]
+    if isinstance(statement, ast.AnnAssign) and statement.value is not None:
+        return [ast.unparse(statement.target)]
+    return []
+
+
+def _blocks(tree: ast.AST, into_definitions: bool = True) -> Iterator[list[ast.stmt]]:
+    """Every list of statements, outer ones first; without those of the functions and classes within, if asked."""
+    for _, value in ast.iter_fields(tree):
+        children = value if isinstance(value, list) else [value]
+        if children and isinstance(children[0], ast.stmt):
+            yield children
+        for child in children:
+            if isinstance(child, ast.AST) and (into_definitions or not isinstance(child, Definition | ast.Lambda)):
+                yield from _blocks(child, into_definitions)

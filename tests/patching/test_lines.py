@@ -1,0 +1,206 @@
+"""A line behind an assignment: where it goes, what is refused, several edits in one file, byte-exact removal."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from apml_plugin.errors import PatchError
+from apml_plugin.patching import Edit, Line, Recipe, check, plan_apply, plan_revert, source, write
+
+L = Line("m.py", "train", "cd", "cd = training_loss(cd)", "training_loss", "apml_plugin.hosts.forks")
+M = Line("m.py", "A.train", "self.cd", "self.cd = training_loss(self.cd)", "training_loss", "apml_plugin.hosts.forks")
+D = Edit("m.py", "get", "trains_with_loss", "apml_plugin.hosts.forks", arguments="(swap=True)")
+E = Edit("m.py", "train", "trains_with_loss", "apml_plugin.hosts.forks")
+IMPORT = "from apml_plugin.hosts.forks import training_loss  # apml-plugin"
+DECORATOR = "from apml_plugin.hosts.forks import trains_with_loss  # apml-plugin"
+TEXT = "cd = training_loss(cd)  # apml-plugin"
+
+REWRITES = {
+    "plain": (
+        (L,),
+        "import a\n\ndef train():\n    cd = a.b()\n    cd.c()\n",
+        f"import a\n{IMPORT}\n\ndef train():\n    cd = a.b()\n    {TEXT}\n    cd.c()\n",
+    ),
+    "no final newline": (
+        (L,),
+        "def train():\n\tx = 1\n\tcd = x",
+        f"{IMPORT}\ndef train():\n\tx = 1\n\tcd = x\n\t{TEXT}",
+    ),
+    "no final newline, CRLF": (
+        (L,),
+        "def train():\r\n  cd = 1",
+        f"{IMPORT}\r\ndef train():\r\n  cd = 1\r\n  {TEXT}",
+    ),
+    "a statement over several lines": (
+        (L,),
+        "def train():\n    cd = a(\n        1,\n  2)  # why\n    return cd\n",
+        f"{IMPORT}\ndef train():\n    cd = a(\n        1,\n  2)  # why\n    {TEXT}\n    return cd\n",
+    ),
+    "a continued line": (
+        (L,),
+        "def train():\n    cd = a + \\\n  b\n    return cd\n",
+        f"{IMPORT}\ndef train():\n    cd = a + \\\n  b\n    {TEXT}\n    return cd\n",
+    ),
+    "the last of several, inside blocks": (
+        (L,),
+        "def train():\n\tcd = 1\n\tif cd:\n\t\twith a:\n\t\t\tcd = 2\n\treturn cd\n",
+        f"{IMPORT}\ndef train():\n\tcd = 1\n\tif cd:\n\t\twith a:\n\t\t\tcd = 2\n\t\t\t{TEXT}\n\treturn cd\n",
+    ),
+    "the first, by index": (
+        (Line("m.py", "train", "cd", L.text, L.name, L.source, which=0),),
+        "def train():\n    cd = 1\n    cd = 2\n",
+        f"{IMPORT}\ndef train():\n    cd = 1\n    {TEXT}\n    cd = 2\n",
+    ),
+    "only this function's own": (
+        (L,),
+        "cd = 0\ndef other():\n    cd = 1\ndef train():\n    cd = 2\n    def inner():\n        cd = 3\n    cd.e = 4\n",
+        f"{IMPORT}\ncd = 0\ndef other():\n    cd = 1\ndef train():\n    cd = 2\n    {TEXT}\n    def inner():\n"
+        "        cd = 3\n    cd.e = 4\n",
+    ),
+    "an annotated one": (
+        (L,),
+        "def train():\n    cd: int\n    cd: int = 1\n",
+        f"{IMPORT}\ndef train():\n    cd: int\n    cd: int = 1\n    {TEXT}\n",
+    ),
+    "decoys in comments and strings": (
+        (L,),
+        "def train():\n    # cd = 1\n    s = '''\n    cd = 1\n    '''\n    cd = 2  # cd = 3\n    # cd = 4\n",
+        f"{IMPORT}\ndef train():\n    # cd = 1\n    s = '''\n    cd = 1\n    '''\n    cd = 2  # cd = 3\n    {TEXT}\n"
+        "    # cd = 4\n",
+    ),
+    "a dotted name in a method": (
+        (M,),
+        "class A:\n  def train(self):\n    self.cd = 1\n",
+        f"{IMPORT}\nclass A:\n  def train(self):\n    self.cd = 1\n"
+        "    self.cd = training_loss(self.cd)  # apml-plugin\n",
+    ),
+    "both kinds, two in one place": (
+        (L, D, E),
+        "import a\ndef get(): pass\ndef train():\n    cd = a\n",
+        f"import a\n{IMPORT}\n{DECORATOR}\n@trains_with_loss(swap=True)  # apml-plugin\ndef get(): pass\n"
+        f"@trains_with_loss  # apml-plugin\ndef train():\n    cd = a\n    {TEXT}\n",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REWRITES)
+def test_rewrites(name: str) -> None:
+    edits, before, after = REWRITES[name]
+    patched = source.insert(before.encode(), *edits)
+    assert patched.decode() == after
+    assert source.present(patched, edits) == frozenset(edits)
+    assert source.present(before.encode(), edits) == frozenset()
+    assert source.remove(patched, *edits) == before.encode()
+
+
+def test_edits_of_one_file_come_and_go_one_by_one() -> None:
+    bare = b"def get(): pass\ndef train():\n    cd = 1\n    return cd"
+    one = source.insert(bare, D)
+    two = source.insert(one, L)
+    three = source.insert(two, E)
+    assert source.present(two, [D, E, L]) == {D, L}
+    assert three.count(DECORATOR.encode()) == 1
+    assert source.remove(three, E, staying=[D, L]) == two
+    assert source.remove(source.remove(three, D, staying=[L, E]), E, L, staying=[D]) == bare
+    assert source.remove(three, D, L, staying=[E]) == source.insert(bare, E)
+
+
+REFUSED = {
+    "no such function": ("def other():\n    cd = 1\n", "'train' is not defined"),
+    "no such name": ("def train():
+    cd.x = 1
+    cde = 2
+", "nowhere"),
+    "more on the line": ("def train():\n    cd = 1; cd = 2; x = cd\n", "more follows on the line"),
+    "a body on the line of its head": ("def train():\n    if 1: cd = 1\n    return cd\n", "laid out in a way"),
+    "syntax error": ("def train(:\n", r"m\.py, line 1 is not valid Python"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused(name: str) -> None:
+    text, message = REFUSED[name]
+    with pytest.raises(PatchError, match=message):
+        source.insert(text.encode(), L)
+
+
+HALF = {
+    "line deleted": f"{IMPORT}\ndef train():\n    cd = 1\n",
+    "import deleted": f"def train():\n    cd = 1\n    {TEXT}\n",
+    "line moved down": f"{IMPORT}\ndef train():\n    cd = 1\n    cd.x()\n    {TEXT}\n",
+    "line in another function": f"{IMPORT}\ndef train():\n    cd = 1\ndef other():\n    cd = 1\n    {TEXT}\n",
+    "line twice": f"{IMPORT}\ndef train():\n    cd = 1\n    {TEXT}\n    {TEXT}\n",
+    "line changed": f"{IMPORT}\ndef train():\n    cd = 1\n    cd = training_loss(cd, 2)  # apml-plugin\n",
+    "assignment added below": f"{IMPORT}\ndef train():\n    cd = 1\n    {TEXT}\n    cd = 2\n",
+}
+
+
+@pytest.mark.parametrize("name", HALF)
+def test_half_patched_or_modified_by_hand_is_refused(name: str) -> None:
+    with pytest.raises(PatchError, match=r"^m\.py is half patched or was edited by hand .*--revert"):
+        source.present(HALF[name].encode(), [L])
+    if name == "line changed":
+        with pytest.raises(PatchError, match=r"line 4 carries the mark .*by hand"):
+            source.remove(HALF[name].encode(), L)
+    else:
+        assert b"apml-plugin" not in source.remove(HALF[name].encode(), L)
+
+
+def test_a_recipe_of_both_kinds_in_two_files(tmp_path: Path) -> None:
+    (tmp_path / "m.py").write_bytes(b"def get(): pass\r\ndef train():\r\n    cd = 1")
+    (tmp_path / "n.py").write_bytes(b"def main():\n\tloss = 2\n\treturn loss\n")
+    other = Line("n.py", "main", "loss", "loss = training_loss(loss)", "training_loss", "apml_plugin.hosts.forks")
+    recipe = Recipe("all", (D, L, other))
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    write(plan_apply(tmp_path, [recipe], [recipe]))
+    assert check(tmp_path, [recipe]) == ("all",)
+    assert not plan_apply(tmp_path, [recipe], [recipe]).differs
+    patched = (tmp_path / "m.py").read_bytes()
+    (tmp_path / "m.py").write_bytes(source.remove(patched, L, staying=[D]))
+    with pytest.raises(PatchError, match=r"half patched: m\.py is patched only in part"):
+        check(tmp_path, [recipe])
+    (tmp_path / "m.py").write_bytes(before["m.py"])
+    with pytest.raises(PatchError, match=r"half patched: n\.py is patched, but m\.py is not"):
+        plan_apply(tmp_path, [recipe], [recipe])
+    write(plan_revert(tmp_path, [recipe], [recipe]))
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+ENDS = st.sampled_from(["\n", "\r\n", "\r"])
+PIECES = [
+    ["x = 1"],
+    ["# cd = 1"],
+    [""],
+    ["x = '''", "cd = 1", "'''"],
+    ["if x:", "\tcd = (1,", "2)", "else:", "  y = 2"],
+    ["def inner():", " cd = 1"],
+    ["for cd in x: pass"],
+    ["cd = x \\", "  + 2"],
+]
+
+
+@given(
+    above=st.lists(st.sampled_from(PIECES)),
+    below=st.lists(st.sampled_from(PIECES)),
+    indent=st.sampled_from(["    ", "\t", " "]),
+    ends=st.lists(ENDS, min_size=1, max_size=4),
+    bom=st.booleans(),
+    final=st.booleans(),
+)
+def test_removing_undoes_inserting(
+    above: list[list[str]], below: list[list[str]], indent: str, ends: list[str], bom: bool, final: bool
+) -> None:
+    body = [indent + line for piece in (*above, ["cd = 3"], *below) for line in piece]
+    lines = ["import a", "def train():", *body]
+    text = "".join(line + ends[i % len(ends)] for i, line in enumerate(lines))
+    data = (b"\xef\xbb\xbf" if bom else b"") + (text if final else text.rstrip("\r\n \t")).encode()
+    ast.parse(data)
+    patched = source.insert(data, L, E)
+    assert source.present(patched, [L, E]) == {L, E}
+    assert source.remove(patched, L, E) == data
+    assert source.remove(patched, E, staying=[L]) == source.insert(data, L)
