@@ -112,10 +112,7 @@ def test_edits_of_one_file_come_and_go_one_by_one() -> None:
 
 REFUSED = {
     "no such function": ("def other():\n    cd = 1\n", "'train' is not defined"),
-    "no such name": ("def train():
-    cd.x = 1
-    cde = 2
-", "nowhere"),
+    "no such name": ("def train():\n    cd.x = 1\n    cde = 2\n", "nowhere"),
     "more on the line": ("def train():\n    cd = 1; cd = 2; x = cd\n", "more follows on the line"),
     "a body on the line of its head": ("def train():\n    if 1: cd = 1\n    return cd\n", "laid out in a way"),
     "syntax error": ("def train(:\n", r"m\.py, line 1 is not valid Python"),
