@@ -1,0 +1,41 @@
+"""Which loss a run asks for: from ``APML_LOSS`` (``apml run --loss``), else from what the host's config says.
+
+Nothing here imports torch: patched files load this before the host has decided on its devices.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+VARIABLE = "APML_LOSS"
+"""YAML text: ``APML`` or ``{NAME: APML, reduction: mean}``; anything `loss:` may say."""
+
+
+def chosen_loss(config_value: Any = None, opts: Any = None) -> tuple[Any, Any, str]:
+    """(value, opts, where) for `build_loss`: what ``APML_LOSS`` says if it is set, else `config_value` and `opts`.
+
+    where: "APML_LOSS", "the YAML", or nothing if no loss is asked for (then value is None).
+    Raises LossArgumentError if the variable's text is no YAML.
+    """
+    text = os.environ.get(VARIABLE, "").strip()
+    if text:
+        return parse(text), None, VARIABLE
+    if config_value is None:
+        return None, opts, ""
+    return config_value, opts, "the YAML"
+
+
+def parse(text: str) -> Any:
+    """The value that a YAML text says. Raises LossArgumentError if it is no YAML, or says nothing."""
+    import yaml
+
+    from ..errors import LossArgumentError
+
+    try:
+        value = yaml.load(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        raise LossArgumentError(f"{VARIABLE}={text!r} is not valid YAML: {' '.join(str(error).split())}") from None
+    if value is None or isinstance(value, bool | int | float):
+        raise LossArgumentError(f"{VARIABLE}={text!r} names no loss: write APML or {{NAME: APML, reduction: mean}}")
+    return value
