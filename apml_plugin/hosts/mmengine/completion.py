@@ -13,7 +13,9 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from apml_plugin.errors import LossArgumentError, LossValueError
+from apml_plugin.hosts.mmengine.arguments import names_arguments
 from apml_plugin.hosts.mmengine.config import loss_from_config
+from apml_plugin.hosts.mmengine.padding import pad
 from apml_plugin.losses import PerStage
 from apml_plugin.matching.settings import number
 from apml_plugin.registry import describe, set_epoch
@@ -22,6 +24,7 @@ STAGES = ("coarse", "fine")
 MODES = ("loss", "predict", "tensor")
 
 
+@names_arguments
 class CompletionModel(BaseModel):
     """Completes partial clouds with ``net`` and compares both of its stages with the ground truth.
 
@@ -90,7 +93,8 @@ class CompletionModel(BaseModel):
     def _losses(self, stages: Mapping[str, Tensor], gt: Tensor | Sequence[Tensor]) -> dict[str, Tensor]:
         if self.training:
             self._follow_epoch()
-        whole, lengths = (gt, ()) if isinstance(gt, Tensor) else _pad(gt)
+        whole, sizes = (gt, None) if isinstance(gt, Tensor) else pad(gt)
+        lengths = () if sizes is None else (None, sizes)  # losses of others may take clouds alone
         losses: dict[str, Tensor] = {}
         for name, weight in self.stage_weights.items():
             loss = self.criterion.stage(name) if isinstance(self.criterion, PerStage) else self.criterion
@@ -143,12 +147,3 @@ def _stack(clouds: Sequence[Tensor]) -> Tensor:
     if len(set(sizes)) != 1:
         raise LossValueError(f"inputs have the shapes {sizes}; sample the partial clouds to one size in the dataset")
     return torch.stack(list(clouds))
-
-
-def _pad(clouds: Sequence[Tensor]) -> tuple[Tensor, tuple[Tensor | None, ...]]:
-    """Clouds (M_i, 3) as one (B, max M_i, 3), and the lengths to pass behind it, if they differ."""
-    whole = nn.utils.rnn.pad_sequence(list(clouds), batch_first=True)
-    sizes = [len(cloud) for cloud in clouds]
-    if len(set(sizes)) == 1:
-        return whole, ()
-    return whole, (None, torch.tensor(sizes, device=whole.device))

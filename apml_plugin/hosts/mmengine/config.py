@@ -8,20 +8,20 @@ from typing import Any
 from mmengine.registry import MODELS
 from torch import nn
 
-from apml_plugin.errors import LossArgumentError
 from apml_plugin.losses import Schedule
 from apml_plugin.registry import LOSSES, build_loss
 
-ENDS = {"first": "from", "last": "to"}
+ENDS = ("first", "last", "from", "to")
 
 
 def loss_from_config(cfg: Any) -> nn.Module:
     """A loss module from all that ``build_loss`` reads, and from what MMEngine configs hold besides.
 
-    - A schedule's ends may be called ``first`` and ``last``: Runner writes its config out as Python, where the
-      key ``from`` is a syntax error.
     - Full paths (``apml_plugin.losses.apml.APML``), as the lazy config style writes them out.
     - Losses of others in MODELS, alone, for a stage, or as an end of a schedule.
+
+    Runner writes its config out as Python, where the key ``from`` is a syntax error: there a schedule's ends are
+    ``first`` and ``last``.
 
     Raises:
         UnknownLossError, LossArgumentError, LossValueError: as :func:`apml_plugin.registry.build_loss`.
@@ -29,25 +29,22 @@ def loss_from_config(cfg: Any) -> nn.Module:
     return build_loss(_readable(cfg))
 
 
-class ConfiguredSchedule(Schedule):
-    """``dict(type='Schedule', first='ChamferL2', last=dict(type='APML'), start=0, end=10)``.
+def loss_class(name: str, cls: type) -> type:
+    """A class for registries that builds the loss ``name`` as :func:`loss_from_config` does.
 
-    Args:
-        start, end: epochs, ``start <= end``.
-        ends: ``first`` and ``last``, or ``from`` and ``to``: each anything :func:`loss_from_config` reads.
-
-    Raises:
-        LossArgumentError: an end is missing, or another argument is given.
+    A registry calls what it holds with the config's arguments, and Python's own complaint about a misspelt one is
+    no error of ours. Called by its registered name, a loss answers as in ``loss=``: the nearest argument is
+    offered, ``weight`` is understood, and a schedule's ends are configs. Instances are those of ``cls``.
     """
 
-    def __init__(self, start: float = 0, end: float = 10, **ends: Any) -> None:
-        given = _with_ends(ends)
-        if set(given) != {"from", "to"}:
-            raise LossArgumentError(
-                f"Schedule takes first, last, start and end, got {', '.join(ends) or 'neither first nor last'}; "
-                "write dict(type='Schedule', first='ChamferL2', last='APML', start=0, end=10)"
-            )
-        super().__init__(loss_from_config(given["from"]), loss_from_config(given["to"]), start, end)
+    def __new__(made: type, *args: Any, **arguments: Any) -> Any:
+        if made is not configured or args:  # a subclass of it, or a call that no registry makes
+            return object.__new__(made)
+        return loss_from_config({"NAME": name, **arguments})
+
+    told_apart = {"__new__": __new__, "__doc__": cls.__doc__, "__module__": cls.__module__}
+    configured = type(cls.__name__, (cls,), {**told_apart, "__qualname__": cls.__qualname__})
+    return configured
 
 
 def _readable(cfg: Any) -> Any:
@@ -70,18 +67,17 @@ def _resolved(name: Any, cfg: Mapping[str, Any]) -> Any:
     if cls is None:
         return {"NAME": name, **arguments}
     if issubclass(cls, Schedule):
-        ends = {
-            key: _readable(value) if key in ENDS.values() else value for key, value in _with_ends(arguments).items()
-        }
+        ends = {key: _readable(value) if key in ENDS else value for key, value in arguments.items()}
         return {"NAME": "Schedule", **ends}
     if cls in LOSSES.module_dict.values():
-        return {"NAME": cls, **arguments}
+        return {"NAME": name if _is_ours(name) else cls, **arguments}
     return MODELS.build({"type": cls, **arguments})
 
 
 def _class_of(name: Any) -> type | None:
     """What ``name`` stands for, in our registry first; None if nothing."""
-    if isinstance(name, str) and (ours := LOSSES.module_dict.get(name.removeprefix("apml."))):
+    if _is_ours(name):
+        ours: type = LOSSES.module_dict[name.removeprefix("apml.")]
         return ours
     try:
         found = MODELS.get(name) if isinstance(name, str) else name
@@ -90,5 +86,5 @@ def _class_of(name: Any) -> type | None:
     return found if isinstance(found, type) else None
 
 
-def _with_ends(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    return {ENDS.get(key, key): value for key, value in arguments.items()}
+def _is_ours(name: Any) -> bool:
+    return isinstance(name, str) and name.removeprefix("apml.") in LOSSES.module_dict

@@ -11,11 +11,13 @@ from torch.utils.data import Dataset
 
 from apml_plugin.demo.shapes import FAMILIES, make_shape, visible_from
 from apml_plugin.errors import LossArgumentError, LossValueError
+from apml_plugin.hosts.mmengine.arguments import names_arguments
 from apml_plugin.models.layers import positive
 
 SPLITS = ("train", "test")
 
 
+@names_arguments
 class CompletionShapes(Dataset[dict[str, Any]]):
     """Chairs, tables, lamps, airplanes and mugs, each seen from one random side.
 

@@ -10,6 +10,7 @@ from mmengine.evaluator import BaseMetric
 from torch import Tensor
 
 from apml_plugin.errors import LossArgumentError
+from apml_plugin.hosts.mmengine.arguments import names_arguments
 from apml_plugin.matching.settings import number
 from apml_plugin.metrics import cd_l1, cd_l2, emd, f_score, uniformity
 from apml_plugin.models.layers import positive
@@ -17,6 +18,7 @@ from apml_plugin.models.layers import positive
 MEASURES = ("CDL1", "CDL2", "F-Score", "EMD", "Uniformity")
 
 
+@names_arguments
 class CompletionMetric(BaseMetric):
     """Means over the samples of what :mod:`apml_plugin.metrics` measures, logged as ``completion/CDL1`` and so on.
 

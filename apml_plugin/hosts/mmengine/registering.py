@@ -7,12 +7,15 @@ from typing import Any
 
 from mmengine.registry import DATASETS, HOOKS, METRICS, MODELS, Registry
 
-from apml_plugin.errors import HostError
+from apml_plugin.errors import HostError, LossArgumentError
+from apml_plugin.hosts.mmengine.adapters import APMLDistance, PackedLoss
 from apml_plugin.hosts.mmengine.completion import CompletionModel
-from apml_plugin.hosts.mmengine.config import ConfiguredSchedule
+from apml_plugin.hosts.mmengine.config import loss_class
 from apml_plugin.hosts.mmengine.data import CompletionShapes
+from apml_plugin.hosts.mmengine.distances import MatchedDistanceHook
 from apml_plugin.hosts.mmengine.hook import LossEpochHook
 from apml_plugin.hosts.mmengine.metric import CompletionMetric
+from apml_plugin.hosts.mmengine.pictures import PredictionPictureHook
 from apml_plugin.models import PCN, FoldingNet
 from apml_plugin.registry import LOSSES
 
@@ -32,7 +35,7 @@ def register() -> list[str]:
         (MODELS, {**_losses(), "PCN": PCN, "FoldingNet": FoldingNet, "CompletionModel": CompletionModel}),
         (DATASETS, {"CompletionShapes": CompletionShapes}),
         (METRICS, {"CompletionMetric": CompletionMetric}),
-        (HOOKS, {"LossEpochHook": LossEpochHook}),
+        (HOOKS, {hook.__name__: hook for hook in (LossEpochHook, PredictionPictureHook, MatchedDistanceHook)}),
     ]
     missing = [(registry, _missing(registry, entries)) for registry, entries in wanted]
     for registry, entries in missing:
@@ -42,13 +45,18 @@ def register() -> list[str]:
     return [name for _, entries in missing for name in entries]
 
 
-def register_into(registry: Any) -> list[str]:
-    """Registers our losses in a registry of another project (Pointcept's LOSSES, one made with mmcv).
+def register_into(registry: Any, prefix: str = "") -> list[str]:
+    """Registers our losses in a registry of another project: Pointcept's LOSSES, one made with mmcv.
 
-    Projects whose registries descend from MMEngine's, such as MMDetection3D, find our names without this.
+    Besides the losses, which are called with ``(pred, gt)`` of shape (B, N, 3), two with other projects' calls:
+    ``APMLDistance`` (MMDetection3D's ChamferDistance) and ``PackedLoss`` (Pointcept's packed clouds).
+
+    Projects whose registries descend from MMEngine's, such as MMDetection3D, find our names without this; there it
+    is for another ``prefix``, or for a name of theirs that hides one of ours.
 
     Args:
         registry: anything with ``module_dict`` and ``register_module(name=, module=)``.
+        prefix: put before every name: ``register_into(LOSSES, prefix='Point')`` makes ``PointAPML``.
 
     Returns:
         The names that were added; an empty list the second time.
@@ -56,20 +64,23 @@ def register_into(registry: Any) -> list[str]:
     Raises:
         HostError: a name is taken by something that is not ours, or ``registry`` is no registry. Nothing is
             registered then.
+        LossArgumentError: ``prefix`` is no text, or holds a dot, which registries read as a scope.
     """
     if not hasattr(registry, "module_dict") or not hasattr(registry, "register_module"):
         raise HostError(
             f"registry={registry!r} is no registry: it needs module_dict and register_module(name=, module=), "
             "as MMEngine's and mmcv's have"
         )
-    entries = _missing(registry, _losses())
+    if not isinstance(prefix, str) or "." in prefix:
+        raise LossArgumentError(f"prefix={prefix!r} must be text without a dot; registries read a dot as a scope")
+    entries = _missing(registry, {prefix + name: cls for name, cls in _losses().items()})
     _add(registry, entries)
     return list(entries)
 
 
 def _losses() -> dict[str, type]:
-    # Configs write a schedule's ends as names; the class itself takes modules.
-    return {**LOSSES.module_dict, "Schedule": ConfiguredSchedule}
+    named = {name: loss_class(name, cls) for name, cls in LOSSES.module_dict.items()}
+    return {**named, "APMLDistance": APMLDistance, "PackedLoss": PackedLoss}
 
 
 def _missing(registry: Any, entries: Mapping[str, type]) -> dict[str, type]:
