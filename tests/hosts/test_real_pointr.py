@@ -5,6 +5,7 @@ Opt in with APML_POINTR=path-of-a-clone (it is copied, never touched). Nothing o
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,7 @@ def test_trains_with_apml_validates_resumes_and_leaves_no_trace(
         assert all(torch.isfinite(tensor).all() for tensor in weights(checkpoint(clone, path, "apml")).values())
     finally:
         patch(clone, "--revert")
+        shutil.rmtree(clone / "experiments")
     assert changed(clone) == ""
 
 
