@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -40,3 +40,19 @@ def check(pred: Tensor, gt: Tensor) -> None:
         raise LossValueError(
             f"pred {tuple(pred.shape)} and gt {tuple(gt.shape)} must agree in batch size and dimension"
         )
+
+
+def check_set(name: str, clouds: Sequence[Tensor] | Tensor) -> list[Tensor]:
+    """The clouds of a set, each (N_i, D). Raises LossValueError for a set that is empty or holds an unusable cloud."""
+    members = list(clouds)
+    if not members:
+        raise LossValueError(f"{name} is an empty set; give at least one cloud")
+    for k, cloud in enumerate(members):
+        if not isinstance(cloud, Tensor) or cloud.ndim != 2 or not cloud.is_floating_point() or not len(cloud):
+            told = f"{tuple(cloud.shape)} {cloud.dtype}" if isinstance(cloud, Tensor) else type(cloud).__name__
+            raise LossValueError(f"{name}[{k}] must be a floating point (N, D) tensor with points in it, got {told}")
+        if not cloud.isfinite().all():
+            raise LossValueError(f"{name}[{k}] holds NaN or Inf; drop or repair these points first")
+        if cloud.shape[1] != members[0].shape[1]:
+            raise LossValueError(f"{name}[{k}] has {cloud.shape[1]} coordinates, {name}[0] {members[0].shape[1]}")
+    return members
