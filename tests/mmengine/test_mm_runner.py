@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from itertools import count
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer
-from mmengine.registry import HOOKS
+from mmengine.optim import OptimWrapper
+from mmengine.registry import HOOKS, MODELS
 from mmengine.runner import Runner
 
 import apml_plugin.hosts.mmengine  # noqa: F401  (registers)
@@ -22,27 +24,6 @@ from apml_plugin.losses import Schedule
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs" / "mmengine"
 NAMES = ["pcn_shapes_apml", "foldingnet_shapes_apml"]
-_number = count()
-
-
-def tiny(work_dir: Path, name: str = NAMES[0], epochs: int = 2, **options: Any) -> Config:
-    cfg = Config.fromfile(CONFIGS / f"{name}.py")
-    sizes = dict(num_partial=64, num_gt=64)
-    cfg.merge_from_dict(
-        {
-            "model.net.num_pred": 64,
-            "model.net.encoder_channel": 32,
-            "train_dataloader.dataset": dict(size=32, **sizes),
-            "train_dataloader.batch_size": 4,
-            "val_dataloader.dataset": dict(size=4, **sizes),
-            "train_cfg.max_epochs": epochs,
-            "optim_wrapper.optimizer.lr": 3e-3,
-            "work_dir": str(work_dir),
-            "experiment_name": f"tiny{next(_number)}",  # MMEngine keeps logs by this name within a process
-            **options,
-        }
-    )
-    return cfg
 
 
 def losses_by_epoch(runner: Runner, key: str = "train/loss") -> list[float]:
@@ -52,7 +33,7 @@ def losses_by_epoch(runner: Runner, key: str = "train/loss") -> list[float]:
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("seed", [0, 1])
-def test_the_shipped_configs_train_and_the_loss_falls(name: str, seed: int, tmp_path: Path) -> None:
+def test_the_shipped_configs_train_and_the_loss_falls(name: str, seed: int, tmp_path: Path, tiny) -> None:
     runner = Runner.from_cfg(tiny(tmp_path, name, randomness=dict(seed=seed)))
     runner.train()
     first, second = losses_by_epoch(runner)
@@ -62,8 +43,34 @@ def test_the_shipped_configs_train_and_the_loss_falls(name: str, seed: int, tmp_
     assert (tmp_path / "epoch_2.pth").exists()
 
 
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.py")), ids=lambda path: path.stem)
+def test_every_config_trains_for_an_epoch(path: Path, tmp_path: Path, tiny) -> None:
+    cfg = tiny(tmp_path, path.stem, epochs=1)
+    cfg.train_dataloader.dataset.size = 8
+    if cfg.get("load_from"):
+        cfg.load_from = str(tmp_path / "first.pth")
+        torch.save(MODELS.build(cfg.model).state_dict(), cfg.load_from)
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    assert torch.isfinite(torch.as_tensor(runner.message_hub.get_scalar("train/loss").data[0])).all()
+
+
+def test_the_fine_tuning_config_starts_from_the_checkpoint_it_names(tmp_path: Path, tiny) -> None:
+    first = Runner.from_cfg(tiny(tmp_path / "a", "pcn_shapes_chamfer", epochs=1))
+    first.train()
+    cfg = tiny(tmp_path / "b", "pcn_shapes_finetune", load_from=str(tmp_path / "a" / "epoch_1.pth"))
+    named = Path(Config.fromfile(CONFIGS / "pcn_shapes_finetune.py").load_from)
+    chamfer = Config.fromfile(CONFIGS / "pcn_shapes_chamfer.py")
+    assert named == Path(chamfer.work_dir) / f"epoch_{chamfer.train_cfg.max_epochs}.pth"
+    runner = Runner.from_cfg(cfg)
+    runner.load_or_resume()
+    assert runner.epoch == 0
+    torch.testing.assert_close(dict(runner.model.state_dict()), dict(first.model.state_dict()))
+    assert runner.model.criterion.describe().startswith("APML(")
+
+
 @pytest.mark.parametrize("loss", [dict(type="ChamferL2"), dict(type="APML", reduction="sum"), "ChamferL1"])
-def test_one_line_switches_the_loss(loss: Any, tmp_path: Path) -> None:
+def test_one_line_switches_the_loss(loss: Any, tmp_path: Path, tiny) -> None:
     cfg = tiny(tmp_path)
     cfg.model.loss = loss
     runner = Runner.from_cfg(cfg)
@@ -72,7 +79,7 @@ def test_one_line_switches_the_loss(loss: Any, tmp_path: Path) -> None:
     assert second < 0.9 * first
 
 
-def test_resuming_from_a_runners_checkpoint_with_another_loss(tmp_path: Path) -> None:
+def test_resuming_from_a_runners_checkpoint_with_another_loss(tmp_path: Path, tiny) -> None:
     Runner.from_cfg(tiny(tmp_path, epochs=1)).train()
     cfg = tiny(tmp_path, epochs=2, resume=True)
     cfg.model.loss = "ChamferL1"
@@ -82,7 +89,7 @@ def test_resuming_from_a_runners_checkpoint_with_another_loss(tmp_path: Path) ->
     assert len(losses_by_epoch(runner)) == 2  # the first epoch's history came out of the checkpoint
 
 
-def test_fine_tuning_from_a_checkpoint_is_strict(tmp_path: Path) -> None:
+def test_fine_tuning_from_a_checkpoint_is_strict(tmp_path: Path, tiny) -> None:
     Runner.from_cfg(tiny(tmp_path / "a", epochs=1)).train()
     cfg = tiny(tmp_path / "b", load_from=str(tmp_path / "a" / "epoch_1.pth"))
     cfg.model.loss = dict(coarse="ChamferL1", fine="ChamferL2")
@@ -110,7 +117,7 @@ class ShareRecorder(Hook):
         self.shares += [m.share for m in runner.model.modules() if isinstance(m, Schedule)]
 
 
-def test_a_schedule_follows_the_epochs_also_after_resuming(tmp_path: Path) -> None:
+def test_a_schedule_follows_the_epochs_also_after_resuming(tmp_path: Path, tiny) -> None:
     schedule = dict(type="Schedule", first="ChamferL2", last="ChamferL1", start=0, end=4)
     seen = []
     for epochs in (2, 4):
@@ -123,7 +130,7 @@ def test_a_schedule_follows_the_epochs_also_after_resuming(tmp_path: Path) -> No
     assert seen == [0.0, 0.25, 0.5, 0.75]
 
 
-def test_the_hook_tells_the_epoch_to_schedules_in_any_model(tmp_path: Path) -> None:
+def test_the_hook_tells_the_epoch_to_schedules_in_any_model(tmp_path: Path, tiny) -> None:
     runner = Runner.from_cfg(tiny(tmp_path))
     runner.model.beside = Schedule(runner.model.criterion, runner.model.criterion, 0, 4)
     hook = HOOKS.build(dict(type="LossEpochHook"))
@@ -133,7 +140,7 @@ def test_the_hook_tells_the_epoch_to_schedules_in_any_model(tmp_path: Path) -> N
     assert runner.model.beside.epoch == 3
 
 
-def test_the_commands_of_the_configs_run_from_a_bare_interpreter(tmp_path: Path) -> None:
+def test_the_commands_of_the_configs_run_from_a_bare_interpreter(tmp_path: Path, tiny) -> None:
     cfg = tiny(tmp_path / "run", epochs=1)
     cfg.dump(tmp_path / "tiny.py")
     code = (
@@ -144,3 +151,32 @@ def test_the_commands_of_the_configs_run_from_a_bare_interpreter(tmp_path: Path)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "loss: APML(" in done.stdout + done.stderr
     assert (tmp_path / "run" / "epoch_1.pth").exists()
+
+
+class LowPrecision(OptimWrapper):
+    """What AmpOptimWrapper does, which asks for a GPU: forward passes under autocast."""
+
+    @contextmanager
+    def optim_context(self, model: torch.nn.Module) -> Iterator[None]:
+        with super().optim_context(model), torch.autocast("cpu", torch.bfloat16):
+            yield
+
+
+@pytest.mark.parametrize("loss", [dict(type="APML"), dict(type="ChamferL1")])
+def test_mixed_precision_keeps_the_loss_in_float32(loss: dict[str, Any], tmp_path: Path, tiny) -> None:
+    cfg = tiny(tmp_path, epochs=1)
+    cfg.model.loss = loss
+    runner = Runner.from_cfg(cfg)
+    batch = next(iter(runner.train_dataloader))
+    net = runner.model.eval()
+    with torch.autocast("cpu", torch.bfloat16):
+        coarse, fine = net(batch["inputs"])
+        assert fine.dtype == torch.bfloat16
+        losses = net(**batch, mode="loss")
+    assert {value.dtype for value in losses.values()} == {torch.float32}
+    torch.testing.assert_close(losses["loss_coarse"], net.criterion(coarse.float(), batch["gt"].float()))
+
+    wrapper = LowPrecision(torch.optim.Adam(net.parameters(), lr=3e-3))
+    logs = [net.train().train_step(batch, wrapper)["loss"].item() for _ in range(10)]
+    assert torch.isfinite(torch.tensor(logs)).all()
+    assert logs[-1] < logs[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any
@@ -47,7 +48,9 @@ class MatchedDistanceHook(WatchingHook):
     def watch(self, runner: Runner, seen: list[Seen], step: int) -> None:
         distances, weights = matched_distances(seen, self.plan)
         if not len(distances):
-            print_log("MatchedDistanceHook: no point is matched in these samples", logger="current", level=30)
+            print_log(
+                "MatchedDistanceHook: no point is matched in these samples", logger="current", level=logging.WARNING
+            )
             return
         when = f"{'epoch' if self.by_epoch else 'iteration'} {step}"
         if self._edges is None:

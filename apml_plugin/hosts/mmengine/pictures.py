@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from mmengine.runner import Runner
 from numpy.typing import NDArray
+from torch import Tensor
 
 from apml_plugin.demo.picture import project
 from apml_plugin.errors import LossArgumentError
@@ -59,9 +60,7 @@ def draw(seen: list[Seen], title: str, up: str = "y") -> NDArray[np.uint8]:
     paint = ScalarMappable(Normalize(0.0, FULL), ListedColormap(colormaps[name](np.linspace(first, last, 256))))
     for row, sample in enumerate(seen):
         frame, size = _frame(sample, up)
-        wrong, _ = nearest_neighbours(sample.pred, sample.gt)
-        missing, _ = nearest_neighbours(sample.gt, sample.pred)
-        errors = (None, wrong.cpu().numpy() / size, missing.cpu().numpy() / size)
+        errors = (None, _apart(sample.pred, sample.gt) / size, _apart(sample.gt, sample.pred) / size)
         for column, (cloud, error) in enumerate(zip(sample, errors, strict=True)):
             left, bottom = column * cell / wide, (high - head - (row + 1) * cell) / high
             gap = 0.04
@@ -69,7 +68,9 @@ def draw(seen: list[Seen], title: str, up: str = "y") -> NDArray[np.uint8]:
                 (left + gap / wide, bottom + gap / high, (cell - 2 * gap) / wide, (cell - 2 * gap) / high)
             )
             outside = _scatter(axis, cloud.cpu().numpy(), error, frame, paint, up)
-            note = f"{len(cloud):,} points" + ("" if error is None else f", mean {100 * error.mean():.1f} %")
+            note = f"{len(cloud):,} points" + (
+                "" if error is None or not len(error) else f", mean {100 * error.mean():.1f} %"
+            )
             note += f", {outside:,} outside" if outside else ""
             axis.text(0.03, 0.03, note, transform=axis.transAxes, fontsize=8, color=MUTED)
             if row == 0:
@@ -80,6 +81,13 @@ def draw(seen: list[Seen], title: str, up: str = "y") -> NDArray[np.uint8]:
     colours.ax.tick_params(labelsize=8)
     colours.set_label("distance to the nearest point of the other cloud, in % of the shape's size", fontsize=8)
     return to_image(figure)
+
+
+def _apart(cloud: Tensor, other: Tensor) -> NDArray[np.float64]:
+    """(n,) distance from each point to the nearest of the other cloud."""
+    if not len(other):
+        return np.full(len(cloud), np.inf)
+    return nearest_neighbours(cloud, other)[0].double().cpu().numpy()
 
 
 def _flat(cloud: NDArray[np.float32], up: str) -> NDArray[np.float64]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ import torch
 from mmengine.dataset import pseudo_collate
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
+from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.registry import DATASETS
 from mmengine.runner import Runner
@@ -41,7 +43,7 @@ class WatchingHook(Hook):
         interval: epochs (or iterations) from one time to the next.
         by_epoch: whether ``interval`` counts epochs.
         at_start: also before the first step: what a fine-tuning starts from.
-        samples: how many samples, the first of the data set, or a list of their indices.
+        samples: how many samples, the first of the data set (all, if it has fewer), or a list of their indices.
         dataset: config of the data set; by default the run's validation set, else its training set.
         input_key: the partial cloud's name in a sample of the data set.
         pred_key, gt_key: names of the clouds in what the model predicts; a gt that it does not hand on is taken
@@ -69,13 +71,13 @@ class WatchingHook(Hook):
     ) -> None:
         self.interval = positive("interval", interval)
         self.by_epoch, self.at_start = flag("by_epoch", by_epoch), flag("at_start", at_start)
-        self.indices = _indices(samples)
+        self.samples = _samples(samples)
         self.dataset = dataset
         self.input_key, self.pred_key, self.gt_key = input_key, pred_key, gt_key
         if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
             raise LossArgumentError(f"seed={seed!r} must be a whole number from 0 to 2^32 - 1")
         self.seed = seed
-        self._samples: list[Mapping[str, Any]] = []
+        self._fetched: list[Mapping[str, Any]] = []
         self._collate: Callable[[list[Any]], Any] = pseudo_collate
 
     def watch(self, runner: Runner, seen: list[Seen], step: int) -> None:
@@ -100,15 +102,23 @@ class WatchingHook(Hook):
         # The wrapper of a distributed run would wait for the other processes.
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         with undisturbed(model, self.seed):
-            self.watch(runner, self._predict(runner, model), step)
+            seen = self._predict(runner, model)
+            if all(bool(torch.isfinite(sample.pred).all()) for sample in seen):
+                self.watch(runner, seen, step)
+            else:  # a picture is no reason to end a run
+                print_log(
+                    f"{type(self).__name__}: a prediction holds NaN or Inf at step {step}; nothing is drawn",
+                    logger="current",
+                    level=logging.WARNING,
+                )
 
     def _predict(self, runner: Runner, model: Any) -> list[Seen]:
-        if not self._samples:
+        if not self._fetched:
             self._fetch(runner)
         # A copy: a model may change what it is given, and the next time must see the same.
-        predictions = model.val_step(self._collate(copy.deepcopy(self._samples)))
+        predictions = model.val_step(self._collate(copy.deepcopy(self._fetched)))
         seen = []
-        for sample, prediction in zip(self._samples, predictions, strict=True):
+        for sample, prediction in zip(self._fetched, predictions, strict=True):
             gt = prediction if self.gt_key in prediction else sample
             clouds = ((sample, self.input_key), (prediction, self.pred_key), (gt, self.gt_key))
             seen.append(Seen(*(_cloud(holder, key) for holder, key in clouds)))
@@ -117,10 +127,12 @@ class WatchingHook(Hook):
     def _fetch(self, runner: Runner) -> None:
         loader = runner.train_dataloader if runner.val_loop is None else runner.val_dataloader
         dataset = loader.dataset if self.dataset is None else DATASETS.build(self.dataset)
-        if outside := [index for index in self.indices if index >= len(dataset)]:
-            raise LossValueError(f"samples: {outside[0]} is out of range for a data set of {len(dataset)} samples")
+        size = len(dataset)
+        chosen = list(range(min(self.samples, size))) if isinstance(self.samples, int) else self.samples
+        if outside := [index for index in chosen if index >= size]:
+            raise LossValueError(f"samples: {outside[0]} is out of range for a data set of {size} samples")
         self._collate = loader.collate_fn
-        self._samples = [dataset[index] for index in self.indices]
+        self._fetched = [dataset[index] for index in chosen]
 
 
 @contextmanager
@@ -145,12 +157,12 @@ def undisturbed(model: nn.Module, seed: int = 0) -> Iterator[None]:
             np.random.set_state(numpy)
 
 
-def _indices(samples: int | Sequence[int]) -> list[int]:
+def _samples(samples: int | Sequence[int]) -> int | list[int]:
     if isinstance(samples, Sequence) and not isinstance(samples, str):
         if not samples or any(isinstance(i, bool) or not isinstance(i, int) or i < 0 for i in samples):
             raise LossArgumentError(f"samples={samples!r} must be a number of samples or a list of their indices")
         return list(samples)
-    return list(range(positive("samples", samples)))
+    return positive("samples", samples)
 
 
 def _cloud(holder: Any, key: str) -> Tensor:

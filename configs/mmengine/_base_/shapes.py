@@ -32,5 +32,7 @@ optim_wrapper = dict(optimizer=dict(type='Adam', lr=1e-3))
 default_hooks = dict(
     logger=dict(type='LoggerHook', interval=10),
     checkpoint=dict(type='CheckpointHook', interval=1, save_best='completion/EMD', rule='less',
-                    save_param_scheduler=False))
+                    save_param_scheduler=False),
+    # With several processes: batch norm's statistics are averaged before a checkpoint is saved or judged.
+    sync_buffer=dict(type='SyncBuffersHook'))
 randomness = dict(seed=0)
