@@ -6,6 +6,8 @@ Each takes exactly one string: PoinTr-style registries rebuild whatever a constr
 
 from __future__ import annotations
 
+from pickle import UnpicklingError
+
 
 class ApmlError(Exception):
     """Base of everything this package raises on purpose."""
@@ -33,3 +35,7 @@ class HostError(ApmlError, RuntimeError):
 
 class PatchError(ApmlError, RuntimeError):
     """A source edit cannot be made or undone safely; nothing was written."""
+
+
+class CheckpointError(ApmlError, UnpicklingError):
+    """A checkpoint that cannot be read safely, or not at all; nothing in it was run and nothing was written."""

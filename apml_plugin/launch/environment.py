@@ -19,6 +19,9 @@ ROOT = "APML_RUN_ROOT"
 HOME = "APML_RUN_HOME"
 """Folder that holds ``apml_plugin``, for a script whose Python finds it nowhere else."""
 
+TRUST = "APML_RUN_TRUST_CHECKPOINTS"
+"""Not empty: torch.load keeps PyTorch's own behaviour, unsafe files included."""
+
 TOLD = "APML_RUN_TOLD"
 """Comma-separated: what an interpreter above has already announced."""
 
@@ -43,6 +46,7 @@ def write(environ: Mapping[str, str], settings: Settings) -> dict[str, str]:
     here = os.path.dirname(os.path.abspath(__file__))
     result = dict(environ)
     result.pop(TOLD, None)
+    result.pop(TRUST, None)
     result[STANDINS] = json.dumps(settings.standins)
     result[CPU] = settings.cpu
     result[ROOT] = settings.root

@@ -29,8 +29,10 @@ def install() -> None:
     if settings is None or any(isinstance(finder, Hooks) for finder in sys.meta_path):
         return
     sys.meta_path.insert(0, Hooks(settings))
-    if settings.cpu and "torch" in sys.modules:  # a .pth file can have imported it before us
-        _cpu_mode(sys.modules["torch"], settings.cpu)
+    if "torch" in sys.modules:  # a .pth file can have imported it before us
+        _loading(sys.modules["torch"])
+        if settings.cpu:
+            _cpu_mode(sys.modules["torch"], settings.cpu)
 
 
 class Hooks:
@@ -54,9 +56,11 @@ class Hooks:
         spec = self._ask_others(name, path, target)
         if spec is None or spec.loader is None:
             return spec
-        if name == "torch" and self.settings.cpu:
+        if name == "torch":
+            _after(spec, _loading)
             reason = self.settings.cpu
-            _after(spec, lambda module: _cpu_mode(module, reason))
+            if reason:  # its own wrapper of torch.load goes around ours
+                _after(spec, lambda module: _cpu_mode(module, reason))
         elif spec.has_location and spec.origin and self._is_project(spec.origin):
             _after(spec, _attach)
         return spec
@@ -117,6 +121,16 @@ def _after(spec: ModuleSpec, call: Callable[[ModuleType], None]) -> None:
         loader.exec_module = exec_module  # type: ignore[method-assign, union-attr]
     except AttributeError:  # a loader that is a class or has slots: an extension's, never one of interest
         return
+
+
+def _loading(torch: ModuleType) -> None:
+    """Safe checkpoints. Not reading them safely is no way to go on, so what fails here stops the run."""
+    if os.environ.get(environment.TRUST):
+        tell("trust", "checkpoints are trusted: torch.load runs what a file asks for, as PyTorch does")
+        return
+    from apml_plugin.launch import loading
+
+    loading.install()
 
 
 def _cpu_mode(torch: ModuleType, reason: str) -> None:

@@ -1,0 +1,151 @@
+"""What kind of file a checkpoint is, found before PyTorch is asked to read it."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import tarfile
+import zipfile
+from pathlib import Path
+from typing import IO, Any
+
+from ..errors import CheckpointError
+
+ZIP, LEGACY, SAFETENSORS = "zip", "legacy", "safetensors"
+
+_MAGIC = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # the long number that torch.save wrote first until 1.6
+_CONVERT = "load it with the PyTorch that wrote it and save its state dict with torch.save"
+
+
+def open_file(path: str | os.PathLike[str]) -> IO[bytes]:
+    """Opens a regular file that is not empty. Raises CheckpointError for anything else, saying what it is."""
+    at = Path(path).expanduser()
+    try:
+        mode = at.stat().st_mode
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: there is no such file") from None
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from None
+    if stat.S_ISDIR(mode):
+        raise CheckpointError(f"{path}: is a folder; give the checkpoint file in it")
+    if not stat.S_ISREG(mode):  # a pipe or a device would keep us waiting for ever
+        raise CheckpointError(f"{path}: is no regular file")
+    try:
+        file = open(at, "rb")  # noqa: SIM115 (the caller closes it)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from None
+    if os.fstat(file.fileno()).st_size == 0:
+        file.close()
+        raise CheckpointError(f"{path}: is empty (0 bytes): the download or the copy failed")
+    return file
+
+
+def kind_of(file: IO[bytes]) -> str:
+    """ZIP, LEGACY or SAFETENSORS; CheckpointError, without a file name, for what is none of them or is unsafe.
+
+    Refused here on every version of PyTorch: TorchScript archives and tar files, whose reading is not confined to
+    weights in versions before 2.6; compressed or overlapping entries, which a small file can use to fill memory.
+    """
+    head = _head(file, 512)
+    if head[:4] == b"PK\x03\x04":
+        _check_zip(file)
+        return ZIP
+    if head[:1] == b"\x80" and _MAGIC in head[:32]:
+        return LEGACY
+    refuse_programs(file)
+    if len(head) > 9 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < _size(file):
+        return SAFETENSORS
+    raise CheckpointError(_not_a_checkpoint(head))
+
+
+def refuse_programs(file: IO[bytes]) -> None:
+    """Raises CheckpointError for a TorchScript archive and for a tar file, whatever else is right with them."""
+    if _head(file, 4) == b"PK\x03\x04":
+        if "constants.pkl" in records(file):
+            raise CheckpointError(
+                "is a TorchScript archive: a program, not only weights, so it is not read. Where it is trusted, "
+                "torch.jit.load(FILE).state_dict() gives weights that torch.save can write"
+            )
+    elif _is_tar(file):
+        raise CheckpointError(f"is a tar file, as PyTorch wrote before 0.2, and is not read: {_CONVERT}")
+
+
+def _is_tar(file: IO[bytes]) -> bool:
+    start = file.tell()
+    try:
+        with tarfile.open(fileobj=file, mode="r:"):
+            return True
+    except (tarfile.TarError, EOFError, ValueError):
+        return False
+    finally:
+        file.seek(start)
+
+
+def records(file: IO[bytes]) -> list[str]:
+    """Names of the entries of a zip file as PyTorch itself sees them; CheckpointError if it cannot."""
+    import torch
+
+    start = file.tell()
+    try:
+        return list(torch._C.PyTorchFileReader(file).get_all_records())  # type: ignore[call-overload]
+    except RuntimeError:
+        raise CheckpointError(
+            "is cut off or damaged: its zip directory is not whole; copy or download it again"
+        ) from None
+    finally:
+        file.seek(start)
+
+
+def pickled(file: IO[bytes], kind: str) -> IO[bytes]:
+    """The pickle that holds the structure, to be looked through (never loaded)."""
+    import torch
+
+    if kind == ZIP:
+        return io.BytesIO(torch._C.PyTorchFileReader(file).get_record("data.pkl"))  # type: ignore[call-overload]
+    return file
+
+
+def _check_zip(file: IO[bytes]) -> None:
+    start = file.tell()
+    refuse_programs(file)
+    if "data.pkl" not in records(file):
+        raise CheckpointError("is a zip file, but not one that torch.save wrote: it has no data.pkl")
+    try:
+        with zipfile.ZipFile(file) as archive:
+            entries = archive.infolist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError):
+        raise CheckpointError(
+            "is cut off or damaged: its zip directory is not whole; copy or download it again"
+        ) from None
+    finally:
+        file.seek(start)
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+        raise CheckpointError(f"has compressed entries, which torch.save never writes: {_CONVERT}")
+    if sum(entry.file_size for entry in entries) > _size(file):
+        raise CheckpointError("claims to hold more bytes than it has: it is damaged or made to deceive")
+
+
+def _not_a_checkpoint(head: bytes) -> str:
+    text = head.lstrip()[:64].lower()
+    if text.startswith((b"<!doctype", b"<html", b"<?xml")):
+        return "is a web page, not a checkpoint: the download gave a page to click through; download it again"
+    if head.startswith(b"version https://git-lfs"):
+        return "is a Git LFS pointer, not the checkpoint itself: fetch it with `git lfs pull`"
+    if head[:1] == b"\x80":
+        return "is a bare pickle, not a checkpoint that torch.save wrote; bare pickles are programs and are not read"
+    return "is not a checkpoint: neither torch.save nor safetensors wrote it"
+
+
+def _head(file: IO[bytes], count: int) -> bytes:
+    start = file.tell()
+    head = file.read(count)
+    file.seek(start)
+    return head
+
+
+def _size(file: Any) -> int:
+    start = file.tell()
+    size = file.seek(0, os.SEEK_END)
+    file.seek(start)
+    return size

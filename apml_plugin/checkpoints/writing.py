@@ -1,0 +1,200 @@
+"""Writing a checkpoint that loads by default: whole, under its name, or not at all."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import tempfile
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+
+from ..errors import CheckpointError
+from .layouts import LAYOUTS, RAW, Checkpoint, with_prefix, without_prefix
+from .placeholders import Shell
+from .report import plain
+
+TORCH, SAFETENSORS = "torch", "safetensors"
+PREFIXES = ("keep", "strip", "add")
+_DROP = object()
+
+
+def convert(
+    found: Checkpoint,
+    out: str | os.PathLike[str],
+    form: str = TORCH,
+    layout: str | None = None,
+    prefix: str | None = None,
+    force: bool = False,
+) -> list[str]:
+    """Writes ``found`` to ``out``; returns what was left out, in words.
+
+    Args:
+        form: TORCH, a file that `torch.load` reads by default, or SAFETENSORS, weights alone.
+        layout: a key of LAYOUTS or RAW; by default the file's own.
+        prefix: what happens to `module.` before keys: keep (default of TORCH), strip (default of SAFETENSORS), add.
+        force: replace a file that is there.
+
+    Raises CheckpointError, and leaves nothing behind: ``out`` is there already, its folder is not, the disk is full,
+    safetensors is not installed or cannot hold these weights.
+    """
+    target = _target(out, force)
+    prefix = prefix or ("strip" if form == SAFETENSORS else "keep")
+    weights = {"keep": lambda w: w, "strip": without_prefix, "add": with_prefix}[prefix](found.weights)
+    if form == SAFETENSORS:
+        data, left = _safetensors(found, weights)
+        _write(target, lambda file: file.write(data), force)
+        return left
+    value, left = _laid_out(found, weights, layout or found.layout)
+    _write(target, lambda file: torch.save(value, file), force, check=True)
+    return left
+
+
+def _target(out: str | os.PathLike[str], force: bool) -> Path:
+    target = Path(out).expanduser()
+    if target.is_dir():
+        raise CheckpointError(f"{out}: is a folder; give the name of the file to write")
+    if not target.parent.is_dir():
+        raise CheckpointError(f"{out}: there is no folder {target.parent}; make it first")
+    if os.path.lexists(target) and not force:
+        raise CheckpointError(f"{out}: is there already; give --force to replace it")
+    return target
+
+
+def _laid_out(found: Checkpoint, weights: Mapping[str, torch.Tensor], layout: str) -> tuple[Any, list[str]]:
+    if layout == RAW:
+        return weights, [f"{key}: a raw state dict has no place for it" for key in found.others]
+    others = found.others
+    if layout != found.layout and found.layout in LAYOUTS:
+        others = dict(others)
+        for old, new in zip(LAYOUTS[found.layout], LAYOUTS[layout], strict=True):
+            if old in others and new not in others:
+                others[new] = others.pop(old)
+    value: dict[str, Any] = {layout: weights}
+    left = []
+    for key, item in others.items():
+        if key in LAYOUTS:  # a second network: by its name the host would take it for the first
+            left.append(f"{key}: only the weights under {found.layout!r} are converted")
+            continue
+        cleaned = loadable(item)
+        if cleaned is _DROP:
+            left.append(f"{key}: {plain(item)}")
+        else:
+            value[key] = cleaned
+    return value, left
+
+
+def loadable(value: Any) -> Any:
+    """``value`` in types that `torch.load` reads by default: NumPy's become Python's and tensors, namespaces dicts."""
+    try:
+        return _loadable(value, {})
+    except RecursionError:
+        raise CheckpointError("is nested too deeply, or within itself") from None
+
+
+def _loadable(value: Any, done: dict[int, Any]) -> Any:
+    if id(value) not in done:  # what is there twice is made once: a small file can hold a list a billion times
+        done[id(value)] = (value, _made_loadable(value, done))
+    return done[id(value)][1]
+
+
+def _made_loadable(value: Any, done: dict[int, Any]) -> Any:
+    import numpy as np
+
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return _from_array(value)
+    if isinstance(value, argparse.Namespace):
+        value = vars(value)
+    if type(value) is OrderedDict and vars(value) and "_metadata" not in vars(value):
+        value = dict(dict.items(value))  # an EasyDict: its attributes are its items once more
+    if type(value) in (dict, OrderedDict):
+        pairs = [(_loadable(key, done), _loadable(item, done)) for key, item in dict.items(value)]
+        result = type(value)((key, item) for key, item in pairs if key is not _DROP and item is not _DROP)
+        if isinstance(result, OrderedDict):
+            vars(result).update(vars(value))
+        return result
+    if type(value) in (list, tuple, set):
+        items = [_loadable(item, done) for item in value]
+        return type(value)(item for item in items if item is not _DROP)
+    return _DROP if isinstance(value, Shell) else value
+
+
+def _from_array(value: Any) -> Any:
+    if value.dtype.kind in "US":
+        return value.tolist()
+    try:
+        return torch.from_numpy(value.astype(value.dtype.newbyteorder("="), order="C"))
+    except TypeError:  # a kind of number that tensors have not
+        return value.tolist()
+
+
+def _safetensors(found: Checkpoint, weights: Mapping[str, torch.Tensor]) -> tuple[bytes, list[str]]:
+    try:
+        from safetensors.torch import save
+    except ImportError:
+        raise CheckpointError("--format safetensors needs one more package: pip install safetensors") from None
+    tensors = {}
+    for key, tensor in weights.items():
+        if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized:
+            raise CheckpointError(f"{key} is {tensor.layout} on {tensor.device}, which safetensors cannot hold")
+        if tensor.numel() * tensor.element_size() > max(tensor.untyped_storage().nbytes(), 1):
+            raise CheckpointError(f"{key} is a view that repeats its numbers; safetensors would write them all out")
+        tensors[key] = tensor.detach().clone(memory_format=torch.contiguous_format)  # it refuses shared memory
+    facts = {"epoch": found.epoch, "metrics": found.metrics, "best_metrics": found.best}
+    notes = {key: json.dumps(plain(value)) for key, value in facts.items() if value is not None}
+    try:
+        data = save(tensors, {"format": "pt", **notes})
+    except Exception as error:
+        raise CheckpointError(f"safetensors cannot hold these weights ({' '.join(str(error).split())})") from None
+    kept = {"epoch", "epoch_index", "metrics", "best_metrics", "best_metric"}
+    return data, [f"{key}: safetensors holds weights alone" for key in found.others if key not in kept]
+
+
+def _write(target: Path, write: Callable[[IO[bytes]], Any], force: bool, check: bool = False) -> None:
+    """To a file beside ``target``, which then takes its name in one step."""
+    temporary = None
+    try:
+        number, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+        with open(number, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        if check:
+            torch.load(temporary, map_location="cpu", weights_only=True)
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(temporary, 0o666 & ~mask)
+        if force:
+            os.replace(temporary, target)
+        else:
+            _name_new(temporary, target)
+    except FileExistsError:
+        raise CheckpointError(f"{target}: is there already; give --force to replace it") from None
+    except CheckpointError:
+        raise
+    except Exception as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{target}: could not be written ({reason}); nothing was left there") from None
+    finally:
+        if temporary is not None:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+
+
+def _name_new(temporary: str, target: Path) -> None:
+    """Gives the file its name unless another has taken it meanwhile, where the file system can say so."""
+    try:
+        os.link(temporary, target)
+    except FileExistsError:
+        raise
+    except OSError:  # no hard links here
+        if os.path.lexists(target):
+            raise FileExistsError(str(target)) from None
+        os.replace(temporary, target)

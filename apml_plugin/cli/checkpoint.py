@@ -1,0 +1,141 @@
+"""`apml checkpoint`: look into a checkpoint, or make one that today's PyTorch loads, without running what is in it."""
+
+from __future__ import annotations
+
+import json
+from enum import Enum
+from pathlib import Path
+
+import typer
+
+Format = Enum("Format", {"torch": "torch", "safetensors": "safetensors"}, type=str)
+Prefix = Enum("Prefix", {"keep": "keep", "strip": "strip", "add": "add"}, type=str)
+Layout = Enum(
+    "Layout",
+    {
+        "base_model": "base_model",
+        "model": "model",
+        "grnet": "grnet",
+        "net_G": "net_G",
+        "net_state_dict": "net_state_dict",
+        "model_state_dict": "model_state_dict",
+        "state_dict": "state_dict",
+        "raw": "raw",
+    },
+    type=str,
+)
+
+_FILE = typer.Argument(..., metavar="FILE", help="A checkpoint (.pth, .pt, .ckpt, .safetensors).")
+
+
+def register(app: typer.Typer) -> None:
+    group = typer.Typer(
+        help="Reads checkpoints of the hosts without running anything in them.",
+        no_args_is_help=True,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.add_typer(group, name="checkpoint")
+
+    @group.command()
+    def inspect(
+        file: Path = _FILE,
+        config: Path | None = typer.Option(None, "--config", help="A YAML of the host: compare with its model."),
+        host: Path | None = typer.Option(None, "--host", help="The clone; found from --config or here if not given."),
+        as_json: bool = typer.Option(False, "--json", help="Print JSON."),
+        keys: bool = typer.Option(False, "--keys", help="Print every key and shape."),
+    ) -> None:
+        """Says what FILE holds: layout, epoch, metrics, weights; with --config, whether the host's model takes it.
+
+        Exit code 1: it cannot be read safely, or it does not fit the model.
+        """
+        from apml_plugin.checkpoints import report
+        from apml_plugin.checkpoints.layouts import without_prefix
+
+        read, found = _open(file)
+        told = report.report(file, read, found)
+        fits = True
+        if config is not None:
+            told["model"] = _compared(without_prefix(found.weights), config, host)
+            fits = told["model"]["loads"]
+        if as_json:
+            typer.echo(json.dumps(told, indent=2))
+        else:
+            typer.echo("\n".join([*report.lines(told, keys), *_difference(told.get("model"))]))
+        raise typer.Exit(int(not fits))
+
+    @group.command()
+    def convert(
+        file: Path = _FILE,
+        out: Path = typer.Option(..., "--out", "-o", metavar="OUT", help="The file to write."),
+        form: Format = typer.Option(Format("torch"), "--format", help="What to write."),
+        layout: Layout | None = typer.Option(
+            None, "--layout", help="Key of the weights in OUT; FILE's own if not given."
+        ),
+        prefix: Prefix | None = typer.Option(
+            None, "--prefix", help="`module.` before keys; keep it for torch and strip it for safetensors if not given."
+        ),
+        force: bool = typer.Option(False, "--force", help="Replace OUT if it is there."),
+    ) -> None:
+        """Writes what FILE holds to OUT, loadable by today's torch.load without an option, or as safetensors.
+
+        Epoch, optimizer and metrics stay, as plain values. OUT is written whole or not at all.
+        """
+        from apml_plugin.checkpoints import writing
+        from apml_plugin.errors import CheckpointError
+
+        _, found = _open(file)
+        try:
+            left = writing.convert(
+                found, out, form.value, layout and layout.value, prefix and prefix.value, force=force
+            )
+        except CheckpointError as error:
+            text = str(error)
+            raise CheckpointError(text if text.startswith(str(out)) else f"{file}: {text}") from None
+        typer.echo(f"{out}: {len(found.weights)} tensors, {form.value}")
+        for line in left:
+            typer.echo(f"left out {line}")
+
+
+def _open(file: Path):  # type: ignore[no-untyped-def]
+    from apml_plugin.checkpoints import layouts, reading
+    from apml_plugin.errors import CheckpointError
+
+    read = reading.read(file)
+    try:
+        return read, layouts.take_apart(read.value)
+    except CheckpointError as error:
+        raise CheckpointError(f"{file}: {error}") from None
+
+
+def _compared(weights, config: Path, host: Path | None) -> dict[str, object]:  # type: ignore[no-untyped-def]
+    from apml_plugin.checkpoints.comparing import compare
+    from apml_plugin.errors import CheckpointError
+
+    try:
+        found = compare(weights, config, host)
+    except CheckpointError as error:
+        return {"loads": False, "error": str(error)}
+    return {
+        "loads": found.loads,
+        "name": found.model,
+        "host": str(found.host),
+        "matching": found.matching,
+        "missing": list(found.missing),
+        "unexpected": list(found.unexpected),
+        "wrong_shape": [list(entry) for entry in found.wrong],
+    }
+
+
+def _difference(told) -> list[str]:  # type: ignore[no-untyped-def]
+    if told is None:
+        return []
+    if "error" in told:
+        return [f"{'model:':<12} {told['error']}"]
+    if told["loads"]:
+        return [f"{'model:':<12} {told['name']} of {told['host']} takes all {told['matching']} tensors"]
+    lines = [f"{'model:':<12} {told['name']} of {told['host']} does not take it ({told['matching']} tensors fit)"]
+    lines += [f"  missing: {key}" for key in told["missing"]]
+    lines += [f"  unexpected: {key}" for key in told["unexpected"]]
+    return lines + [
+        f"  wrong shape: {key} is {ours}, the model's {theirs}" for key, ours, theirs in told["wrong_shape"]
+    ]
