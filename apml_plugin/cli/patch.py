@@ -1,4 +1,4 @@
-"""`apml patch`: make a PoinTr-style clone understand `loss:`, and undo it."""
+"""`apml patch`: make a clone train with a loss of ours, and undo it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from apml_plugin.hosts.pointr import Host
+    from apml_plugin.hosts.kinds import Found
     from apml_plugin.patching import Plan, Recipe
 
 
@@ -22,6 +22,7 @@ class Mode(Enum):
     WRITE = "write"
     SHOW = "show"
     CHECK = "check"
+    EXPLAIN = "explain"
 
 
 def register(app: typer.Typer) -> None:
@@ -32,13 +33,15 @@ def register(app: typer.Typer) -> None:
         dry_run: bool = typer.Option(False, "--dry-run", "--diff", help="Show the diff, write nothing."),
         check: bool = typer.Option(False, "--check", help="Only say whether it is patched: exit code 0 if so."),
         model: list[str] = typer.Option([], "--model", help="Edit only this model's file (repeatable)."),
+        explain: bool = typer.Option(False, "--explain", help="Say what was found and would be edited, write nothing."),
     ) -> None:
-        """Makes a PoinTr-style clone understand `loss:` in its YAML files, by inserting marked lines.
+        """Makes a clone train with the loss that its YAML or APML_LOSS names, by inserting marked lines.
 
-        Without --model two files change: the one with the function that builds models, and the one that reads the
-        YAML. A clone whose YAML has no `loss:` behaves exactly as before. Exit code 1: refused, nothing was changed.
+        In a PoinTr-style clone two files change: the one with the function that builds models (with --model the
+        model's own), and the one that reads the YAML. In others it is where the training loss is. A clone for which
+        no loss is named behaves exactly as before. Exit code 1: refused, nothing was changed.
         """
-        mode = Mode.CHECK if check else Mode.SHOW if dry_run else Mode.WRITE
+        mode = Mode.EXPLAIN if explain else Mode.CHECK if check else Mode.SHOW if dry_run else Mode.WRITE
         raise typer.Exit(run(path, model, revert=revert, mode=mode))
 
 
@@ -70,32 +73,52 @@ def run(path: Path, models: Sequence[str], *, revert: bool = False, mode: Mode =
     """
     from rich.console import Console
 
-    from apml_plugin.hosts.pointr import all_recipes, recipe_for_all, recipe_for_model, recognise
+    from apml_plugin.hosts.kinds import identify
     from apml_plugin.patching import check, plan_apply, plan_revert, write
 
     console = Console(soft_wrap=True, highlight=False)
-    host = recognise(path)
-    known = all_recipes(host)
-    wanted = [recipe_for_model(host, name) for name in models] or [recipe_for_all(host)]
-    _show_host(console, host)
+    found = identify(path)
+    known = found.recipes
+    wanted = [found.recipe(name) for name in models] or [known[0]]
+    _show_host(console, found)
+    if mode is Mode.EXPLAIN:
+        _explain(console, found, wanted, check(found.root, known))
+        return 0
     if mode is Mode.CHECK:
-        return _report_state(console, wanted, check(host.root, known), revert)
+        return _report_state(console, wanted, check(found.root, known), revert)
     if revert:
-        plan = plan_revert(host.root, wanted if models else known, known)
+        plan = plan_revert(found.root, wanted if models else known, known)
     else:
-        plan = plan_apply(host.root, wanted, known)
+        plan = plan_apply(found.root, wanted, known)
     _show_diff(console, plan)
     if mode is Mode.WRITE:
         write(plan)
-    _show_result(console, plan, revert, written=mode is Mode.WRITE)
+    _show_result(console, plan, revert, mode is Mode.WRITE, found.then)
     return 0
 
 
-def _show_host(console: Console, host: Host) -> None:
-    console.print(f"PoinTr-style host at {host.root}", markup=False)
-    console.print(f"  builds models in {host.builder.file} ({host.builder.name})", markup=False)
-    console.print(f"  reads YAML in    {host.reader.file} ({host.reader.name})", markup=False)
-    console.print(f"  models:          {', '.join(model.name for model in host.models)}", markup=False)
+def _show_host(console: Console, found: Found) -> None:
+    console.print(f"{found.kind} at {found.root}", markup=False)
+    for label, text in found.described:
+        console.print(f"  {label if label.endswith(' in') else label + ':':<16} {text}", markup=False)
+
+
+def _explain(console: Console, found: Found, wanted: Sequence[Recipe], there: tuple[str, ...]) -> None:
+    edits = dict.fromkeys(edit for recipe in wanted for edit in recipe.edits)
+    sections = {
+        "replaced in training": found.replaced,
+        "stays the host's": found.kept,
+        "left alone, because it cannot be replaced safely": found.refused,
+        "broken in the host itself, reported only": found.findings,
+        "edited, one import and one marked line each": [f"{edit.file}: {edit}" for edit in edits],
+        "the loss is taken from": [found.source],
+        "now": [f"patched for {', '.join(there)}" if there else "not patched; nothing was written"],
+    }
+    for title, lines in sections.items():
+        for number, line in enumerate(lines):
+            if number == 0:
+                console.print(f"{title}:", markup=False)
+            console.print(f"  {line}", markup=False)
 
 
 def _report_state(console: Console, wanted: Sequence[Recipe], there: tuple[str, ...], revert: bool) -> int:
@@ -117,7 +140,7 @@ def _show_diff(console: Console, plan: Plan) -> None:
         console.print(diff, markup=False, end="")
 
 
-def _show_result(console: Console, plan: Plan, revert: bool, written: bool) -> None:
+def _show_result(console: Console, plan: Plan, revert: bool, written: bool, then: str) -> None:
     for change in plan.changes:
         if change.verb == "not patched":
             continue
@@ -129,6 +152,4 @@ def _show_result(console: Console, plan: Plan, revert: bool, written: bool) -> N
         done = "nothing to revert" if revert and not left else "nothing to do, nothing changed"
         console.print(done, markup=False)
     elif written and not revert:
-        console.print(
-            "Now write `loss: {NAME: APML, reduction: mean}` into a YAML; `apml check CONFIG` says what a run uses."
-        )
+        console.print(then, markup=False)

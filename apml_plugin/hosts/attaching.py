@@ -19,6 +19,7 @@ from ..errors import HostError, LossArgumentError, LossValueError
 from ..losses import PerStage, Schedule
 from ..registry import build_loss, describe, looks_like_loss
 from .announce import announce
+from .chosen import VARIABLE, chosen_loss
 from .hostloss import HostLoss
 from .stages import LossSite, sites_of
 
@@ -36,12 +37,14 @@ def attach(model: nn.Module, config: Any) -> nn.Module:
             stage this host does not have and for a Schedule in a host that does not pass the epoch.
         HostError: a model in which no loss can be replaced.
     """
-    value, opts = _lookup(config, "loss"), _lookup(config, "loss_opts")
+    value, opts, where = chosen_loss(_lookup(config, "loss"), _lookup(config, "loss_opts"))
     if not isinstance(model, nn.Module) or attached(model):
         return model
     cls = type(model)
+    if where == VARIABLE and not any(hasattr(cls, name) for name in ("build_loss_func", "get_loss")):
+        return model  # asked for by nobody in particular: a model without any loss of its own is none of ours
     own_key = _reads_loss_itself(cls)
-    if value is None or (not looks_like_loss(value) and (own_key or _is_numbers(value))):
+    if where != VARIABLE and (value is None or (not looks_like_loss(value) and (own_key or _is_numbers(value)))):
         if value is None and opts is not None and not own_key:
             raise LossArgumentError(f"loss_opts={opts!r} is given without loss:; write loss: APML beside it")
         return model
@@ -59,7 +62,7 @@ def attach(model: nn.Module, config: Any) -> nn.Module:
     for site, host_loss in zip(sites, replaced, strict=True):
         setattr(model, site.attribute, host_loss)
     ensure_wrapped(cls)
-    announce(_line(cls, sites, replaced))
+    announce(_line(cls, sites, replaced, where))
     return model
 
 
@@ -167,7 +170,7 @@ def _reads_loss_itself(cls: type) -> bool:
     return code is not None and "loss" in (*code.co_names, *code.co_consts, *code.co_varnames)
 
 
-def _line(cls: type, sites: tuple[LossSite, ...], losses: list[HostLoss]) -> str:
+def _line(cls: type, sites: tuple[LossSite, ...], losses: list[HostLoss], where: str) -> str:
     parts = []
     for site, loss in zip(sites, losses, strict=True):
         own = type(loss.own).__name__
@@ -180,7 +183,8 @@ def _line(cls: type, sites: tuple[LossSite, ...], losses: list[HostLoss]) -> str
         kept = [stage for stage in site.stages if stage not in loss.chosen]
         if kept:
             parts[-1] += f", {own} kept for {', '.join(kept)}"
-    return f"[apml] {cls.__name__} trains with {'; '.join(parts)}; validation keeps the host's own metrics"
+    source = f" (from {where})" if where == VARIABLE else ""
+    return f"[apml] {cls.__name__} trains with {'; '.join(parts)}{source}; validation keeps the host's own metrics"
 
 
 def _lookup(config: Any, key: str) -> Any:

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 import sys
 from collections.abc import Callable, Mapping, MutableMapping
 from types import ModuleType
 from typing import Any, TypeVar
+
+from .chosen import VARIABLE
+from .interrupted import interrupted
 
 T = TypeVar("T")
 _TAKES = "__apml_takes_loss__"
@@ -24,6 +28,8 @@ def takes_loss(obj: T) -> T:
     What comes out carries the loss its config names under `loss:`; without that key nothing is different.
     A class is changed in place and returned, so pickling and registries keep working. Twice is as good as once.
     """
+    if interrupted(obj):
+        return obj
     if isinstance(obj, type):
         if _TAKES not in vars(obj):
             _wrap_init(obj)
@@ -38,7 +44,7 @@ def hoists_loss(read: Callable[..., Any]) -> Callable[..., Any]:
 
     Only what is ours moves. A name that no loss has is copied there, so that building the model can say so.
     """
-    if hasattr(read, _HOISTS):
+    if hasattr(read, _HOISTS) or interrupted(read):
         return read
 
     @functools.wraps(read)
@@ -99,7 +105,29 @@ def attach_to_module(module: ModuleType) -> bool:
             elif _reads_yaml(value):
                 found = True
                 setattr(module, name, hoists_loss(value))
-    return found
+        elif isinstance(value, type) and value.__module__ == module.__name__ and "build_loss_func" in vars(value):
+            _let_through(value)
+    from .forks import attach_to_module as attach_by_source
+
+    return attach_by_source(module) or found
+
+
+def _let_through(cls: type) -> None:
+    """A model that chooses its loss by a string in `build_loss_func` takes our names, too."""
+    import ast
+    import textwrap
+
+    from .structure import chain_of
+    from .training import lets_loss_through
+
+    function = vars(cls)["build_loss_func"]
+    try:
+        node = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
+    except (OSError, TypeError, SyntaxError):
+        return
+    chain = chain_of(node) if isinstance(node, ast.FunctionDef) else None
+    if chain:
+        cls.build_loss_func = lets_loss_through(*chain)(function)  # type: ignore[attr-defined]
 
 
 def _wrap_builder(build: Callable[..., Any]) -> Callable[..., Any]:
@@ -127,7 +155,7 @@ def _wrap_init(cls: type) -> None:
 
 def _attach(model: Any, config: Any) -> Any:
     given = [config.get(key) if isinstance(config, Mapping) else getattr(config, key, None) for key in KEYS]
-    if given == [None, None] or not _is_module(model):
+    if (given == [None, None] and not os.environ.get(VARIABLE)) or not _is_module(model):
         return model
     from .attaching import attach
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..patching.records import Edit, Recipe
 from .decorating import attach_to_module, hoist, hoists_loss, takes_loss
+from .forks.sites import SOURCE
 from .recognise import Definition, Host, HostModel, find_root, recognise
 
 if TYPE_CHECKING:
@@ -32,18 +33,30 @@ def attach(model: nn.Module, config: Any) -> nn.Module:
 
 def recipe_for_all(host: Host) -> Recipe:
     """Every model of the host: the function that builds them, and the one that reads the YAML."""
-    return Recipe("all models", (Edit(host.builder.file, host.builder.name, "takes_loss"), _reader(host)))
+    builder = Edit(host.builder.file, host.builder.name, "takes_loss")
+    chains = [edit for model in host.models for edit in _chain(model)]
+    return Recipe("all models", (builder, *chains, _reader(host)))
 
 
 def recipe_for_model(host: Host, name: str) -> Recipe:
     """One model only: its class, and the function that reads the YAML. HostError if there is no such model."""
-    place = host.model(name).definition
-    return Recipe(name, (Edit(place.file, place.name, "takes_loss"), _reader(host)))
+    model = host.model(name)
+    place = model.definition
+    return Recipe(name, (Edit(place.file, place.name, "takes_loss"), *_chain(model), _reader(host)))
 
 
 def all_recipes(host: Host) -> tuple[Recipe, ...]:
     """Every recipe this host could carry."""
     return (recipe_for_all(host), *(recipe_for_model(host, model.name) for model in host.models))
+
+
+def _chain(model: HostModel) -> tuple[Edit, ...]:
+    """Shared by the recipe for all models and the one for this model."""
+    if model.chain is None:
+        return ()
+    arguments = '("{}", "{}")'.format(*model.chain)
+    anchor = f"{model.name}.build_loss_func"
+    return (Edit(model.definition.file, anchor, "lets_loss_through", SOURCE, True, arguments),)
 
 
 def _reader(host: Host) -> Edit:

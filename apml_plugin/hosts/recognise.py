@@ -41,9 +41,9 @@ def recognise(path: str | os.PathLike[str]) -> Host:
         missing.append("a function that opens a YAML file and loads it into an EasyDict")
     if builder is None or reader is None:
         raise HostError(
-            f"{root} is not a PoinTr-style codebase this plugin knows. Looked through {len(files)} Python files for "
-            f"{'; and for '.join(missing)}: not found. Give the root of the clone (the folder with its main.py)"
-            f"{_hint(files)}{_not_parsed(broken)}"
+            f"{_not_parsed(broken)}{root} is not a PoinTr-style codebase this plugin knows. Looked through "
+            f"{len(files)} Python files for {'; and for '.join(missing)}: not found. Give the root of the clone (the "
+            f"folder with its main.py){_hint(files)}"
         )
     return Host(root, builder, reader, models)
 
@@ -79,13 +79,16 @@ def _parse_all(root: Path) -> tuple[dict[str, ast.Module], list[str]]:
             data = (root / file).read_bytes()
             if any(word in data for word in (b"Registry", b".build(", b"register_module", b"yaml")):
                 files[file] = ast.parse(data)
-        except (OSError, SyntaxError, ValueError):
-            broken.append(file)
+        except SyntaxError as error:
+            broken.append(f"{file}, line {error.lineno} is not valid Python ({error.msg})")
+        except (OSError, ValueError) as error:
+            broken.append(f"{file} cannot be read ({error})")
     return files, broken
 
 
 def _not_parsed(broken: list[str]) -> str:
-    return f". Not valid Python, so not looked at: {', '.join(broken)}" if broken else ""
+    """What could not be read comes first: it is the likeliest reason that something was not found."""
+    return "".join(f"{text}, so it was not looked at. " for text in broken)
 
 
 def _hint(files: dict[str, ast.Module]) -> str:

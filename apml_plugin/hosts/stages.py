@@ -64,13 +64,20 @@ def _chamfer_attributes(build: ast.FunctionDef) -> tuple[str, ...]:
     for node in ast.walk(build):
         if not isinstance(node, ast.Assign) or not isinstance(node.value, ast.Call):
             continue
-        made = last_name(node.value.func)
+        made = last_name(_made(node.value).func)
         if not made.startswith("ChamferDistance") or made.endswith(("_PM", "_split")):
             continue
         for target in node.targets:
             if isinstance(target, ast.Attribute) and last_name(target.value) == "self":
                 found[target.attr] = None
     return tuple(found)
+
+
+def _made(call: ast.Call) -> ast.Call:
+    """`X()` of `X().cuda()`, `X().to(device)`."""
+    while isinstance(call.func, ast.Attribute) and isinstance(call.func.value, ast.Call):
+        call = call.func.value
+    return call
 
 
 def _stages(attribute: str, get_loss: ast.FunctionDef | None) -> tuple[str, ...]:

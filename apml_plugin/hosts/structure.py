@@ -25,11 +25,15 @@ class Definition:
 
 @dataclass(frozen=True)
 class HostModel:
-    """A model class the host can build, where its training loss lives, and the config keys it cannot do without."""
+    """A model class the host can build, where its training loss lives, and the config keys it cannot do without.
+
+    chain: (parameter, a name it knows) of a `build_loss_func` that chooses by a string and stops at any other.
+    """
 
     definition: Definition
     sites: tuple[LossSite, ...]
     reads: tuple[str, ...] = ()
+    chain: tuple[str, str] | None = None
 
     @property
     def name(self) -> str:
@@ -82,7 +86,17 @@ def models_in(file: str, tree: ast.Module, registry: str) -> Iterator[HostModel]
         build, get_loss = methods.get("build_loss_func"), methods.get("get_loss")
         if build or get_loss:
             reads = _config_reads(methods["__init__"]) if "__init__" in methods else ()
-            yield HostModel(Definition(file, node.name, node.lineno), sites_of([node.name], build, get_loss), reads)
+            place, sites = Definition(file, node.name, node.lineno), sites_of([node.name], build, get_loss)
+            yield HostModel(place, sites, reads, chain_of(build) if build else None)
+
+
+def chain_of(build: ast.FunctionDef) -> tuple[str, str] | None:
+    """(parameter, a name for which a Chamfer is built) of an if/elif chain over strings in `build_loss_func`."""
+    from .forks.chains import builds_chamfer, chains_in
+
+    parameters = [argument.arg for argument in build.args.args]
+    found = [(subject, known) for subject, known, _ in chains_in(build, builds_chamfer) if subject in parameters]
+    return found[0] if found else None
 
 
 def _config_reads(init: ast.FunctionDef) -> tuple[str, ...]:

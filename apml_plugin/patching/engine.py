@@ -12,6 +12,7 @@ from pathlib import Path
 from ..errors import PatchError
 from . import source
 from .files import read, write
+from .journal import recover
 from .records import Change, Edit, Line, Plan, Recipe
 
 __all__ = ["check", "plan_apply", "plan_revert", "write"]
@@ -19,6 +20,7 @@ __all__ = ["check", "plan_apply", "plan_revert", "write"]
 
 def check(root: Path, known: Iterable[Recipe]) -> tuple[str, ...]:
     """Names of the recipes in place. Raises PatchError for a half-patched or hand-modified host."""
+    recover(root)
     known = tuple(known)
     there: set[Edit | Line] = set()
     for file, edits in _by_file(known).items():
@@ -60,6 +62,7 @@ def plan_revert(root: Path, recipes: Sequence[Recipe], known: Iterable[Recipe]) 
 
     A shared edit stays, and the plan says so, while another recipe of `known` still needs it.
     """
+    recover(root)
     known = tuple(known)
     every = _by_file((*known, *recipes))
     found = {file: source.marked(read(root, file), *edits) for file, edits in every.items()}
@@ -74,7 +77,7 @@ def plan_revert(root: Path, recipes: Sequence[Recipe], known: Iterable[Recipe]) 
     changes = []
     for file, edits in _by_file(recipes).items():
         before = read(root, file)
-        kept = [edit for edit in edits if edit.shared and still]
+        kept = [edit for edit in edits if edit.shared and _needed(edit, still, known)]
         out = [edit for edit in edits if edit not in kept]
         after = source.remove(before, *out, staying=[e for e in every[file] if e not in out]) if out else before
         if after != before:
@@ -85,6 +88,11 @@ def plan_revert(root: Path, recipes: Sequence[Recipe], known: Iterable[Recipe]) 
         else:
             changes.append(Change(file, before, before, "not patched"))
     return Plan(root, tuple(changes))
+
+
+def _needed(shared: Edit | Line, still: Sequence[Edit | Line], known: Iterable[Recipe]) -> bool:
+    """Whether a recipe with this shared edit keeps an edit of its own."""
+    return any(shared in recipe.edits and own in still for recipe in known for own in recipe.edits)
 
 
 def _all_or_none(root: Path, there: Sequence[Edit | Line], missing: Sequence[Edit | Line]) -> None:

@@ -63,7 +63,7 @@ def test_two_equal_candidates_are_refused(host: Path) -> None:
 def test_a_file_that_does_not_parse_is_named(host: Path) -> None:
     builder = host / "models" / "build.py"
     builder.write_text("<<<<<<< yours\n" + builder.read_text())
-    with pytest.raises(HostError, match=r"Not valid Python, so not looked at: models/build.py"):
+    with pytest.raises(HostError, match=r"^models/build\.py, line \d+ is not valid Python .*so it was not looked at"):
         recognise(host)
 
 
