@@ -3,8 +3,8 @@
     APML_POINTR=path-of-a-clone python tests/hosts/measure_pointr.py [MODEL ...] [--loss YAML]
 
 Each model trains with its YAML of configs/pointr (--loss puts another loss there) through the host's main.py under
-`apml run`: `ITERATIONS` steps on one and the same pair of clouds, 2,048 points in and 16,384 of ground truth. Only the
-batch is smaller than published; SnowFlakeNet's warm-up, 200 iterations long, is cut to one. Nothing needs compiling.
+`apml run`: a few steps on one and the same batch, 2,048 points in and 16,384 of ground truth. Only the batch is smaller
+than published; SnowFlakeNet's warm-up, 200 iterations long, is cut to one. Nothing needs compiling.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from hosts.real_pointr import MODELS, ROOT, copy_clone, pcn_data, train
 
 BATCH = 2
-ITERATIONS = 11  # an epoch each: a data set of one batch
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", default=list(MODELS), metavar="MODEL")
     parser.add_argument("--loss", default="", help="YAML text in place of the config's loss; null: the host's own")
+    parser.add_argument("--iterations", type=int, default=11, help="an epoch each, of one batch; 11 if not given")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         clone = copy_clone(Path(folder) / "PoinTr")
         dataset = pcn_data(Path(folder) / "data", points=16384, train=BATCH, views=1)
         print("model        s / iteration  loss before  after  (sparse + dense)", file=sys.stderr)
         for model in asked.models:
-            losses, seconds = measure(clone, dataset, Path(folder) / "configs", model, asked.loss)
+            losses, seconds = measure(clone, dataset, Path(folder) / "configs", model, asked.loss, asked.iterations)
             first, last = (f"{sum(pair) / 1000:.4g}" for pair in (losses[0], losses[-1]))
             # The first iteration also loads and warms up.
             print(f"{model:<13}{statistics.median(seconds[1:]):>13.2f}{first:>13}{last:>7}", file=sys.stderr)
 
 
 def measure(
-    clone: Path, dataset: Path, folder: Path, model: str, loss: str
+    clone: Path, dataset: Path, folder: Path, model: str, loss: str, iterations: int
 ) -> tuple[list[tuple[float, float]], list[float]]:
     """Sparse and dense loss x 1000, and the seconds, of each iteration."""
     config = yaml.safe_load((ROOT / "configs" / "pointr" / f"{model.lower()}.yaml").read_text())
@@ -52,7 +52,7 @@ def measure(
         config["scheduler"]["kwargs_2"]["total_epoch"] = 1
     for part in config["dataset"].values():
         part["_base_"] = str(dataset)
-    config.update(total_bs=BATCH, max_epoch=ITERATIONS - 1)
+    config.update(total_bs=BATCH, max_epoch=iterations - 1)
     folder.mkdir(exist_ok=True)
     path = folder / f"{model}.yaml"
     path.write_text(yaml.safe_dump(config))

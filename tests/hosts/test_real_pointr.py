@@ -15,6 +15,7 @@ import yaml
 from hosts.real_pointr import (
     MODELS,
     ROOT,
+    apml_run,
     changed,
     checkpoint,
     copy_clone,
@@ -153,6 +154,36 @@ def test_a_misspelt_loss_stops_the_run(clone: Path, dataset: Path, tmp_path: Pat
     output = train(clone, write_config(tmp_path, dataset, "PCN", loss="APLM"), "misspelt", fails=True)
     assert "UnknownLossError: no loss is called 'APLM'" in output
     assert "'APML'" in output
+
+
+@pytest.mark.parametrize(("model", "each"), [("FoldingNet", 1), ("TopNet", 1), ("AdaPoinTr", 2), ("SnowFlakeNet", 4)])
+def test_a_pair_is_matched_once(clone: Path, dataset: Path, tmp_path: Path, model: str, each: int) -> None:
+    """FoldingNet and TopNet return one cloud as coarse and fine: one APML an iteration, not two."""
+    path = write_config(tmp_path, dataset, model, loss="APML")
+    (clone / "counting.py").write_text(COUNTING)
+    output = apml_run(clone, ["counting.py", "--config", str(path), "--exp_name", "counted", "--num_workers", "0"])
+    assert f"APML ran {3 * each} times" in output
+    if each == 1:
+        sparse, dense = training_losses(output)
+        assert sparse == dense
+
+
+COUNTING = """
+import runpy
+import apml_plugin
+
+APML, times = apml_plugin.APML, 0
+forward = APML.forward
+
+def counted(self, *args, **kwargs):
+    global times
+    times += 1
+    return forward(self, *args, **kwargs)
+
+APML.forward = counted
+runpy.run_path("main.py", run_name="__main__")
+print(f"APML ran {times} times")
+"""
 
 
 def test_adapointr_keeps_chamfer_for_denoising_unless_it_is_named(clone: Path, dataset: Path, tmp_path: Path) -> None:
