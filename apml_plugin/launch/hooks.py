@@ -1,12 +1,13 @@
-"""The import hooks of a run: stand-ins, CPU mode, and the loss. Standard library only.
+"""The import hooks of a run: stand-ins, CPU mode, names that newer libraries dropped, and the loss.
 
 One finder stands first in ``sys.meta_path``. It serves the stand-ins, and has two kinds of modules looked at
-right after they ran: ``torch`` (CPU mode) and those of the user's project (attaching the loss). Everything else
-is left to the finders that were there.
+right after they ran: a few libraries (``torch`` for CPU mode, and those in :data:`CARE`) and those of the user's
+project (attaching the loss). Everything else is left to the finders that were there. Standard library only.
 """
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import sys
@@ -16,9 +17,17 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 from apml_plugin.errors import ApmlError
-from apml_plugin.launch import environment
+from apml_plugin.launch import environment, just_in_time, old_importlib
 from apml_plugin.launch.announce import tell, warn
-from apml_plugin.standins import IMPORT_ONLY, PACKAGES
+from apml_plugin.standins import JUST_IN_TIME, KIND, KINDS, PACKAGES
+
+CARE = {
+    "numpy": "old_numpy",
+    "matplotlib.figure": "old_matplotlib",
+    "matplotlib.backends.backend_agg": "old_matplotlib",
+    "torch.utils.cpp_extension": "just_in_time",
+}
+"""Libraries that are made to suit old hosts, each by ``prepare(module)`` of a module of :mod:`apml_plugin.launch`."""
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -29,6 +38,10 @@ def install() -> None:
     if settings is None or any(isinstance(finder, Hooks) for finder in sys.meta_path):
         return
     sys.meta_path.insert(0, Hooks(settings))
+    old_importlib.prepare(importlib)
+    for name in CARE:
+        if name in sys.modules:
+            _prepare(CARE[name], sys.modules[name])
     if "torch" in sys.modules:  # a .pth file can have imported it before us
         _loading(sys.modules["torch"])
         if settings.cpu:
@@ -47,8 +60,13 @@ class Hooks:
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if name in self.settings.standins:
+        if name in self.settings.standins and not self._waits(name):
             return self._standin(name)
+        if name in CARE:
+            spec = self._ask_others(name, path, target)
+            if spec is not None:
+                _after(spec, lambda module: _prepare(CARE[name], module))
+            return spec
         if path is not None and not any(self._is_project(os.path.join(entry, "")) for entry in path):
             return None
         if path is None and name.partition(".")[0] in sys.builtin_module_names:
@@ -64,6 +82,10 @@ class Hooks:
         elif spec.has_location and spec.origin and self._is_project(spec.origin):
             _after(spec, _attach)
         return spec
+
+    def _waits(self, name: str) -> bool:
+        """Whether a stand-in is held back because the host can still compile the real one."""
+        return name in JUST_IN_TIME and not self.settings.cpu and just_in_time.may_work(name)
 
     def _ask_others(self, name: str, path: Sequence[str] | None, target: ModuleType | None) -> ModuleSpec | None:
         for finder in sys.meta_path:
@@ -82,12 +104,7 @@ class Hooks:
         folders = [base] if package else None
         spec = importlib.util.spec_from_file_location(name, file, submodule_search_locations=folders)
         if spec is not None:
-            kind = "pure PyTorch stand-in, slower than the real one"
-            if name in IMPORT_ONLY:
-                kind = "import-only stand-in, calling it is an error"
-            elif name in ("timm", "open3d"):
-                kind = "stand-in with the few names that these hosts use"
-            text = f"{name}: {kind} ({self.settings.standins[name]})"
+            text = f"{name}: {KINDS.get(name, KIND)} ({self.settings.standins[name]})"
             # Announced when it is executed, not when somebody only asks whether it exists.
             _after(spec, lambda module: tell(name, text))
         return spec
@@ -142,6 +159,13 @@ def _cpu_mode(torch: ModuleType, reason: str) -> None:
         warn(f"CPU mode failed ({type(error).__name__}: {error})")
         return
     tell("cpu", f"CPU mode: .cuda() and device='cuda' mean the CPU ({reason})")
+
+
+def _prepare(how: str, module: ModuleType) -> None:
+    try:
+        importlib.import_module(f"apml_plugin.launch.{how}").prepare(module)
+    except Exception as error:
+        warn(f"{module.__name__} is left as it is ({type(error).__name__}: {error})")
 
 
 def _attach(module: ModuleType) -> None:

@@ -6,7 +6,10 @@ import time
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from apml_plugin.errors import LossValueError
 from apml_plugin.standins.pointnet2_ops import pointnet2_utils as ops
 
 
@@ -107,6 +110,34 @@ def test_balls():
     assert ops.ball_query(0.5, 4, line, line[:, :1]).tolist() == [[[0, 2, 0, 0]]]
 
 
+@settings(max_examples=20, deadline=None)
+@given(n=st.integers(1, 8), p=st.integers(1, 4), size=st.integers(1, 5), channels=st.integers(0, 3), xyz=st.booleans())
+def test_groups(n, p, size, channels, xyz):
+    g = torch.Generator().manual_seed(n * 7 + p)
+    cloud, centres = torch.rand(2, n, 3, generator=g), torch.rand(2, p, 3, generator=g)
+    features = torch.rand(2, channels, n, generator=g) if channels else None
+    group, everyone = ops.QueryAndGroup(0.6, size, use_xyz=xyz), ops.GroupAll(use_xyz=xyz)
+    if not xyz and not channels:
+        for call in (lambda: group(cloud, centres), lambda: everyone(cloud, None)):
+            with pytest.raises(LossValueError, match="use_xyz=True"):
+                call()
+        return
+    got, whole = group(cloud, centres, features), everyone(cloud, None, features)
+    index = ops.ball_query(0.6, size, cloud, centres)
+    assert got.shape == (2, 3 * xyz + channels, p, size)
+    assert whole.shape == (2, 3 * xyz + channels, 1, n)
+    for b in range(2):
+        for i in range(p):
+            for s in range(size):
+                j = int(index[b, i, s])
+                want = [*(cloud[b, j] - centres[b, i]).tolist()] if xyz else []
+                want += features[b, :, j].tolist() if channels else []
+                assert got[b, :, i, s].tolist() == want
+        for j in range(n):
+            want = [*cloud[b, j].tolist()] if xyz else []
+            assert whole[b, :, 0, j].tolist() == want + (features[b, :, j].tolist() if channels else [])
+
+
 def test_what_is_not_there_says_so():
-    with pytest.raises(AttributeError, match=r"QueryAndGroup has no stand-in.*Pointnet2_PyTorch"):
-        _ = ops.QueryAndGroup
+    with pytest.raises(AttributeError, match=r"CylinderQuery is not in the stand-in.*Pointnet2_PyTorch"):
+        _ = ops.CylinderQuery

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from scipy.spatial import cKDTree
 
+from apml_plugin.standins.absent import absent
+
 from .utility import Vector3dVector
 
 
@@ -44,9 +46,7 @@ class PointCloud:
         return f"PointCloud with {len(self._points)} points."
 
 
-def __getattr__(name: str) -> Any:
-    if name.startswith("__"):
-        raise AttributeError(name)
-    raise AttributeError(
-        f"open3d.geometry.{name} is not in the stand-in for open3d. Install the real one: pip install open3d"
-    )
+__getattr__ = absent(
+    "open3d.geometry",
+    "Install the real one: pip install open3d",
+)

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from apml_plugin.standins.absent import absent
+
 from . import _pcd, _ply
 from .geometry import PointCloud
 
@@ -52,9 +54,7 @@ def _format(filename: str | os.PathLike[str]) -> Any:
     return _FORMATS[suffix]
 
 
-def __getattr__(name: str) -> Any:
-    if name.startswith("__"):
-        raise AttributeError(name)
-    raise AttributeError(
-        f"open3d.io.{name} is not in the stand-in for open3d. Install the real one: pip install open3d"
-    )
+__getattr__ = absent(
+    "open3d.io",
+    "Install the real one: pip install open3d",
+)

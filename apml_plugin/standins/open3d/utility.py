@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from apml_plugin.standins.absent import absent
+
 
 class Vector3dVector(np.ndarray):
     """A copy of (N, 3) numbers as float64; an ndarray, so NumPy takes it as it is.
@@ -23,9 +25,7 @@ class Vector3dVector(np.ndarray):
         return array.view(cls)
 
 
-def __getattr__(name: str) -> Any:
-    if name.startswith("__"):
-        raise AttributeError(name)
-    raise AttributeError(
-        f"open3d.utility.{name} is not in the stand-in for open3d. Install the real one: pip install open3d"
-    )
+__getattr__ = absent(
+    "open3d.utility",
+    "Install the real one: pip install open3d",
+)

@@ -5,11 +5,11 @@ Shapes and names are the compiled package's. What it marks as not differentiable
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from apml_plugin.errors import LossValueError
+from apml_plugin.standins.absent import absent
 from apml_plugin.standins.nearest import BLOCK_ENTRIES, squared_distance
 
 ORIGIN = 1e-3
@@ -110,11 +110,56 @@ def ball_query(radius: float, nsample: int, xyz: Tensor, new_xyz: Tensor) -> Ten
         return torch.cat(found).view(*new_xyz.shape[:2], nsample)
 
 
-def __getattr__(name: str) -> Any:
-    if name.startswith("__"):
-        raise AttributeError(name)
-    raise AttributeError(
-        f"pointnet2_ops.pointnet2_utils.{name} has no stand-in (it has furthest_point_sample, gather_operation, "
-        "grouping_operation, three_nn, three_interpolate, ball_query). Install the real package: "
-        "https://github.com/erikwijmans/Pointnet2_PyTorch (needs a CUDA compiler)"
-    )
+class QueryAndGroup(nn.Module):
+    """The points within ``radius`` of each centre, seen from there, beside their features.
+
+    ``use_xyz=False`` leaves the coordinates out, which then needs features.
+    """
+
+    def __init__(self, radius: float, nsample: int, use_xyz: bool = True) -> None:
+        super().__init__()
+        self.radius, self.nsample, self.use_xyz = radius, nsample, use_xyz
+
+    def forward(self, xyz: Tensor, new_xyz: Tensor, features: Tensor | None = None) -> Tensor:
+        """(B, N, 3), centres (B, p, 3) and features (B, C, N) give (B, 3 + C, p, nsample).
+
+        Raises:
+            LossValueError: neither coordinates nor features are wanted.
+        """
+        idx = ball_query(self.radius, self.nsample, xyz, new_xyz)
+        local = grouping_operation(xyz.transpose(1, 2).contiguous(), idx) - new_xyz.transpose(1, 2)[..., None]
+        return _beside(local, None if features is None else grouping_operation(features, idx), self.use_xyz)
+
+
+class GroupAll(nn.Module):
+    """All points as one group, beside their features."""
+
+    def __init__(self, use_xyz: bool = True) -> None:
+        super().__init__()
+        self.use_xyz = use_xyz
+
+    def forward(self, xyz: Tensor, new_xyz: Tensor | None, features: Tensor | None = None) -> Tensor:
+        """(B, N, 3) and features (B, C, N) give (B, 3 + C, 1, N); ``new_xyz`` is not looked at.
+
+        Raises:
+            LossValueError: neither coordinates nor features are wanted.
+        """
+        return _beside(
+            xyz.transpose(1, 2)[:, :, None], None if features is None else features[:, :, None], self.use_xyz
+        )
+
+
+def _beside(xyz: Tensor, features: Tensor | None, use_xyz: bool) -> Tensor:
+    if features is None:
+        if not use_xyz:
+            raise LossValueError("grouping without features needs use_xyz=True")
+        return xyz
+    return torch.cat([xyz, features], dim=1) if use_xyz else features
+
+
+__getattr__ = absent(
+    "pointnet2_ops.pointnet2_utils",
+    "It has furthest_point_sample, gather_operation, grouping_operation, three_nn, three_interpolate, ball_query, "
+    "QueryAndGroup and GroupAll. Install the real package: https://github.com/erikwijmans/Pointnet2_PyTorch "
+    "(needs a CUDA compiler)",
+)

@@ -4,7 +4,7 @@ DropPath and trunc_normal_ in ``timm.layers`` (and ``timm.models.layers``), Cosi
 ``timm.scheduler``. Anything else: install timm with the torchvision that fits the PyTorch in use.
 """
 
-from typing import Any
+from apml_plugin.standins.absent import absent
 
 from . import layers, models, scheduler
 
@@ -12,10 +12,7 @@ __all__ = ["layers", "models", "scheduler"]
 __version__ = "0.0.0+apml.standin"
 
 
-def __getattr__(name: str) -> Any:
-    if name.startswith("__"):
-        raise AttributeError(name)
-    raise AttributeError(
-        f"timm.{name} is not in the stand-in for timm (it has DropPath, trunc_normal_ and CosineLRScheduler). "
-        "Install the real one: pip install timm torchvision"
-    )
+__getattr__ = absent(
+    "timm",
+    "It has DropPath, trunc_normal_ and CosineLRScheduler. Install the real one: pip install timm torchvision",
+)

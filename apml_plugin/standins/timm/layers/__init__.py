@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor, nn
+
+from apml_plugin.standins.absent import absent
 
 
 class DropPath(nn.Module):
@@ -35,10 +35,7 @@ def trunc_normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float 
     return nn.init.trunc_normal_(tensor, mean=mean, std=std, a=a, b=b)
 
 
-def __getattr__(name: str) -> Any:
-    if name.startswith("__"):
-        raise AttributeError(name)
-    raise AttributeError(
-        f"timm.layers.{name} is not in the stand-in for timm (it has DropPath and trunc_normal_). "
-        "Install the real one: pip install timm torchvision"
-    )
+__getattr__ = absent(
+    "timm.layers",
+    "Install the real one: pip install timm torchvision",
+)

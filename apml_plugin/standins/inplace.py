@@ -1,0 +1,18 @@
+"""Results written into tensors that the caller made, as several compiled modules want it."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from apml_plugin.errors import LossValueError
+
+
+def write(buffer: Tensor, result: Tensor) -> None:
+    """Copies ``result`` into ``buffer``, which must have its shape; dtype and device may differ.
+
+    Raises:
+        LossValueError: the shapes differ. Nothing is broadcast into a buffer that was made too large.
+    """
+    if buffer.shape != result.shape:
+        raise LossValueError(f"a buffer for {tuple(result.shape)} results has shape {tuple(buffer.shape)}")
+    buffer.copy_(result)
