@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import yaml
 
 from apml_plugin.hosts.pointr import hoist
+from apml_plugin.hosts.stages import KNOWN
 from apml_plugin.losses import APML
 from apml_plugin.registry import build_loss
 
@@ -134,3 +136,31 @@ def test_the_example_in_a_comment_is_valid() -> None:
     loss = build_loss(yaml.load(line[1:], Loader=yaml.FullLoader)["loss"])
     assert sorted(loss.names) == ["coarse", "denoise", "fine"]
     assert all(loss.stage(name).reduction == "mean" for name in loss.names)
+
+
+README = (FOLDER / "README.md").read_text()
+
+
+def test_the_table_says_what_is_replaced() -> None:
+    rows = re.findall(
+        r"^\| (\w+) \| ([\w, ]+) \| Chamfer-(L[12]) of ([^|]*) \| ([^|]*) \|$", README, flags=re.MULTILINE
+    )
+    assert {name: tuple(stages.split(", ")) for name, stages, *_ in rows} == {
+        name: tuple(stage for site in sites for stage in site.stages) for name, sites in KNOWN.items()
+    }
+    for name, _, _, _, stays in rows:
+        for stage in (stage for site in KNOWN[name] for stage in site.kept):
+            assert stays.startswith(stage)
+            assert f"`{stage}: APML`" in stays
+
+
+def test_the_readmes_examples_build() -> None:
+    (examples,) = re.findall(r"```yaml\n(.*?)```", README, flags=re.DOTALL)
+    for line in examples.splitlines():
+        loss = build_loss(yaml.safe_load(line)["loss"])
+        assert set(loss.names) <= {stage for sites in KNOWN.values() for site in sites for stage in site.stages}
+
+
+def test_every_folder_and_model_is_named() -> None:
+    for word in (*DATASETS, *(f"| {name} |" for name in NEEDED)):
+        assert word in README
