@@ -143,8 +143,8 @@ def _host(path: Path) -> list[tuple[str, str]]:
 
     try:
         host = recognise(path)
-    except HostError as error:
-        return [("host", str(error))]
+    except HostError:
+        return _other_host(path)
     rows = [
         ("host", f"PoinTr-style codebase at {host.root}"),
         ("builds models", str(host.builder)),
@@ -155,6 +155,25 @@ def _host(path: Path) -> list[tuple[str, str]]:
         rows.append((f"model {model.name}", f"{model.definition.file}: {stages}"))
     try:
         patched = check(host.root, all_recipes(host))
+    except PatchError as error:
+        return [*rows, ("patched", str(error))]
+    return [*rows, ("patched", ", ".join(patched) or "no: `loss:` is read only under `apml run`")]
+
+
+def _other_host(path: Path) -> list[tuple[str, str]]:
+    """A host of another kind, and what is broken in it."""
+    from apml_plugin.errors import HostError, PatchError
+    from apml_plugin.hosts.kinds import identify
+    from apml_plugin.patching import check
+
+    try:
+        found = identify(path)
+    except HostError as error:
+        return [("host", str(error))]
+    rows = [("host", f"{found.kind} at {found.root}"), *found.described]
+    rows += [("broken or surprising there", line) for line in found.findings]
+    try:
+        patched = check(found.root, found.recipes)
     except PatchError as error:
         return [*rows, ("patched", str(error))]
     return [*rows, ("patched", ", ".join(patched) or "no: `loss:` is read only under `apml run`")]

@@ -3,7 +3,8 @@
     python -m apml_plugin.demo.mmfi FOLDER --subjects S01 S05 --actions A01 --step 5
 
 A person made of ellipsoids walks to and fro and waves; the cloud samples its surface, and the CSI is the sum of the
-paths from a transmitter over the body's parts to three antennas, subcarrier by subcarrier. Nothing of it is measured.
+paths from a transmitter over the body's parts to three antennas, subcarrier by subcarrier, at frequencies chosen to be
+learnt from quickly. Nothing of it is measured.
 
     E01/S01/A01/lidar/frame001.bin     float64 x, y, z (x away from the sensor, never negative)
     E01/S01/A01/wifi-csi/frame001.mat  CSIamp, CSIphase: 3 antennas x 114 subcarriers x 10 time slices
@@ -28,10 +29,12 @@ Array = NDArray[np.float64]
 FRAMES = 297
 ANTENNAS, SUBCARRIERS, SLICES = 3, 114, 10
 JOINTS = 17
-_FREQUENCIES = 5.32e9 + 40e6 * np.linspace(-0.5, 0.5, SUBCARRIERS)
+# Far below and wider than WiFi: a walk then spans a few wavelengths, and the network need not be trained for days.
+_FREQUENCIES = np.linspace(0.2e9, 0.8e9, SUBCARRIERS)
 _LIGHT = 299_792_458.0
-_SENDER = np.array([0.0, -1.5, 0.2])
-_RECEIVERS = np.array([[0.0, 1.5 + 0.028 * antenna, 0.2] for antenna in range(ANTENNAS)])
+# Both on the same side of the walk: from opposite sides, left and right would look alike.
+_SENDER = np.array([0.0, -3.0, 0.2])
+_RECEIVERS = np.array([[0.0, -1.0 + 0.2 * antenna, 0.2] for antenna in range(ANTENNAS)])
 
 
 def write(

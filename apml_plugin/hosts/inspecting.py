@@ -42,6 +42,10 @@ def inspect_config(path: str | os.PathLike[str], host_path: str | os.PathLike[st
     """
     config_path = Path(path).expanduser()
     config = read_yaml(config_path)
+    from .csi2pointcloud.inspecting import inspect_config as inspect_csi
+
+    if (csi := inspect_csi(config_path, host_path)) is not None:
+        return csi
     found = Finding(config_path)
     found.host = recognise(host_path) if host_path is not None else find_root(config_path) or find_root(Path.cwd())
     found.patched = _patched(found)

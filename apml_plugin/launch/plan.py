@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from apml_plugin.errors import HostError
-from apml_plugin.launch import environment, probe
+from apml_plugin.launch import environment, in_memory, probe
 
 
 class Plan(NamedTuple):
@@ -47,6 +47,8 @@ def make(
         raise HostError("--cpu and --no-cpu-mode contradict each other: give one of them")
     base = dict(os.environ if environ is None else environ)
     command, folder = _command(words, module)
+    if attach and not module and command[1:] == list(words):
+        command = in_memory.command(words) or command
     absent, cuda = probe.missing(folder, _clean(base))
     reason = ""
     if cpu:

@@ -1,18 +1,14 @@
-"""Reading what a training script saved, without running code from the file."""
+"""What a training script saved: the weights, and the sizes of the network beside them."""
 
 from __future__ import annotations
 
 import os
-import pickle
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
-from ...errors import HostError
+from ...checkpoints.layouts import take_apart
+from ...checkpoints.reading import read
+from ...errors import CheckpointError
 
 _SIZES = {
     "embeddings": "embedding_dim",
@@ -34,25 +30,14 @@ class Saved:
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> Saved:
-    """Read a checkpoint of the script, or the plain state dict it saves at the end.
+    """Read a checkpoint of the script, or the plain state dict it saves at the end, without running anything in it.
 
-    Weights-only; besides tensors only NumPy's scalars are let in (the script keeps its loss as one). Raises HostError
-    for anything else.
+    Raises CheckpointError, naming the file, for anything else.
     """
+    value = read(path).value
     try:
-        # np.float64 pickles as a call of `scalar` with a dtype; neither runs anything of the file's.
-        scalar: Any = np.float64(0).__reduce__()[0]
-        torch.serialization.add_safe_globals([scalar, np.dtype, type(np.dtype(np.float64)), type(np.dtype(np.float32))])
-        data = torch.load(Path(path), map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise HostError(f"cannot read {path}: {error.strerror}") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise HostError(
-            f"{path} is not a checkpoint that can be read safely: {' '.join(str(error).split())[:300]}"
-        ) from None
-    state = data.get("model_state_dict", data) if isinstance(data, Mapping) else None
-    if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise HostError(f"{path} holds neither model_state_dict nor the weights themselves")
-    sizes = {name: int(data[key]) for key, name in _SIZES.items() if isinstance(data.get(key), int)}
-    epoch = data.get("epoch") if state is not data else None
-    return Saved(dict(state), int(epoch) if epoch is not None else None, sizes)
+        parts = take_apart(value)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    sizes = {name: int(parts.others[key]) for key, name in _SIZES.items() if isinstance(parts.others.get(key), int)}
+    return Saved(dict(parts.weights), int(parts.epoch) if parts.epoch is not None else None, sizes)

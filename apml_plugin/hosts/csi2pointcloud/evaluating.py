@@ -45,8 +45,8 @@ def evaluate(host: CsiHost, checkpoint: str | os.PathLike[str], config: str | os
     Chamfer is the host's: the mean distance there plus the mean distance back, averaged over the batches as the host
     averages its validation loss. The reader draws points at random; NumPy's seed is `init_rand_seed` here.
 
-    Raises HostError for a config without a dataset, a checkpoint that is none or of another network's shape, and a host
-    whose script does not show how it reads its data.
+    Raises HostError for a config without a dataset, a checkpoint of another network's shape, and a host
+    whose script does not show how it reads its data; CheckpointError for what is no checkpoint.
     """
     script = host.scripts[0]
     given, saved = read_yaml(Path(config)), read_checkpoint(checkpoint)

@@ -1,0 +1,150 @@
+"""Knowing such a codebase by what it does, and what is edited in it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from apml_plugin.errors import HostError, PatchError
+from apml_plugin.hosts.csi2pointcloud.findings import findings
+from apml_plugin.hosts.csi2pointcloud.recipes import all_recipes, unreachable
+from apml_plugin.hosts.csi2pointcloud.structure import find_root, recognise
+from apml_plugin.patching import MARKER, check, plan_apply, plan_revert, write
+
+TRAIN = "scripts/train.py"
+
+
+def change(root: Path, file: str, old: str, new: str) -> None:
+    text = (root / file).read_text()
+    assert old in text
+    (root / file).write_text(text.replace(old, new))
+
+
+def patch(root: Path) -> None:
+    found = recognise(root)
+    write(plan_apply(found.root, all_recipes(found), all_recipes(found)))
+
+
+def test_what_a_script_says(host: Path) -> None:
+    (script,) = recognise(host).scripts
+    assert (script.file, script.main.name, script.config) == (TRAIN, "start", "settings")
+    assert (script.yaml_path, script.root, script.epochs) == ("settings_file", "data_folder", "rounds")
+    assert (script.loss, str(script.loss_class)) == ("criterion", "src/terms/terms.py: CloudLoss")
+    assert (script.step.definition.name, script.step.loss) == ("fit", "criterion")
+    assert (script.step.gt, script.step.epoch) == ("cloud", "epoch")
+    assert script.model == {"width": 16, "points": 64, "num_encoder_layers": 2}
+    assert script.dataset == {"every": 60, "points": 64}
+    assert (script.loader, script.loader_key) == ({"is_training": False}, "validation_loader")
+    assert unreachable(script) == ()
+    assert find_root(host / "data" / "configurations" / "settings.yaml") == recognise(host)
+
+
+def test_lines_go_behind_their_assignments_and_out_again(host: Path) -> None:
+    before = (host / TRAIN).read_bytes()
+    patch(host)
+    patched = (host / TRAIN).read_text().splitlines()
+    marked = [line.strip() for line in patched if line.endswith(MARKER)]
+    assert marked == [
+        f"{line}  {MARKER}"
+        for line in (
+            "from apml_plugin.hosts import csi2pointcloud",
+            "csi2pointcloud.batch(criterion, cloud, epoch)",
+            "settings_file = csi2pointcloud.config_file(settings_file)",
+            "data_folder = csi2pointcloud.dataset_root(data_folder, settings)",
+            "criterion = csi2pointcloud.loss(criterion, settings)",
+            "rounds = csi2pointcloud.epochs(rounds, settings)",
+        )
+    ]
+    batch = next(i for i, line in enumerate(patched) if "csi2pointcloud.batch" in line)
+    assert "batch[" in patched[batch - 1]  # before anything is standardised
+    # The patched script is recognised as it was, and a second patch changes nothing.
+    found = recognise(host)
+    assert check(found.root, all_recipes(found)) == (TRAIN,)
+    assert not plan_apply(found.root, all_recipes(found), all_recipes(found)).differs
+    write(plan_revert(found.root, all_recipes(found), all_recipes(found)))
+    assert (host / TRAIN).read_bytes() == before
+
+
+def test_half_patched_is_refused(host: Path) -> None:
+    patch(host)
+    lines = (host / TRAIN).read_text().splitlines(keepends=True)
+    (host / TRAIN).write_text("".join(line for line in lines if "csi2pointcloud.epochs" not in line))
+    found = recognise(host)
+    with pytest.raises(PatchError, match="half patched"):
+        check(found.root, all_recipes(found))
+
+
+def test_what_is_not_there_is_left_out_and_said(host: Path) -> None:
+    change(host, TRAIN, "    rounds = 3\n", "    rounds = int(os.environ['ROUNDS'])\n")
+    change(host, TRAIN, "optimizer, epoch):", "optimizer):")
+    change(host, TRAIN, "optimizer=optimizer, epoch=epoch)", "optimizer=optimizer)")
+    (script,) = recognise(host).scripts
+    told = unreachable(script)
+    assert len(told) == 2
+    assert told[0].startswith("epochs: is not read")
+    assert told[1].startswith("Schedule is refused: fit is not told")
+    patch(host)
+    assert "csi2pointcloud.batch(criterion, cloud)  " in (host / TRAIN).read_text()
+
+
+def test_what_is_set_before_the_yaml_is_changed_after_it(host: Path) -> None:
+    change(host, TRAIN, "    rounds = 3\n", "")
+    change(host, TRAIN, "    settings_file = ", "    rounds = 3\n    settings_file = ")
+    patch(host)
+    lines = [line.strip() for line in (host / TRAIN).read_text().splitlines()]
+    read = next(i for i, line in enumerate(lines) if line.startswith("settings = yaml.load"))
+    assert {line.partition(" =")[0] for line in lines[read + 1 : read + 3]} == {"rounds", "data_folder"}
+
+
+def test_two_training_scripts(host: Path) -> None:
+    (host / "scripts" / "train_longer.py").write_text((host / TRAIN).read_text().replace("rounds = 3", "rounds = 30"))
+    found = recognise(host)
+    assert [script.file for script in found.scripts] == [TRAIN, "scripts/train_longer.py"]
+    patch(host)
+    assert check(found.root, all_recipes(found)) == (TRAIN, "scripts/train_longer.py")
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "why"),
+    [
+        ("src/terms/terms.py", "self.regularization_weight = ", "self.other = ", "no class with these two weights"),
+        (TRAIN, "value.backward()", "step_back(value)", "Looked through 6 Python files"),
+        (TRAIN, "criterion=criterion,", "criterion=both_ways,", "passes it to no function of its own"),
+        (TRAIN, "def fit(", "def fit((", "not valid Python"),
+    ],
+)
+def test_other_structures_are_refused(host: Path, file: str, old: str, new: str, why: str) -> None:
+    change(host, file, old, new)
+    with pytest.raises(HostError, match=why):
+        recognise(host)
+
+
+def test_not_a_folder_and_not_a_host(tmp_path: Path) -> None:
+    with pytest.raises(HostError, match="is not a folder"):
+        recognise(tmp_path / "x")
+    with pytest.raises(HostError, match="training script: a function that loads a YAML"):
+        recognise(tmp_path)
+
+
+def test_what_is_broken_is_reported(host: Path) -> None:
+    told = "\n".join(findings(recognise(host)))
+    for words in (
+        "try_it.py, line 1: imports a_package_nobody_has, which is not installed",
+        "passes frames= to src/reader/frames.py: make_dataset, which takes no such argument",
+        "builds the network with width=32, num_encoder_layers=3, scripts/train.py with width=16, num_encoder_layers=2",
+        "torch.load refuses the checkpoints",
+        "placeholder, '/path/to/data'",
+        "takes points and drops it",
+    ):
+        assert words in told
+    assert "every" not in told
+    change(host, "scripts/try_it.py", "width=32, points=64, num_encoder_layers=3", "width=16, points=64")
+    assert "builds the network" not in "\n".join(findings(recognise(host)))
+
+
+def test_a_patched_script_imports_no_torch_of_ours(host: Path) -> None:
+    code = "import sys; from apml_plugin.hosts import csi2pointcloud; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=host, check=False).returncode == 0
