@@ -55,6 +55,8 @@ def test_weights_that_broadcast_and_half_precision() -> None:
     weight = torch.tensor([[1.0], [0.0], [2.0], [1.0]])  # one for each pair, as vote modules give them
     costs = APMLDistance(reduction="none")(source, target, dst_weight=weight)[1]
     torch.testing.assert_close(costs, weight * torch.cdist(source, target)[:, 0])
+    masked = APMLDistance(reduction="none")(source, target, src_weight=weight > 0, dst_weight=weight > 0)[1]
+    torch.testing.assert_close(masked, (weight > 0) * torch.cdist(source, target)[:, 0])
     with torch.autocast("cpu", torch.bfloat16):
         low = APMLDistance()(source.bfloat16(), target.bfloat16())[1]
     assert low.dtype == torch.float32

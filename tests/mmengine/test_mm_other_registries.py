@@ -64,8 +64,9 @@ def test_the_names_answer_under_every_default_scope(name: str, scope: str, below
 
 def test_a_name_that_hides_ours_is_told_apart_by_the_scope_or_a_prefix(below) -> None:
     below.register_module(name="APML", module=nn.MSELoss)
-    assert type(below.build(dict(type="APML"))) is nn.MSELoss
-    assert type(below.build(dict(type="apml.APML"))) is APML
+    with DefaultScope.overwrite_default_scope("below_for_apml"):
+        assert type(below.build(dict(type="APML"))) is nn.MSELoss
+        assert type(below.build(dict(type="apml.APML"))) is APML
     with pytest.raises(HostError, match="'APML' is taken"):
         register_into(below)
     assert list(below.module_dict) == ["APML"]

@@ -199,7 +199,7 @@ def _weighted(cloud: Tensor, weight: Tensor | float, name: str) -> tuple[Tensor,
 
 def _check_alike(source: Tensor, weight: Tensor | float) -> None:
     if isinstance(weight, Tensor) and weight.numel():
-        kept = weight[weight != 0]
+        kept = weight[weight != 0].double()
         if len(kept) and not torch.allclose(kept, kept[0].expand_as(kept), rtol=1e-4, atol=0):
             raise LossArgumentError(
                 f"src_weight runs from {float(kept.min()):g} to {float(kept.max()):g}, but APML weighs a match by its "

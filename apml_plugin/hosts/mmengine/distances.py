@@ -63,7 +63,7 @@ class MatchedDistanceHook(WatchingHook):
             runner.visualizer.add_scalar(f"matched_distance/{name}", value, step=step)
         picture = draw(self._edges, counts, when, self._first, numbers)
         runner.visualizer.add_image("matched_distance", picture, step=step)
-        for backend in runner.visualizer._vis_backends.values():
+        for backend in getattr(runner.visualizer, "_vis_backends", {}).values():
             if hasattr(backend.experiment, "add_histogram_raw"):
                 _to_tensorboard(backend.experiment, distances, weights, counts, self._edges, step)
 

@@ -90,7 +90,8 @@ def _missing(registry: Any, entries: Mapping[str, type]) -> dict[str, type]:
         if name in held and _path(held[name]) != _path(ours):
             raise HostError(
                 f"{name!r} is taken in the {registry.name!r} registry by {_path(held[name])}, so {_path(ours)} cannot "
-                "have it. Nothing of apml_plugin was registered; register the other one under another name"
+                "have it. Nothing of apml_plugin was registered; register the other one under another name, or ours "
+                "with register_into(registry, prefix=...)"
             )
     return {name: ours for name, ours in entries.items() if name not in held}
 
