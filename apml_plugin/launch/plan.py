@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from apml_plugin.errors import HostError
 from apml_plugin.launch import environment, in_memory, probe
+from apml_plugin.patching import journal
 
 
 class Plan(NamedTuple):
@@ -42,11 +43,14 @@ def make(
 
     Raises:
         HostError: the first word is neither a Python file nor a command, or ``cpu`` meets ``cpu_mode=False``.
+        PatchError: an interrupted patch of the clone cannot be cleaned up.
     """
     if cpu and not cpu_mode:
         raise HostError("--cpu and --no-cpu-mode contradict each other: give one of them")
     base = dict(os.environ if environ is None else environ)
     command, folder = _command(words, module)
+    if clone := journal.find(folder):
+        journal.recover(clone)
     if attach and not module and command[1:] == list(words):
         command = in_memory.command(words) or command
     absent, cuda = probe.missing(folder, _clean(base))

@@ -1,15 +1,13 @@
-"""Writing several files as one: all of them or none."""
+"""Writing several files as one: all of them or none, also if the process is killed on the way (:mod:`.journal`)."""
 
 from __future__ import annotations
 
-import contextlib
 import os
-import shutil
-import tempfile
 from pathlib import Path
 
 from ..errors import PatchError
-from .records import Plan
+from .journal import Journal, recover, stage, staged, sync_folder
+from .records import Change, Plan
 
 
 def read(root: Path, file: str) -> bytes:
@@ -23,44 +21,50 @@ def read(root: Path, file: str) -> bytes:
 def write(plan: Plan) -> None:
     """Write a plan's changes; file modes stay. On any failure every file is put back, then PatchError is raised.
 
-    A file that is no longer what the plan was made from is refused before anything is written.
+    A file that is no longer what the plan was made from is refused before anything is written. Killed at any moment,
+    it leaves a clone that behaves as unpatched or as patched; the next command that looks at the clone cleans up.
     """
+    recover(plan.root)
     changes = [change for change in plan.changes if change.differs]
     for change in changes:
         if read(plan.root, change.file) != change.before:
             raise PatchError(f"{change.file} changed while the patch was being made; run it again. Nothing was changed")
-    staged: list[tuple[Path, Path]] = []
-    done: list[tuple[Path, bytes]] = []
+    if not changes:
+        return
+    targets = [Path(os.path.realpath(plan.root / change.file)) for change in changes]
     try:
-        for change in changes:
-            target = Path(os.path.realpath(plan.root / change.file))
-            staged.append((_stage(target, change.after), target))
-        for (temporary, target), change in zip(staged, changes, strict=True):
-            os.replace(temporary, target)
-            done.append((target, change.before))
+        journal = Journal(plan.root, changes)
     except OSError as error:
-        for target, before in reversed(done):
-            os.replace(_stage(target, before), target)
+        raise _failed(plan, error) from error
+    try:
+        for target, change in zip(targets, changes, strict=True):
+            stage(target, change.after)
+        for target in targets:
+            os.replace(staged(target), target)
+            sync_folder(target.parent)
+        journal.lift()
+    except BaseException as error:
+        _put_back(journal, targets, changes)
+        if isinstance(error, OSError):
+            raise _failed(plan, error) from error
+        raise
+
+
+def _failed(plan: Plan, error: OSError) -> PatchError:
+    return PatchError(f"could not write {error.filename or plan.root}: {error.strerror}. Nothing was changed")
+
+
+def _put_back(journal: Journal, targets: list[Path], changes: list[Change]) -> None:
+    try:
+        for target, change in zip(targets, changes, strict=True):
+            if target.read_bytes() != change.before:
+                os.replace(stage(target, change.before), target)
+            staged(target).unlink(missing_ok=True)
+        journal.lift()
+    except OSError as error:
         raise PatchError(
-            f"could not write {error.filename or plan.root}: {error.strerror}. Nothing was changed"
+            f"could not write {error.filename or journal.path.parent}: {error.strerror}, nor put back what was "
+            f"written before. Until the next apml patch or check, which tries again, the clone counts as unpatched"
         ) from error
     finally:
-        for temporary, _ in staged:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
-
-
-def _stage(target: Path, data: bytes) -> Path:
-    """`data` in a temporary file beside `target`, with its mode, ready to take its place."""
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".apml", dir=target.parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        shutil.copymode(target, temporary)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    return temporary
+        journal.close()

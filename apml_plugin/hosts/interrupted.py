@@ -1,0 +1,48 @@
+"""Whether a clone is between two states: then what a patch inserted into it does nothing.
+
+A few looks at the disk when a host is imported. No torch here: patched files load this before anything else.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from typing import Any
+
+from ..launch.announce import tell
+from ..patching.journal import find
+
+
+def interrupted(inserted_at: Any) -> bool:
+    """True, and a line on stderr, if the clone was left in the middle of an `apml patch`.
+
+    inserted_at: the decorated function or class, or the path of the file with the inserted line.
+    """
+    file = inserted_at if isinstance(inserted_at, str) else _file_of(inserted_at)
+    return bool(file) and _interrupted(file)
+
+
+def interrupted_caller(depth: int = 2) -> bool:
+    """The same for the code that called the function asking (depth 2), or one further up."""
+    return _interrupted(sys._getframe(depth).f_code.co_filename)
+
+
+@functools.cache
+def _interrupted(file: str) -> bool:
+    root = find(os.path.dirname(os.path.abspath(file))) or find(os.path.dirname(os.path.realpath(file)))
+    if root is None:
+        return False
+    tell(
+        f"interrupted {root}",
+        f"an apml patch of {root} was interrupted: loss: is ignored, the host trains with its own. "
+        f"Run `apml patch --check {root}` to clean up",
+    )
+    return True
+
+
+def _file_of(obj: Any) -> str:
+    code = getattr(obj, "__code__", None)
+    if code is not None:
+        return str(code.co_filename)
+    return getattr(sys.modules.get(getattr(obj, "__module__", None) or ""), "__file__", None) or ""
