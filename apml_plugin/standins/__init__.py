@@ -21,6 +21,7 @@ PROBES: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "timm": {"timm.models.layers": ("DropPath", "trunc_normal_"), "timm.scheduler": ("CosineLRScheduler",)},
     "open3d": {"open3d": ("io", "geometry", "utility")},
+    "torchvision": {"torchvision.transforms": ("Compose",)},
     "tensorboardX": {"tensorboardX": ("SummaryWriter",)},
 }
 """Stand-in -> the real modules and attributes that must be there for the real one to be used.
@@ -28,7 +29,7 @@ PROBES: dict[str, dict[str, tuple[str, ...]]] = {
 The attributes matter: a source folder that happens to be called ``emd`` imports as an empty namespace package.
 """
 
-PACKAGES = ("pointnet2_ops", "timm", "open3d")
+PACKAGES = ("pointnet2_ops", "timm", "open3d", "torchvision")
 """The stand-ins that are packages; the others are single modules."""
 
 JUST_IN_TIME = ("chamfer_3D",)
@@ -42,6 +43,7 @@ KINDS = {
     "give 10 % less",
     "timm": "stand-in with the few names that these hosts use",
     "open3d": "stand-in with the few names that these hosts use",
+    "torchvision": "stand-in with transforms.Compose alone",
     "tensorboardX": "stand-in, writes through torch.utils.tensorboard, and nothing at all without tensorboard",
 }
 """What the announcement says of the others."""

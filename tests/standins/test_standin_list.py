@@ -41,3 +41,11 @@ def test_a_writer_without_tensorboard_records_nothing(tmp_path, monkeypatch):
             _ = writer.read_all
     assert writer.logdir == str(tmp_path / "log")
     assert not (tmp_path / "log").exists()
+
+
+def test_transforms_one_after_another():
+    from apml_plugin.standins import torchvision
+
+    assert torchvision.transforms.Compose([lambda v: v + 1, lambda v: v * 10])(2) == 30
+    with pytest.raises(AttributeError, match="pip install torchvision"):
+        _ = torchvision.models
