@@ -39,3 +39,7 @@ class PatchError(ApmlError, RuntimeError):
 
 class CheckpointError(ApmlError, UnpicklingError):
     """A checkpoint that cannot be read safely, or not at all; nothing in it was run and nothing was written."""
+
+
+class CloudFileError(ApmlError, ValueError):
+    """A file from which no point cloud can be read; the message names the file and what is wrong with it."""

@@ -1,6 +1,6 @@
 """What a loss is judged by. None gives a gradient.
 
-Of (pred, gt), one pair of clouds or a batch of them: `cd_l1`, `cd_l2`, `emd`, `f_score`, `uniformity`,
+Of (pred, gt), one pair of clouds or a batch of them: `cd_l1`, `cd_l2`, `dcd`, `emd`, `f_score`, `uniformity`,
 `matched_distance_quantiles`. Of two sets of clouds: `jsd`, `coverage`, `minimum_matching_distance`. Over a data set,
 batch by batch and across processes: `Accumulator`. Values are in the unit of the coordinates (CD-L2 in its square);
 the factor 1000 of PoinTr's tables is an accumulator's `scale`.
@@ -8,6 +8,7 @@ the factor 1000 of PoinTr's tables is an accumulator's `scale`.
 
 from .accumulators import Accumulator
 from .chamfer import cd_l1, cd_l2
+from .density import dcd
 from .emd import emd
 from .fscore import f_score
 from .jsd import jsd
@@ -16,6 +17,6 @@ from .sets import coverage, minimum_matching_distance, pairwise_distances
 from .uniformity import uniformity
 
 __all__ = [
-    "Accumulator", "cd_l1", "cd_l2", "coverage", "emd", "f_score", "jsd", "matched_distance_quantiles",
+    "Accumulator", "cd_l1", "cd_l2", "coverage", "dcd", "emd", "f_score", "jsd", "matched_distance_quantiles",
     "matched_distances", "minimum_matching_distance", "pairwise_distances", "uniformity",
 ]  # fmt: skip

@@ -13,6 +13,7 @@ from torch import distributed as dist
 from apml_plugin.errors import LossArgumentError, LossValueError
 
 from .chamfer import cd_l1, cd_l2
+from .density import dcd
 from .emd import emd
 from .fscore import f_score
 from .jsd import jsd
@@ -24,6 +25,7 @@ PAIRS: dict[str, Callable[..., Tensor]] = {
     "CDL2": cd_l2,
     "EMD": emd,
     "F-Score": f_score,
+    "DCD": dcd,
     "Uniformity": uniformity,
 }
 """Metrics of one pair of clouds; over many pairs their mean counts."""

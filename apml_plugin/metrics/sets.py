@@ -47,7 +47,9 @@ def coverage(
 def minimum_matching_distance(
     samples: Sequence[Tensor] | Tensor, references: Sequence[Tensor] | Tensor, distance: str = "CDL2"
 ) -> Tensor:
-    """Mean, over the references, of the distance to the nearest sample (MMD), in the unit of ``distance``. Lower is better.
+    """Mean, over the references, of the distance to the nearest sample (MMD), in the unit of ``distance``.
+
+    Lower is better. (Not the maximum mean discrepancy of the same letters.)
 
     Args: as :func:`pairwise_distances`. 0-dim float64. (Not the maximum mean discrepancy of the same letters.)
     """

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from apml_plugin.errors import LossValueError
-from apml_plugin.metrics import cd_l1, cd_l2, emd, f_score, uniformity
+from apml_plugin.metrics import cd_l1, cd_l2, dcd, emd, f_score, uniformity
 
-METRICS = [cd_l1, cd_l2, emd, f_score, uniformity]
+METRICS = [cd_l1, cd_l2, dcd, emd, f_score, uniformity]
 
 
 def clouds(n, m, batch=None, seed=0, dtype=torch.float64):
@@ -117,3 +117,15 @@ def test_bad_parameters_are_named():
         uniformity(pred, gt, 2)
     with pytest.raises(LossValueError, match="disks=1"):
         uniformity(pred, gt, disks=1)
+
+
+def test_dcd_has_the_published_values_and_those_of_its_definition():
+    x = [(math.sin(0.7 * i), math.cos(1.19 * i), math.sin(0.21 * i + 1)) for i in range(64)]
+    y = [(0.1 + math.sin(0.71 * j), math.cos(1.207 * j), math.sin(0.213 * j + 1)) for j in range(96)]
+    x, y = torch.tensor(x, dtype=torch.float64), torch.tensor(y, dtype=torch.float64)
+    assert dcd(x, y).item() == pytest.approx(0.9983654563379627, abs=1e-9)
+    assert dcd(x, y, 40, 0.5).item() == pytest.approx(0.7870514082254578, abs=1e-9)
+    assert dcd(x, y, 40, 0.5, non_reg=True).item() == pytest.approx(0.7412960606404477, abs=1e-9)
+    assert dcd(y, x, 40, 0.5).item() == pytest.approx(dcd(x, y, 40, 0.5).item(), abs=1e-12)
+    with pytest.raises(LossValueError, match="alpha=-1"):
+        dcd(x, y, alpha=-1)
