@@ -64,15 +64,15 @@ def test_the_names_answer_under_every_default_scope(name: str, scope: str, below
 
 def test_a_name_that_hides_ours_is_told_apart_by_the_scope_or_a_prefix(below) -> None:
     below.register_module(name="APML", module=nn.MSELoss)
-    with DefaultScope.overwrite_default_scope("below_for_apml"):
-        assert type(below.build(dict(type="APML"))) is nn.MSELoss
-        assert type(below.build(dict(type="apml.APML"))) is APML
     with pytest.raises(HostError, match="'APML' is taken"):
         register_into(below)
     assert list(below.module_dict) == ["APML"]
     assert "PointAPML" in register_into(below, prefix="Point")
-    assert type(below.build(dict(type="PointAPML"))) is APML
     assert register_into(below, prefix="Point") == []
+    with DefaultScope.overwrite_default_scope("below_for_apml"):  # as a config of that project says
+        assert type(below.build(dict(type="APML"))) is nn.MSELoss
+        assert type(below.build(dict(type="apml.APML"))) is APML
+        assert type(below.build(dict(type="PointAPML"))) is APML
 
 
 def test_a_registry_of_mmcvs_kind_builds_every_loss() -> None:
