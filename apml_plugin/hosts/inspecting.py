@@ -85,7 +85,7 @@ def _patched(found: Finding) -> tuple[str, ...]:
 
 
 def _resolve_loss(found: Finding, config: dict[str, Any]) -> None:
-    from ..registry import build_loss
+    from ..registry import build_loss, looks_like_loss
 
     model = config.get("model")
     if not isinstance(model, dict):
@@ -101,6 +101,10 @@ def _resolve_loss(found: Finding, config: dict[str, Any]) -> None:
         value = model.get("loss")
         if value is None or (isinstance(value, Mapping) and all(isinstance(v, int | float) for v in value.values())):
             found.found_at = "" if value is None and not config.get("loss") else found.found_at or "model.loss"
+            return
+        known = _host_model(found)
+        if known and known.chain and isinstance(value, str) and not looks_like_loss(value):
+            found.found_at = f"{value!r}, which {found.model} reads itself; it stops at a name it does not know"
             return
         found.found_at = found.found_at or "loss: under model:"
         loss = build_loss(value, model.get("loss_opts"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,6 +57,11 @@ def identify(path: str | os.PathLike[str]) -> Found:
         return _with_registry(recognise(path))
     except HostError as error:
         no_registry = str(error)
+    from .csi2pointcloud.found import found as csi_found
+    from .csi2pointcloud.structure import recognise as recognise_csi
+
+    with contextlib.suppress(HostError):
+        return csi_found(recognise_csi(path))
     try:
         return _with_loop(recognise_fork(path))
     except HostError as error:

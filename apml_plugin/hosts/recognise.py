@@ -29,8 +29,13 @@ def recognise(path: str | os.PathLike[str]) -> Host:
         raise HostError(f"{root} is not a folder; give the root of the clone (the folder with its main.py)")
     root = root.resolve()
     files, broken = _parse_all(root)
-    builder, models = _builder_and_models({f: t for f, t in files.items() if f.count("/") < 2})
-    reader = _nearest([d for f, tree in files.items() if f.count("/") < 2 for d in readers_in(f, tree)])
+    near = {f: t for f, t in files.items() if f.count("/") < 2}
+    builder, models = _builder_and_models(near)
+    if builder is None and (any(root.glob("*.py")) or (root / ".git").exists()):
+        # Its folders may have been moved deeper; a folder that only holds clones is not one itself.
+        builder, models = _builder_and_models(files)
+        near = files if builder else near
+    reader = _nearest([d for f, tree in near.items() for d in readers_in(f, tree)])
     missing = []
     if builder is None:
         missing.append(
@@ -77,8 +82,10 @@ def _parse_all(root: Path) -> tuple[dict[str, ast.Module], list[str]]:
     for file in _python_files(root):
         try:
             data = (root / file).read_bytes()
-            if any(word in data for word in (b"Registry", b".build(", b"register_module", b"yaml")):
-                files[file] = ast.parse(data)
+            named = any(word in data for word in (b"Registry", b".build(", b"register_module", b"yaml"))
+            if named or file.count("/") < 2:
+                tree = ast.parse(data)
+                files.update({file: tree} if named else {})
         except SyntaxError as error:
             broken.append(f"{file}, line {error.lineno} is not valid Python ({error.msg})")
         except (OSError, ValueError) as error:

@@ -19,7 +19,7 @@ from apml_plugin.cli import main as cli
 from apml_plugin.errors import HostError, LossArgumentError, LossValueError, UnknownLossError
 from apml_plugin.functional import apml_loss
 from apml_plugin.hosts import training
-from apml_plugin.hosts.forks import attach_to_module, recipe, recognise
+from apml_plugin.hosts.forks import attach_to_module, attaching, recipe, recognise
 from apml_plugin.hosts.kinds import identify
 from apml_plugin.launch.environment import Settings
 from apml_plugin.launch.hooks import Hooks
@@ -252,6 +252,7 @@ def test_a_loss_that_cannot_be_used_stops_the_run(
 REFUSED = {
     "indices": (forks.INDICES, r"main\.py:9 matched: .*indices.*training_value"),
     "network": (forks.NETWORK, r"main\.py:9 both: .*goes into the network \(main\.py:\d+\).*training_value"),
+    "weighed": (forks.WEIGHED, r"main\.py:9 both: a further argument takes part"),
     "no Chamfer": (forks.UNKNOWN, r"trains \(main\.py: train\), but with no Chamfer.*loss = training_value"),
     "raw local": (forks.RAW_LOCAL, r"main\.py:7 train, chamfer: gives distances or indices"),
     "top level": (forks.TOP_LEVEL, r"main\.py:8 criterion: .*outside of any function.*criterion = training_loss"),
@@ -331,6 +332,30 @@ def test_an_unused_loss_is_worth_a_word(monkeypatch: pytest.MonkeyPatch, capsys:
     monkeypatch.setenv("APML_LOSS", "APML")
     training._warn_if_unused()
     assert "no training call of this process used it" in capsys.readouterr().err
+
+
+def test_a_script_whose_own_code_needs_a_line_says_so(
+    make: Make, load: Load, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = make({**forks.LOCAL, "main.py": forks.LOCAL["core/train.py"]})
+    monkeypatch.setattr(sys, "argv", [str(root / "main.py")])
+    load(root, "lib.net", attach=True)
+    assert "main.py is the script that runs" in capsys.readouterr().err
+    monkeypatch.setenv("APML_LOSS", "APML")
+    attaching._fork.cache_clear()
+    with pytest.raises(HostError, match="patch it, then run again"):
+        load(root, "lib.net", attach=True)
+    patch(root)
+    attaching._fork.cache_clear()
+    load(root, "lib.net", attach=True)
+
+
+def test_a_run_of_a_host_that_cannot_be_used_stops(make: Make, load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = make(forks.INDICES)
+    load(root, "lib.chamfer", attach=True)  # nothing asked for: nothing to say
+    monkeypatch.setenv("APML_LOSS", "APML")
+    with pytest.raises(HostError, match="cannot be replaced safely"):
+        load(root, "lib.chamfer", attach=True)
 
 
 def test_a_module_elsewhere_is_left_alone(make: Make) -> None:

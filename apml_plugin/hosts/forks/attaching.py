@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import os
+import sys
 import types
 from collections.abc import Iterator
 from functools import cache
@@ -14,7 +15,8 @@ from typing import Any
 
 from ...errors import HostError
 from ...patching import Edit, Line
-from ...patching.source import insert
+from ...patching.source import insert, present
+from ..announce import announce
 from ..chosen import VARIABLE, chosen_loss
 from .recognise import Fork, in_file, recognise
 
@@ -45,12 +47,32 @@ def attach_to_module(module: ModuleType, root: str | None = None) -> bool:
 
 @cache
 def _fork(root: str, asked: bool) -> Fork | None:
+    """The host below `root`; None if there is none, or if the loss comes to it through its models."""
     try:
-        return recognise(root)
+        fork = recognise(root)
     except HostError:
         if asked and not _has_registry(root):
             raise
         return None
+    if _has_registry(root):
+        return None
+    _look_at_script(fork, asked)
+    return fork
+
+
+def _look_at_script(fork: Fork, asked: bool) -> None:
+    """The script itself is run from its file, out of reach: if it needs a line, only a patch can put it there."""
+    script = os.path.realpath(sys.argv[0]) if sys.argv and sys.argv[0] else ""
+    if not script.endswith(".py") or not script.startswith(os.path.join(os.path.realpath(fork.root), "")):
+        return
+    edits = in_file(fork, Path(script).relative_to(fork.root).as_posix())
+    if edits and not present(Path(script).read_bytes(), edits):
+        text = (
+            f"{script} is the script that runs, and its own code needs a line that only `apml patch {fork.root}` adds"
+        )
+        if asked:
+            raise HostError(f"{text}; patch it, then run again")
+        announce(f"[apml] {text}")
 
 
 def _has_registry(root: str) -> bool:

@@ -13,6 +13,10 @@ from ..stages import last_name
 from .project import Node, Project, own_code
 
 TWO_SIDED, PER_SAMPLE, ONE_SIDED, INDICES = "two-sided", "per-sample", "one-sided", "indices"
+WEIGHED = "weighed"
+"""Two-sided, but a further argument of the function takes part in the value."""
+
+_ARGUMENT = 9
 
 _ONE_WAY = ("_PM", "_split")
 _REDUCING = {"mean", "sum"}
@@ -20,7 +24,7 @@ _REDUCING = {"mean", "sum"}
 
 @dataclass(frozen=True)
 class Reading:
-    """kind: one of the four above. line: where the Chamfer object is called. made: what it is called there."""
+    """kind: one of those above. line: where the Chamfer object is called. made: what it is called there."""
 
     kind: str
     line: int
@@ -29,7 +33,10 @@ class Reading:
 
 @dataclass(frozen=True)
 class _Value:
-    """What an expression depends on: outputs 0..3 of a Chamfer object. number: averaged over everything."""
+    """What an expression depends on: outputs 0..3 of a Chamfer object, 9 for a further argument of the function.
+
+    number: averaged over everything.
+    """
 
     outputs: frozenset[int] = frozenset()
     number: bool = True
@@ -45,7 +52,8 @@ def read(project: Project, node: Node) -> Reading | None:
     clouds = arguments[1:3] if arguments[:1] == ["self"] else arguments[:2]
     if len(clouds) < 2:
         return None
-    return _Reader(project, node, clouds).read(function)
+    others = [name for name in (*arguments, *(a.arg for a in function.args.kwonlyargs)) if name not in clouds]
+    return _Reader(project, node, clouds, [name for name in others if name != "self"]).read(function)
 
 
 def makes_chamfer(expression: ast.expr) -> str:
@@ -87,9 +95,9 @@ def _assigned(statements: list[ast.stmt] | list[ast.AST]) -> dict[str, str]:
 
 
 class _Reader:
-    def __init__(self, project: Project, node: Node, clouds: list[str]) -> None:
+    def __init__(self, project: Project, node: Node, clouds: list[str], others: list[str]) -> None:
         self.objects = chamfer_objects(project, node)
-        self.values: dict[str, _Value] = {}
+        self.values = {name: _Value(frozenset({_ARGUMENT})) for name in others}
         self.from_clouds = {cloud: {cloud} for cloud in clouds}
         self.clouds = set(clouds)
         self.returned: list[_Value] = []
@@ -191,6 +199,9 @@ def _joined(values: list[_Value]) -> _Value:
 
 
 def _kind(value: _Value) -> str:
+    if _ARGUMENT in value.outputs and not value.entries:
+        plain = _kind(replace(value, outputs=value.outputs - {_ARGUMENT}))
+        return WEIGHED if plain in (TWO_SIDED, PER_SAMPLE) else plain
     entries = [entry for entry in value.entries if entry.outputs]
     if len(entries) == 4 and [e.outputs for e in entries] == [frozenset({i}) for i in range(4)] and value.number:
         return TWO_SIDED  # an object that gives one number, passed on as it is

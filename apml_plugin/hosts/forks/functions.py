@@ -25,7 +25,10 @@ def find(project: Project, reached: set[Node], training: set[Node]) -> Iterator[
         if reading.kind == chamfers.ONE_SIDED:
             yield Kept(file, reading.line, name, "measures one direction only (partial matching)")
         elif reading.kind == chamfers.INDICES:
-            why = "gives the nearest neighbours' indices or raw distances on with the loss, and other losses use them"
+            why = "gives the nearest neighbours' indices or raw distances on, for others to use, besides its value"
+            yield Refused(file, reading.line, name, why)
+        elif reading.kind == chamfers.WEIGHED:
+            why = "a further argument takes part in its value, which a loss of two clouds knows nothing of"
             yield Refused(file, reading.line, name, why)
         elif flow := _into_network(project, node, reached):
             why = f"its value also goes into the network ({flow[0]}:{flow[1]}), so it is part of the architecture"
