@@ -40,7 +40,7 @@ class Journal:
         self.path = root / NAME
         entries = [{"file": c.file, "before": _text(c.before), "after": _text(c.after)} for c in changes]
         # The lock belongs to the open file and ends with this process, however it ends.
-        self._stream = open(root / _UNFINISHED, "ab")
+        self._stream = open(root / _UNFINISHED, "ab")  # noqa: SIM115 - held until the end
         try:
             _lock(self._stream.fileno(), root)
             self._stream.truncate(0)
@@ -85,11 +85,10 @@ def recover(root: Path) -> None:
     """
     try:
         _drop_unfinished(root)
-        with contextlib.suppress(FileNotFoundError):
-            with open(root / NAME, "rb") as stream:
-                _lock(stream.fileno(), root)
-                if os.fstat(stream.fileno()).st_nlink:  # else its owner was done while we waited at the door
-                    _recover(root, stream.read())
+        with contextlib.suppress(FileNotFoundError), open(root / NAME, "rb") as stream:
+            _lock(stream.fileno(), root)
+            if os.fstat(stream.fileno()).st_nlink:  # else its owner was done while we waited at the door
+                _recover(root, stream.read())
     except OSError as error:
         raise PatchError(
             f"an apml patch of {root} was interrupted and could not be cleaned up: {error.filename or root}: "
@@ -170,18 +169,17 @@ def _changes(root: Path, data: bytes) -> list[Change]:
                 raise ValueError(f"{change.file} is not in the clone")
     except (ValueError, KeyError, TypeError) as error:
         raise PatchError(
-            f"{root / NAME} says that an apml patch was interrupted here, but cannot be read ({error}). Delete all lines "
-            f"marked '{MARKER}' by hand, then that file. Nothing was changed"
+            f"{root / NAME} says that an apml patch was interrupted here, but cannot be read ({error}). Delete "
+            f"all lines marked '{MARKER}' by hand, then that file. Nothing was changed"
         ) from None
     return changes
 
 
 def _drop_unfinished(root: Path) -> None:
     """A journal that was never put in place: nothing had begun."""
-    with contextlib.suppress(FileNotFoundError):
-        with open(root / _UNFINISHED, "rb") as stream:
-            _lock(stream.fileno(), root)
-            (root / _UNFINISHED).unlink()
+    with contextlib.suppress(FileNotFoundError), open(root / _UNFINISHED, "rb") as stream:
+        _lock(stream.fileno(), root)
+        (root / _UNFINISHED).unlink()
 
 
 def _lock(handle: int, root: Path) -> None:

@@ -55,13 +55,15 @@ def _ask(what: str, root: Path, items: list[Any]) -> list[State]:
 
 def _states(root: Path, start: State, work: Callable[[], Any]) -> list[State]:
     seen: list[State] = []
+    restore(root, start)
     for line in itertools.count(1):
-        restore(root, start)
         came_through = not _killed(line, work)
-        if snapshot(root) not in seen:
-            seen.append(snapshot(root))
-        if came_through:
+        state = snapshot(root)
+        if state not in seen:
+            seen.append(state)
+        if state != start:
             restore(root, start)
+        if came_through:
             assert line > 20, "the code that writes was not followed"
             return seen
     raise AssertionError
