@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.metadata
 import os
 import platform
@@ -12,34 +11,32 @@ from pathlib import Path
 
 import typer
 
-HOST_MODULES = (
-    "chamfer",
-    "emd",
-    "pointnet2_ops",
-    "gridding",
-    "gridding_distance",
-    "cubic_feature_sampling",
-    "timm",
-    "open3d",
-)
-
 
 def register(app: typer.Typer) -> None:
     @app.command()
     def doctor(
         path: Path | None = typer.Argument(None, help="A codebase, to see which host it is and whether patched."),
     ) -> None:
-        """Says what is installed, which backend runs and why, and what host a path is."""
+        """Says what is installed, which backend runs and why, and what host a path is: exit code 1 if none."""
         from rich.console import Console
         from rich.table import Table
+
+        from apml_plugin.errors import HostError
 
         console = Console()
         table = Table(show_header=False, box=None, pad_edge=False)
         table.add_column(style="bold", no_wrap=True)
         table.add_column(overflow="fold")
-        for what, found in [*_environment(), *_backends(), *_host_modules(), *(_host(path) if path else [])]:
+        rows, code = [*_environment(), *_backends(), *_host_modules()], 0
+        if path:
+            try:
+                rows += _host(path)
+            except HostError as error:
+                rows, code = [*rows, ("host", str(error))], 1
+        for what, found in rows:
             table.add_row(what, found)
         console.print(table)
+        raise typer.Exit(code)
 
 
 def _environment() -> list[tuple[str, str]]:
@@ -99,12 +96,12 @@ def compiled_ops() -> str:
     """Which ops were compiled, for what; or why there are none, and the one command that changes it."""
     import torch
 
-    from apml_plugin.matching import build_record
+    from apml_plugin.matching import build_record, native
 
+    problem = native.loading_problem()
     record, rebuild = build_record.read(), f"Build them with: {build_record.rebuild_command()}"
-    problem = build_record.unusable(record) or _loading_problem()
     if record is None or problem:
-        return f"none: {problem}. {rebuild}"
+        return f"none: {problem}"
     if "cuda" in record.ops:
         return f"CPU and CUDA ({record.architectures}), built for PyTorch {record.torch}"
     why = record.missing.get("cuda", "they were not asked for")
@@ -112,20 +109,14 @@ def compiled_ops() -> str:
     return f"{told}. {rebuild}" if torch.version.cuda else told
 
 
-def _loading_problem() -> str | None:
-    try:
-        importlib.import_module("apml_plugin._C")
-    except ImportError as error:
-        return f"they do not load ({error})"
-    return None
-
-
 def _host_modules() -> list[tuple[str, str]]:
     """Which modules that hosts import are there. They are looked for, not imported: some crash when imported."""
     from importlib.util import find_spec
 
+    from apml_plugin.standins import PROBES
+
     rows = []
-    for name in HOST_MODULES:
+    for name in PROBES:
         try:
             spec = find_spec(name)
         except (ImportError, ValueError) as error:
@@ -162,14 +153,11 @@ def _host(path: Path) -> list[tuple[str, str]]:
 
 def _other_host(path: Path) -> list[tuple[str, str]]:
     """A host of another kind, and what is broken in it."""
-    from apml_plugin.errors import HostError, PatchError
+    from apml_plugin.errors import PatchError
     from apml_plugin.hosts.kinds import identify
     from apml_plugin.patching import check
 
-    try:
-        found = identify(path)
-    except HostError as error:
-        return [("host", str(error))]
+    found = identify(path)
     rows = [("host", f"{found.kind} at {found.root}"), *found.described]
     rows += [("broken or surprising there", line) for line in found.findings]
     try:

@@ -33,8 +33,12 @@ def test_doctor_names_backend_and_reason(capsys: pytest.CaptureFixture[str], mon
 
 
 def test_doctor_on_a_path_that_is_no_host_says_what_was_looked_for(tmp_path: Path, capsys) -> None:
-    assert main(["doctor", str(tmp_path)]) == 0
-    assert "Registry" in capsys.readouterr().out
+    assert main(["doctor", str(tmp_path)]) == 1
+    out = capsys.readouterr().out
+    assert "Registry" in out
+    assert "PyTorch" in out
+    for name in ("chamfer_3D", "knn_cuda", "tensorboardX"):
+        assert name in out
 
 
 @pytest.mark.parametrize("words", [["losss"], ["losses", "--colour"], ["check"]])

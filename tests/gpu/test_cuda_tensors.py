@@ -67,3 +67,76 @@ def test_memory_stays_with_the_support() -> None:
     torch.cuda.reset_peak_memory_stats()
     apml_loss(pred, gt).backward()
     assert torch.cuda.max_memory_allocated() < 2e9
+
+
+def _standin_calls(device: str) -> dict[str, list[torch.Tensor]]:
+    """What each stand-in gives for the same clouds on a device, brought to the CPU."""
+    from apml_plugin.standins import (
+        chamfer,
+        chamfer_3D,
+        cubic_feature_sampling,
+        emd,
+        expansion_penalty,
+        gridding,
+        gridding_distance,
+    )
+    from apml_plugin.standins.knn_cuda import KNN
+    from apml_plugin.standins.pointnet2_ops import pointnet2_utils as ops
+
+    generator = torch.Generator().manual_seed(3)
+    x, y, features, cube = (
+        torch.rand(shape, generator=generator).to(device)
+        for shape in ((2, 600, 3), (2, 600, 3), (2, 5, 600), (2, 4, 8, 8, 8))
+    )
+    bounds = (0, 6, 0, 6, 0, 6)
+    results: dict[str, list[torch.Tensor]] = {"chamfer": [*chamfer.forward(x, y)]}
+    results["chamfer"] += chamfer.backward(x, y, *results["chamfer"][2:], *results["chamfer"][:2])
+    near = [torch.zeros(2, 600, device=device) for _ in range(2)]
+    near += [torch.zeros(2, 600, device=device, dtype=torch.int32) for _ in range(2)]
+    chamfer_3D.forward(x, y, *near)
+    results["chamfer_3D"] = near
+    for module in (gridding, gridding_distance):
+        grid, weights, index = module.forward(*bounds, 6 * x)
+        results[module.__name__] = [grid, weights, index, module.backward(weights, index, grid)]
+    points = gridding.rev_forward(8, cube[:, 0])
+    results["reverse"] = [points, gridding.rev_backward(points, cube[:, 0], points)]
+    sampled, index = cubic_feature_sampling.forward(8, 1, 9 * x, cube)
+    results["sampling"] = [sampled, index, *cubic_feature_sampling.backward(8, 1, sampled, index)]
+    results["knn"] = [*KNN(7, True)(x, y)]
+    far, idx = ops.three_nn(x, y)
+    groups = ops.ball_query(0.2, 8, x, y)
+    results["pointnet2"] = [ops.furthest_point_sample(x, 64), far, idx, groups]
+    results["pointnet2"] += [ops.gather_operation(features, idx[..., 0]), ops.grouping_operation(features, groups)]
+    results["pointnet2"] += [ops.three_interpolate(features, idx, far), ops.QueryAndGroup(0.2, 8)(x, y, features)]
+    tree = [torch.zeros(2, 600, device=device, dtype=torch.int32), torch.zeros(2, 600, device=device)]
+    mean = torch.zeros(2, device=device)
+    expansion_penalty.forward(x, 20, *tree, 1.2, mean, mean, mean)
+    pull = torch.zeros_like(x)
+    expansion_penalty.backward(x, pull, tree[1], tree[0])
+    results["expansion"] = [*tree, mean, pull]
+    buffers = [torch.zeros(2, 600, device=device) for _ in range(4)]
+    emd.forward(x, y, *buffers, *[mean] * 8, 0.005, 50)
+    move = torch.zeros_like(x)
+    emd.backward(x, y, move, buffers[0], buffers[1])
+    results["emd"] = [*buffers, move]
+    assert all(tensor.device.type == device for tensors in results.values() for tensor in tensors)
+    return {name: [tensor.cpu() for tensor in tensors] for name, tensors in results.items()}
+
+
+def test_stand_ins_give_what_they_give_on_the_cpu() -> None:
+    expected, got = _standin_calls("cpu"), _standin_calls("cuda")
+    for name, tensors in expected.items():
+        for want, have in zip(tensors, got[name], strict=True):
+            torch.testing.assert_close(have, want, rtol=1e-4, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_the_auction_on_a_gpu_is_one_to_one_and_near_the_cpu_s() -> None:
+    from apml_plugin.standins import auction
+
+    x, y = sphere(4096).float()[0], sphere(4096, seed=1).float()[0]
+    lengths = []
+    for device in ("cpu", "cuda"):
+        partner, _ = auction.assign(x.to(device), y.to(device), 0.005, 50)
+        assert torch.equal(partner.sort().values.cpu(), torch.arange(4096))
+        lengths.append((x - y[partner.cpu()]).norm(dim=1).sum().item())
+    assert lengths[1] == pytest.approx(lengths[0], rel=0.02)

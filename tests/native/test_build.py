@@ -15,7 +15,7 @@ from types import ModuleType
 import pytest
 
 from apml_plugin.cli import doctor
-from apml_plugin.matching import build_record
+from apml_plugin.matching import build_record, native
 from apml_plugin.matching.build_record import Record
 
 ROOT = Path(__file__).parents[2]
@@ -95,22 +95,24 @@ def test_doctor_says_what_was_built_or_how_to(monkeypatch: pytest.MonkeyPatch) -
     import torch
 
     here = {"torch": torch.__version__, "python": sys.implementation.cache_tag, "architectures": None}
-    problem: str | None = None
     record: Record | None = None
     monkeypatch.setattr(build_record, "read", lambda: record)
-    monkeypatch.setattr(doctor, "_loading_problem", lambda: problem)
+    monkeypatch.setattr(native, "loading_problem", native.loading_problem.__wrapped__)  # not the one that remembers
     monkeypatch.setattr(torch.version, "cuda", None)
     rebuild = build_record.rebuild_command()
 
     assert "nothing was compiled" in doctor.compiled_ops()
+    looks = native.loading_problem
+    monkeypatch.setattr(native, "loading_problem", lambda: None)
     record = Record(("cpu",), {"cuda": "no nvcc"}, **here)
     assert doctor.compiled_ops() == f"CPU, built for PyTorch {torch.__version__}; none for CUDA: no nvcc"
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     assert doctor.compiled_ops().endswith(f"no nvcc. Build them with: {rebuild}")
     record = Record(("cpu", "cuda"), {}, **(here | {"architectures": "9.0"}))
     assert doctor.compiled_ops() == f"CPU and CUDA (9.0), built for PyTorch {torch.__version__}"
-    problem = "they do not load"
-    assert doctor.compiled_ops() == f"none: they do not load. Build them with: {rebuild}"
+    monkeypatch.setattr(native, "loading_problem", lambda: "they do not load")
+    assert doctor.compiled_ops() == "none: they do not load"
+    monkeypatch.setattr(native, "loading_problem", looks)
     record = Record(("cpu",), {}, **(here | {"torch": "2.4.0"}))
     assert "built for PyTorch 2.4.0" in doctor.compiled_ops()
     assert rebuild in doctor.compiled_ops()
