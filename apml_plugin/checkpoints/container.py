@@ -15,6 +15,8 @@ from ..errors import CheckpointError
 ZIP, LEGACY, SAFETENSORS = "zip", "legacy", "safetensors"
 
 _MAGIC = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # the long number that torch.save wrote first until 1.6
+_CUT = "is cut off or damaged: its zip directory is not whole; copy or download it again"
+_OTHER_ZIP = "is a zip file, but not one that torch.save wrote: it has no data.pkl in one folder"
 _CONVERT = "load it with the PyTorch that wrote it and save its state dict with torch.save"
 
 
@@ -89,10 +91,8 @@ def records(file: IO[bytes]) -> list[str]:
     start = file.tell()
     try:
         return list(torch._C.PyTorchFileReader(file).get_all_records())  # type: ignore[call-overload]
-    except RuntimeError:
-        raise CheckpointError(
-            "is cut off or damaged: its zip directory is not whole; copy or download it again"
-        ) from None
+    except (RuntimeError, OSError, ValueError):
+        raise CheckpointError(_why_no_records(file)) from None
     finally:
         file.seek(start)
 
@@ -107,23 +107,33 @@ def pickled(file: IO[bytes], kind: str) -> IO[bytes]:
 
 
 def _check_zip(file: IO[bytes]) -> None:
-    start = file.tell()
     refuse_programs(file)
     if "data.pkl" not in records(file):
-        raise CheckpointError("is a zip file, but not one that torch.save wrote: it has no data.pkl")
-    try:
-        with zipfile.ZipFile(file) as archive:
-            entries = archive.infolist()
-    except (zipfile.BadZipFile, ValueError, NotImplementedError):
-        raise CheckpointError(
-            "is cut off or damaged: its zip directory is not whole; copy or download it again"
-        ) from None
-    finally:
-        file.seek(start)
+        raise CheckpointError(_OTHER_ZIP)
+    entries = _entries(file)
+    if entries is None:
+        raise CheckpointError(_CUT)
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
         raise CheckpointError(f"has compressed entries, which torch.save never writes: {_CONVERT}")
     if sum(entry.file_size for entry in entries) > _size(file):
         raise CheckpointError("claims to hold more bytes than it has: it is damaged or made to deceive")
+
+
+def _entries(file: IO[bytes]) -> list[zipfile.ZipInfo] | None:
+    """The entries of a zip file as Python sees them; None if it cannot."""
+    start = file.tell()
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return archive.infolist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, EOFError):
+        return None
+    finally:
+        file.seek(start)
+
+
+def _why_no_records(file: IO[bytes]) -> str:
+    file.seek(0)
+    return _CUT if _entries(file) is None else _OTHER_ZIP
 
 
 def _not_a_checkpoint(head: bytes) -> str:

@@ -76,6 +76,17 @@ class _Container:
         return args[1]
 
 
+class _NoBytes:
+    """``bytes()``: how the pickles of torch.save say that there are none. With arguments it would make some."""
+
+    __slots__ = ()
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        if args:
+            raise TypeError("the file asks for bytes of something")
+        return b""
+
+
 def _shells(table: Mapping[str, tuple[str, ...]], kind: type = Shell) -> tuple[type, ...]:
     """A subclass of ``kind`` for each name, called as in the file: that is how PyTorch's reader finds it."""
     return tuple(
@@ -99,5 +110,7 @@ SCALARS, RECONSTRUCTS = _ARRAYS[2::2], _ARRAYS[3::2]
 
 (CONTAINER,) = _shells({"apml_plugin.checkpoints.placeholders": ("CONTAINER",)}, _Container)
 
-ALL: tuple[type, ...] = (CONTAINER, *METRICS, *DISTANCES, *NAMESPACE, *MAPPING, *_ARRAYS)
+_BYTES = _shells({"builtins": ("bytes",)}, _NoBytes)
+
+ALL: tuple[type, ...] = (CONTAINER, *_BYTES, *METRICS, *DISTANCES, *NAMESPACE, *MAPPING, *_ARRAYS)
 NAMES = frozenset(map(name_of, ALL))

@@ -17,6 +17,7 @@ from ..errors import CheckpointError
 from . import container, naming, placeholders
 from .legacy import without_modules
 from .restoring import restore
+from .wording import printable
 
 TRUST = (
     "Where you trust whoever made it, load it with PyTorch itself (torch.load(FILE, weights_only=False)) and save its "
@@ -49,7 +50,7 @@ def read(path: str | os.PathLike[str]) -> Read:
                 return Read(_safetensors(path), kind)
             return _read(file, kind)
         except CheckpointError as error:
-            raise CheckpointError(f"{path}: {error}") from None
+            raise CheckpointError(printable(f"{path}: {error}")) from None
 
 
 def _read(file: IO[bytes], kind: str) -> Read:
@@ -94,7 +95,7 @@ def _kept(names: list[str]) -> tuple[str, ...]:
     """The host classes among ``names``, and NumPy's many names as one word."""
     known = [name for name in names if name in placeholders.NAMES]
     numbers = ["NumPy values"] if any(name.startswith("numpy.") for name in known) else []
-    return (*(name for name in known if not name.startswith("numpy.")), *numbers)
+    return (*(name for name in known if not name.startswith(("numpy.", "builtins."))), *numbers)
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from typing import Any
 from . import container
 from .layouts import Checkpoint, without_prefix
 from .reading import Read
+from .wording import printable
 
 FORMATS = {
     container.ZIP: "torch.save (zip)",
@@ -101,7 +102,7 @@ def lines(told: Mapping[str, Any], all_keys: bool = False) -> list[str]:
     result += [f"  {key}  {'x'.join(map(str, shape)) or 'a number'} {dtype}" for key, (shape, dtype) in shown]
     if len(shown) < len(shapes):
         result.append(f"  and {len(shapes) - len(shown)} more (--keys shows all)")
-    return result
+    return [printable(line) for line in result]
 
 
 def _how(told: Mapping[str, Any]) -> str:

@@ -50,6 +50,7 @@ def register(app: typer.Typer) -> None:
         """
         from apml_plugin.checkpoints import report
         from apml_plugin.checkpoints.layouts import without_prefix
+        from apml_plugin.checkpoints.wording import printable
 
         read, found = _open(file)
         told = report.report(file, read, found)
@@ -60,7 +61,7 @@ def register(app: typer.Typer) -> None:
         if as_json:
             typer.echo(json.dumps(told, indent=2))
         else:
-            typer.echo("\n".join([*report.lines(told, keys), *_difference(told.get("model"))]))
+            typer.echo("\n".join([*report.lines(told, keys), *map(printable, _difference(told.get("model")))]))
         raise typer.Exit(int(not fits))
 
     @group.command()
@@ -81,6 +82,7 @@ def register(app: typer.Typer) -> None:
         Epoch, optimizer and metrics stay, as plain values. OUT is written whole or not at all.
         """
         from apml_plugin.checkpoints import writing
+        from apml_plugin.checkpoints.wording import printable
         from apml_plugin.errors import CheckpointError
 
         _, found = _open(file)
@@ -93,7 +95,7 @@ def register(app: typer.Typer) -> None:
             raise CheckpointError(text if text.startswith(str(out)) else f"{file}: {text}") from None
         typer.echo(f"{out}: {len(found.weights)} tensors, {form.value}")
         for line in left:
-            typer.echo(f"left out {line}")
+            typer.echo(printable(f"left out {line}"))
 
 
 def _open(file: Path):  # type: ignore[no-untyped-def]
