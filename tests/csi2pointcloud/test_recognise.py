@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -147,4 +148,5 @@ def test_what_is_broken_is_reported(host: Path) -> None:
 
 def test_a_patched_script_imports_no_torch_of_ours(host: Path) -> None:
     code = "import sys; from apml_plugin.hosts import csi2pointcloud; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=host, check=False).returncode == 0
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    assert subprocess.run([sys.executable, "-c", code], cwd=host, env=env, check=False).returncode == 0

@@ -153,7 +153,8 @@ class _importable:
     def __exit__(self, *_: object) -> None:
         for path in self.paths:
             sys.path.remove(path)
-        root = os.path.join(self.paths[0], "")
-        for name in set(sys.modules) - self.known:
-            if str(getattr(sys.modules[name], "__file__", None) or "").startswith(root):
+        root, new = os.path.join(self.paths[0], ""), set(sys.modules) - self.known
+        theirs = {n.partition(".")[0] for n in new if str(getattr(sys.modules[n], "__file__", "")).startswith(root)}
+        for name in new:  # packages without a file of their own go by their first name
+            if name.partition(".")[0] in theirs:
                 del sys.modules[name]
