@@ -6,6 +6,7 @@ Nothing here imports torch: patched files load this before the host has decided 
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 from typing import Any
 
 VARIABLE = "APML_LOSS"
@@ -26,6 +27,7 @@ def chosen_loss(config_value: Any = None, opts: Any = None) -> tuple[Any, Any, s
     return config_value, opts, "the YAML"
 
 
+@lru_cache(maxsize=8)
 def parse(text: str) -> Any:
     """The value that a YAML text says. Raises LossArgumentError if it is no YAML, or says nothing."""
     import yaml

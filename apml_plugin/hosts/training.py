@@ -45,7 +45,7 @@ def trains_with_loss(function: F | None = None, *, per_sample: bool = False) -> 
     if hasattr(function, _DONE) or interrupted(function):
         return function
     names = list(inspect.signature(function).parameters)
-    skip = 1 if names[:1] == ["self"] else 0
+    skip = 1 if names[:1] in (["self"], ["cls"]) else 0
     gt_first = bool(names[skip:]) and _is_gt(names[skip])
     label = f"{function.__module__.rpartition('.')[2]}.{function.__qualname__}"
 
@@ -232,7 +232,9 @@ def _build(value: Any, opts: Any, where: str) -> Any:
 
 
 def _order(first: Any, second: Any, gt_first: bool) -> tuple[Any, Any]:
-    """(pred, gt): the one that wants a gradient is the prediction."""
+    """(pred, gt): the one that wants a gradient is the prediction. Clouds (B, 3, N) are turned to (B, N, 3)."""
+    if all(cloud.shape[1] == 3 != cloud.shape[2] for cloud in (first, second)):
+        first, second = first.transpose(1, 2).contiguous(), second.transpose(1, 2).contiguous()
     if first.requires_grad == second.requires_grad:
         return (second, first) if gt_first else (first, second)
     return (first, second) if first.requires_grad else (second, first)

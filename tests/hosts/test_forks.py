@@ -286,6 +286,49 @@ def test_the_two_lines_by_hand_do_what_they_say(monkeypatch: pytest.MonkeyPatch)
     assert training.training_value(own, x.detach(), gt) is own
 
 
+def test_clouds_with_their_coordinates_first_are_turned(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, gt = clouds()
+    pred = x.requires_grad_()
+    monkeypatch.setenv("APML_LOSS", MEAN)
+    value = training.training_value(0.0, pred.transpose(1, 2), gt.transpose(1, 2))
+    torch.testing.assert_close(value, mean(pred, gt))
+
+
+def test_static_and_class_methods_are_attached_too(make: Make, load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = """
+import torch
+from lib.chamfer import ChamferRaw
+
+chamfer = ChamferRaw()
+
+
+class Losses:
+    @staticmethod
+    def both(gt, p):
+        d1, d2, _, _ = chamfer(gt, p)
+        return torch.mean(d1) + torch.mean(d2)
+
+    @classmethod
+    def other(cls, a, b):
+        d1, d2, _, _ = chamfer(a, b)
+        return torch.mean(d1) + torch.mean(d2)
+
+
+def train(p, gt):
+    both, other = Losses.both(gt, p), Losses.other(p, gt)
+    (both + other).backward()
+    return both, other
+"""
+    root = make({"lib/chamfer.py": forks.CHAMFER, "main.py": text})
+    monkeypatch.setenv("APML_LOSS", MEAN)
+    x, gt = clouds()
+    pred = x.requires_grad_()
+    attached = load(root, "main", attach=True).train(pred, gt)
+    patch(root)
+    for value in (*attached, *load(root, "main").train(pred, gt)):
+        torch.testing.assert_close(value, mean(pred, gt))
+
+
 def test_a_loss_attribute_stays_a_module_and_adds_nothing_to_a_state(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("APML_LOSS", "APML")
     net = torch.nn.Sequential(torch.nn.Linear(1, 1))

@@ -1,4 +1,4 @@
-"""Forks of a host with a registry: a loss chosen by a string or called in forward, weights in `loss:`, moved folders."""
+"""Forks of a host with a registry: a loss chosen by a string or called in forward, weights in `loss:`, and so on."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib
 import os
 import sys
@@ -47,14 +48,14 @@ def attach_to_module(module: ModuleType, root: str | None = None) -> bool:
 
 @cache
 def _fork(root: str, asked: bool) -> Fork | None:
-    """The host below `root`; None if there is none, or if the loss comes to it through its models."""
+    """The host below `root`; None if there is none, or if it is of another kind."""
     try:
         fork = recognise(root)
     except HostError:
-        if asked and not _has_registry(root):
+        if asked and not _is_other_kind(root):
             raise
         return None
-    if _has_registry(root):
+    if _is_other_kind(root):
         return None
     _look_at_script(fork, asked)
     return fork
@@ -75,15 +76,16 @@ def _look_at_script(fork: Fork, asked: bool) -> None:
         announce(f"[apml] {text}")
 
 
-def _has_registry(root: str) -> bool:
-    """Whether the other kind of host is there, to which the loss comes through its models."""
+def _is_other_kind(root: str) -> bool:
+    """Whether a host of another kind is there, to which the loss comes on a way of its own."""
+    from ..csi2pointcloud.structure import recognise as recognise_csi
     from ..recognise import recognise as recognise_registry
 
-    try:
-        recognise_registry(root)
-    except HostError:
-        return False
-    return True
+    for other in (recognise_registry, recognise_csi):
+        with contextlib.suppress(HostError):
+            other(root)
+            return True
+    return False
 
 
 def _make(module: ModuleType, edit: Edit | Line, data: bytes) -> None:
@@ -91,6 +93,8 @@ def _make(module: ModuleType, edit: Edit | Line, data: bytes) -> None:
     if isinstance(edit, Edit):
         holder, name = _holder(module, edit.anchor)
         original = vars(holder).get(name) if holder is not None else None
+        kind = type(original) if isinstance(original, staticmethod | classmethod) else None
+        original = original.__func__ if isinstance(original, staticmethod | classmethod) else original
         if isinstance(original, FunctionType):
             decorator = getattr(source, edit.decorator)
             if edit.arguments:
@@ -100,7 +104,8 @@ def _make(module: ModuleType, edit: Edit | Line, data: bytes) -> None:
                     *(ast.literal_eval(a) for a in given.args),
                     **{k.arg: ast.literal_eval(k.value) for k in given.keywords if k.arg},
                 )
-            setattr(holder, name, decorator(original))
+            decorated = decorator(original)
+            setattr(holder, name, kind(decorated) if kind else decorated)
         return
     holder, name = _holder(module, edit.scope)
     function = vars(holder).get(name) if holder is not None else None

@@ -49,11 +49,11 @@ def read(project: Project, node: Node) -> Reading | None:
     if not isinstance(function, ast.FunctionDef):
         return None
     arguments = [argument.arg for argument in (*function.args.posonlyargs, *function.args.args)]
-    clouds = arguments[1:3] if arguments[:1] == ["self"] else arguments[:2]
+    clouds = arguments[1:3] if arguments[:1] in (["self"], ["cls"]) else arguments[:2]
     if len(clouds) < 2:
         return None
     others = [name for name in (*arguments, *(a.arg for a in function.args.kwonlyargs)) if name not in clouds]
-    return _Reader(project, node, clouds, [name for name in others if name != "self"]).read(function)
+    return _Reader(project, node, clouds, [name for name in others if name not in ("self", "cls")]).read(function)
 
 
 def makes_chamfer(expression: ast.expr) -> str:
