@@ -11,9 +11,10 @@ import pytest
 import yaml
 
 from apml_plugin.cli import main
+from apml_plugin.cli.csi2pointcloud import script
 from apml_plugin.hosts.csi2pointcloud.training import wanted
 from apml_plugin.hosts.inspecting import inspect_config
-from apml_plugin.launch import plan
+from apml_plugin.launch import in_memory, plan
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "patches" / "csi2pointcloud.py"
@@ -111,25 +112,40 @@ def test_the_script_in_patches(host: Path, data: Path) -> None:
 
 def test_apml_run_patches_in_memory(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan.probe, "missing", lambda *_: ({}, True))
-    script = str(host / "scripts" / "train.py")
-    assert plan.make([script, "--x"]).command[1:] == ["-m", "apml_plugin.launch.in_memory", script, "--x"]
-    assert plan.make([script], attach=False).command[1:] == [script]
+    file = str(host / "scripts" / "train.py")
+    assert plan.make([file, "--x"]).command[1:] == ["-m", "apml_plugin.launch.in_memory", file, "--x"]
+    assert plan.make([file], attach=False).command[1:] == [file]
     assert main(["patch", str(host)]) == 0
-    assert plan.make([script]).command[1:] == [script]
+    assert plan.make([file]).command[1:] == [file]
 
 
-def test_run_without_a_patch_then_evaluate(host: Path, data: Path) -> None:
-    """The script as it is, patched in memory; then the checkpoint it saved, measured by the script in patches/."""
+def test_run_without_a_patch_then_evaluate(
+    host: Path, data: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The script as it is, patched in memory; then the checkpoint it saved, measured as patches/ does it."""
     path = host / "data" / "configurations" / "settings.yaml"
     keys = {"loss": {"NAME": "APML", "reduction": "mean"}, "dataset_root": str(data), "epochs": 2}
     path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **keys}))
     before = (host / "scripts" / "train.py").read_bytes()
-    done = run("-m", "apml_plugin.launch.in_memory", "train.py", cwd=host / "scripts")
-    assert done.returncode == 0, done.stderr
-    assert "CloudLoss trains with 0.85 * (APML(" in done.stderr
-    assert "round 2/2" in done.stdout
+    monkeypatch.chdir(host / "scripts")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "argv", [*sys.argv])
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
+    known = set(sys.modules)
+    in_memory.run(["train.py"])
+    for name in set(sys.modules) - known:
+        if name.partition(".")[0] == "src":
+            del sys.modules[name]
+    told = capsys.readouterr()
+    assert "CloudLoss trains with 0.85 * (APML(" in told.err
+    assert "round 2/2" in told.out
     assert (host / "scripts" / "train.py").read_bytes() == before
-    told = run(str(SCRIPT), str(host), "--evaluate", str(host / "models" / "last.pth"), "--config", str(path), cwd=host)
-    assert told.returncode == 0, told.stderr
-    assert "last.pth, epoch 2: 5 validation frames" in told.stdout
-    assert "Chamfer (the host's):" in told.stdout
+    words = [str(host), "--evaluate", str(host / "models" / "last.pth"), "--config", str(path)]
+    monkeypatch.setattr(sys, "argv", ["csi2pointcloud.py", *words])
+    assert script(None) == 0
+    told = capsys.readouterr()
+    assert "last.pth, epoch 2: 5 validation frames" in told.out
+    assert "Chamfer (the host's):" in told.out
+    monkeypatch.setattr(sys, "argv", ["csi2pointcloud.py", *words[:3]])
+    with pytest.raises(SystemExit):
+        script(None)
