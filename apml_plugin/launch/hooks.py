@@ -38,6 +38,10 @@ def install() -> None:
     if settings is None or any(isinstance(finder, Hooks) for finder in sys.meta_path):
         return
     sys.meta_path.insert(0, Hooks(settings))
+    if "LOCAL_RANK" in os.environ:
+        from apml_plugin.launch import local_rank
+
+        local_rank.install()
     old_importlib.prepare(importlib)
     for name in CARE:
         if name in sys.modules:

@@ -1,0 +1,81 @@
+"""`--launcher pytorch` on two processes under `apml run`: a host whose parser knows `--local_rank` alone."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from hosts.real_pointr import pcn_data
+
+HOME = Path(__file__).parents[2]
+NOW = '"--local_rank", "--local-rank", type=int, default=int(os.environ.get("LOCAL_RANK", 0))'
+OLD = '"--local_rank", type=int, default=0'
+EDITS = {
+    "utils/parser.py": {NOW: OLD},
+    "main.py": {
+        # What hosts of that time do: workers are spawned, and the two ranks must agree.
+        "        dist_utils.init_dist()\n": "        import torch\n"
+        '        torch.multiprocessing.set_start_method("spawn")\n'
+        "        dist_utils.init_dist()\n"
+        "        assert args.local_rank == torch.distributed.get_rank()\n"
+    },
+    "tools/builder.py": {
+        "    if args.local_rank != 0:\n        return\n": "",
+        'prefix + ".pth"': 'f"{prefix}-{args.local_rank}.pth"',
+    },
+}
+LAUNCHERS = {
+    "torchrun": ["-m", "torch.distributed.run", "--standalone"],
+    "launch": ["-m", "torch.distributed.launch", "--master_port", "29633"],
+}
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Path:
+    clone = tmp_path / "host"
+    shutil.copytree(HOME / "apml_plugin" / "demo" / "host", clone, ignore=shutil.ignore_patterns("__pycache__"))
+    for file, replaced in EDITS.items():
+        text = (clone / file).read_text()
+        for old, new in replaced.items():
+            assert old in text
+            text = text.replace(old, new)
+        (clone / file).write_text(text)
+    data = str(pcn_data(tmp_path / "data", points=128, train=8, test=2, views=1))
+    config = yaml.safe_load((clone / "cfgs/PCN_models/PCN.yaml").read_text())
+    for part in config["dataset"].values():
+        part["_base_"] = data
+    config["model"] = {
+        "NAME": "PCN", "num_pred": 64, "encoder_channel": 16, "loss": {"NAME": "APML", "reduction": "mean"},
+    }  # fmt: skip
+    config.update(total_bs=4, max_epoch=1)
+    (clone / "two.yaml").write_text(yaml.safe_dump(config))
+    return clone
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_both_ranks_train_the_same_network(host: Path, launcher: str) -> None:
+    words = [*LAUNCHERS[launcher], "--nproc_per_node", "2", "main.py", "--launcher", "pytorch", "--config", "two.yaml"]
+    workers = "1" if launcher == "torchrun" else "0"
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("APML_", "RANK", "LOCAL_RANK"))}
+    done = subprocess.run(
+        [sys.executable, "-m", "apml_plugin", "run", sys.executable, *words, "--num_workers", workers],
+        cwd=host, env={**clean, "PYTHONPATH": str(HOME), "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, timeout=180,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-4000:]
+    files = [next((host / "experiments").rglob(f"ckpt-last-{rank}.pth")) for rank in range(2)]
+    one, two = (torch.load(file, weights_only=True)["base_model"] for file in files)
+    means = [name for name in one if "running" not in name]  # BatchNorm's are each process's own without --sync_bn
+    assert all(torch.equal(one[name], two[name]) for name in means)
+    assert any(not torch.equal(one[name], two[name]) for name in one)
+    output = done.stdout + done.stderr
+    assert output.count("PCN trains with APML(") == 1
+    told = "is not given: it gets LOCAL_RANK" if launcher == "torchrun" else "goes to this script's --local_rank"
+    assert output.count(told) == 1
+    assert "Distributed training: True, 2 process(es)" in output
