@@ -78,6 +78,7 @@ def take_apart(value: Any) -> Checkpoint:
     """Finds the weights. Raises CheckpointError, without a file name, saying what was looked for and what is there."""
     if not isinstance(value, dict):
         raise CheckpointError(f"holds a {type(value).__name__}, not a mapping with weights in it")
+    value = _bare(value)
     for layout in LAYOUTS:
         if _tensors(value.get(layout)):
             others = {key: item for key, item in value.items() if key != layout and isinstance(key, str)}
@@ -90,18 +91,29 @@ def take_apart(value: Any) -> Checkpoint:
 
 def _tensors(value: Any) -> bool:
     return isinstance(value, dict) and any(
-        isinstance(key, str) and isinstance(item, torch.Tensor) for key, item in value.items()
+        isinstance(key, str) and isinstance(item, torch.Tensor) for key, item in dict.items(value)
     )
 
 
 def _made(layout: str, weights: dict[Any, Any], others: dict[str, Any]) -> Checkpoint:
-    good = {k: v for k, v in dict.items(weights) if isinstance(k, str) and isinstance(v, torch.Tensor)}
+    weights = _bare(weights)
+    good = {k: _plain(v) for k, v in weights.items() if isinstance(k, str) and isinstance(v, torch.Tensor)}
     left = tuple(str(key)[:80] for key in weights if key not in good)
-    if not left:
-        return Checkpoint(layout, weights, others)
     kept: OrderedDict[str, torch.Tensor] = OrderedDict(good)
     _copy_versions(weights, kept)
     return Checkpoint(layout, kept, others, left)
+
+
+def _bare(value: dict[Any, Any]) -> OrderedDict[Any, Any]:
+    """A copy without the attributes that a file can give an OrderedDict, its methods' names among them."""
+    result = OrderedDict(dict.items(value))
+    _copy_versions(value, result)
+    return result
+
+
+def _plain(tensor: torch.Tensor) -> torch.Tensor:
+    """Without attributes of its own, for the same reason."""
+    return torch.Tensor.detach(tensor) if vars(tensor) else tensor
 
 
 def without_prefix(weights: Mapping[str, torch.Tensor]) -> OrderedDict[str, torch.Tensor]:

@@ -48,7 +48,9 @@ def read(path: str | os.PathLike[str]) -> Read:
             kind = container.kind_of(file)
             if kind == container.SAFETENSORS:
                 return Read(_safetensors(path), kind)
-            return _read(file, kind)
+            found = _read(file, kind)
+            _check_sizes(found.value, os.fstat(file.fileno()).st_size)
+            return found
         except CheckpointError as error:
             raise CheckpointError(printable(f"{path}: {error}")) from None
 
@@ -89,6 +91,29 @@ def read_with_shells(
     finally:
         file.seek(start)
     return Read(restore(value), kind, _kept(names))
+
+
+def _check_sizes(value: Any, size: int) -> None:
+    """Raises CheckpointError if the tensors have more memory than the file had bytes: none of it came from there."""
+    storages = {
+        storage.data_ptr(): storage.nbytes()
+        for storage in (tensor.untyped_storage() for tensor in _tensors(value))
+        if storage.device.type != "meta"
+    }
+    if sum(storages.values()) > size:
+        raise CheckpointError("claims to hold more numbers than it has bytes: it is damaged or made to deceive")
+
+
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    left, seen = [value], set()
+    while left:
+        item = left.pop()
+        if isinstance(item, torch.Tensor):
+            if item.layout == torch.strided:
+                yield item
+        elif isinstance(item, dict | list | tuple) and id(item) not in seen:
+            seen.add(id(item))
+            left += dict.values(item) if isinstance(item, dict) else item
 
 
 def _kept(names: list[str]) -> tuple[str, ...]:

@@ -70,7 +70,8 @@ def plain(value: Any, depth: int = 2) -> Any:
     if isinstance(value, str):
         return value if len(value) <= _LONGEST else value[:_LONGEST] + "..."
     if isinstance(value, Mapping) and depth and len(value) <= _MOST:
-        return {str(key)[:_LONGEST]: plain(item, depth - 1) for key, item in value.items()}
+        items = dict.items(value) if isinstance(value, dict) else value.items()  # a file can give it other `items`
+        return {str(key)[:_LONGEST]: plain(item, depth - 1) for key, item in items}
     if isinstance(value, list | tuple) and depth and len(value) <= _MOST:
         return [plain(item, depth - 1) for item in value]
     return f"a {type(value).__name__}"

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from checkpoints.making import LAYOUTS, beside_weights, call, host_classes, old_file, text, weights, zipped
+from checkpoints.making import LAYOUTS, beside_weights, call, host_classes, legacy, old_file, text, weights, zipped
 from easydict import EasyDict
 
 from apml_plugin.checkpoints import layouts, reading
 from apml_plugin.checkpoints.layouts import take_apart
+from apml_plugin.cli import main
 from apml_plugin.errors import CheckpointError
 
 
@@ -243,3 +244,40 @@ def test_names_are_fit_for_a_terminal(tmp_path: Path) -> None:
         reading.read(zipped(tmp_path / "a.pth", beside_weights(call("evil\x1b[2J", "x"))))
     assert str(refused.value).isprintable()
     assert "evil\\x1b[2J.x" in str(refused.value)
+
+
+def test_attributes_that_hide_methods_are_dropped(tmp_path: Path) -> None:
+    state = OrderedDict(weights())
+    state.itemz = "mine"  # type: ignore[attr-defined]
+    state._metadata = OrderedDict({"": {"version": 2}})  # type: ignore[attr-defined]
+    state["x"] = torch.nn.Parameter(torch.ones(3))
+    state["x"].is_floating_point = "mine"  # type: ignore[method-assign, assignment]
+    outer = OrderedDict({"model": state})
+    outer.gett = "mine"  # type: ignore[attr-defined]
+    torch.save(outer, tmp_path / "a.pth")
+    with zipfile.ZipFile(tmp_path / "a.pth") as source, zipfile.ZipFile(tmp_path / "b.pth", "w") as target:
+        for entry in source.infolist():
+            named = source.read(entry).replace(b"itemz", b"items").replace(text("gett"), text("get"))
+            target.writestr(entry.filename, named)
+    assert torch.load(tmp_path / "b.pth", weights_only=True).get == "mine"
+    assert main(["checkpoint", "inspect", str(tmp_path / "b.pth")]) == 0
+    assert main(["checkpoint", "convert", str(tmp_path / "b.pth"), "-o", str(tmp_path / "c.pth")]) == 0
+    found = torch.load(tmp_path / "c.pth", weights_only=True)["model"]
+    assert vars(found) == {"_metadata": OrderedDict({"": {"version": 2}})}
+    assert found["x"].is_floating_point()
+
+
+@pytest.mark.parametrize("count", [1 << 20, 1 << 36, 1 << 58])
+def test_numbers_that_are_not_in_the_file(tmp_path: Path, count: int) -> None:
+    """A storage made of nothing, or claimed and never written: uninitialised memory, or more than there is."""
+    size = b"\x8a\x08" + count.to_bytes(8, "little")
+    storage = call("torch.storage", "UntypedStorage", size)
+    legacy_storage = b"(" + text("storage") + b"ctorch\nFloatStorage\n" + text("0") + text("cpu") + size + b"NtQ"
+    pieces = b"K\x00" + size + b"\x85K\x01\x85\x89)R"
+    for name, write, made in (("a", zipped, storage), ("b", legacy, legacy_storage)):
+        tensor = (
+            b"ctorch._utils\n_rebuild_tensor_v2\n(" + made + pieces[:-2] + call("collections", "OrderedDict") + b"tR"
+        )
+        path = write(tmp_path / f"{name}.pth", b"\x80\x02}" + text("a") + tensor + b"s.")
+        with pytest.raises(CheckpointError, match=r"more memory than there is|more numbers than it has|damaged"):
+            reading.read(path)
