@@ -12,12 +12,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from apml_plugin.functional import apml_loss as apml_loss
     from apml_plugin.functional import chamfer_distance as chamfer_distance
+    from apml_plugin.functional import earth_movers_distance as earth_movers_distance
     from apml_plugin.functional import matching_plan as matching_plan
     from apml_plugin.losses import APML as APML
+    from apml_plugin.losses import DCD as DCD
+    from apml_plugin.losses import EMD as EMD
     from apml_plugin.losses import AdaptiveProbabilisticMatchingLoss as AdaptiveProbabilisticMatchingLoss
     from apml_plugin.losses import APMLSparse as APMLSparse
+    from apml_plugin.losses import ApproximateEMD as ApproximateEMD
     from apml_plugin.losses import ChamferL1 as ChamferL1
     from apml_plugin.losses import ChamferL2 as ChamferL2
+    from apml_plugin.losses import Hausdorff as Hausdorff
+    from apml_plugin.losses import HyperCD as HyperCD
+    from apml_plugin.losses import InfoCD as InfoCD
+    from apml_plugin.losses import OneSidedChamfer as OneSidedChamfer
     from apml_plugin.registry import LOSSES as LOSSES
     from apml_plugin.registry import build_loss as build_loss
 
@@ -27,10 +35,18 @@ _WHERE = {
     "AdaptiveProbabilisticMatchingLoss": "losses",
     "ChamferL1": "losses",
     "ChamferL2": "losses",
+    "DCD": "losses",
+    "EMD": "losses",
+    "ApproximateEMD": "losses",
+    "Hausdorff": "losses",
+    "HyperCD": "losses",
+    "InfoCD": "losses",
+    "OneSidedChamfer": "losses",
     "LOSSES": "registry",
     "build_loss": "registry",
     "apml_loss": "functional",
     "chamfer_distance": "functional",
+    "earth_movers_distance": "functional",
     "matching_plan": "functional",
 }
 

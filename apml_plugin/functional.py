@@ -20,14 +20,22 @@ from apml_plugin.matching import (
     plan_of,
     with_gradients,
 )
+from apml_plugin.matching.assignment import UNEQUAL, assign_pairs
 from apml_plugin.matching.dense import root
-from apml_plugin.matching.inputs import Clouds
+from apml_plugin.matching.nearest import DIRECTIONS, Nearest, both_ways, ways
 from apml_plugin.matching.search import nearest_index, squared_distance
 from apml_plugin.matching.settings import one_of
 
 REDUCTIONS = ("sum", "mean", "none")
 
-__all__ = ["apml_loss", "chamfer_distance", "matching_plan", "nearest_neighbours"]
+__all__ = [
+    "apml_loss",
+    "chamfer_distance",
+    "earth_movers_distance",
+    "matching_plan",
+    "nearest_both_ways",
+    "nearest_neighbours",
+]
 
 
 @eager(traced="apml_loss")
@@ -126,6 +134,7 @@ def chamfer_distance(
     gt: Tensor,
     *,
     norm: str = "L2",
+    direction: str = "both",
     reduction: str = "mean",
     ignore_zeros: bool = False,
     pred_lengths: Lengths = None,
@@ -140,24 +149,109 @@ def chamfer_distance(
     Args:
         pred, gt: (B, N, D) and (B, M, D) floating point, on one device.
         norm: ``"L1"`` or ``"L2"``.
-        reduction: ``"mean"`` over the batch, or ``"none"`` for (B,).
+        direction: ``"both"``, or one of its two means alone, never halved: ``"pred_to_gt"`` (each pred point to the
+            nearest gt point: pred may be a part of gt) or ``"gt_to_pred"`` (gt may be a part of pred).
+        reduction: ``"mean"`` over points and batch; ``"sum"``: sums over the points instead of means, averaged
+            over the batch; ``"none"``: the pairs' values with means over the points, (B,).
         ignore_zeros, pred_lengths, gt_lengths, check_finite: as :func:`apml_loss`.
 
     Raises:
         LossArgumentError, LossValueError: unusable clouds or parameters.
     """
     one_of("norm", norm, ("L1", "L2"))
-    one_of("reduction", reduction, ("mean", "none"))
+    one_of("direction", direction, DIRECTIONS)
+    one_of("reduction", reduction, REDUCTIONS)
     clouds = check_clouds(pred, gt, pred_lengths, gt_lengths, ignore_zeros=ignore_zeros, check_finite=check_finite)
     with torch.autocast(pred.device.type, enabled=False):
-        if backends.native_problem(pred) is None:
+        if direction == "both" and reduction != "sum" and backends.native_problem(pred) is None:
             dtype = compute_dtype(pred, gt)
             losses = with_gradients(
                 clouds.pred, clouds.gt, lambda gradients: native.chamfer(clouds, norm == "L2", dtype, gradients)
             )
         else:
-            losses = _chamfer(clouds, norm)
-    return losses if reduction == "none" else _batch_mean(losses)
+            found = ways(clouds, direction)
+            values = [way.distance() if norm == "L1" else way.dist for way in found]
+            pooled = [
+                way.sum(value) if reduction == "sum" else way.mean(value)
+                for way, value in zip(found, values, strict=True)
+            ]
+            losses = pooled[0] if len(pooled) == 1 else pooled[0] + pooled[1]
+            if norm == "L1" and direction == "both":
+                losses = losses / 2
+    return batch_value(losses, reduction)
+
+
+@eager()
+def earth_movers_distance(
+    pred: Tensor,
+    gt: Tensor,
+    *,
+    tolerance: float | None = None,
+    unequal: str = "raise",
+    reduction: str = "mean",
+    ignore_zeros: bool = False,
+    pred_lengths: Lengths = None,
+    gt_lengths: Lengths = None,
+    return_bound: bool = False,
+) -> Any:
+    """Mean Euclidean distance of the one-to-one assignment that makes it smallest, in the unit of the coordinates.
+
+    Differentiable in both clouds, the assignment held constant (that is the gradient, wherever there is one). The
+    assignment itself is found on the CPU in float64, also for clouds on a GPU.
+
+    Args:
+        pred, gt: (B, N, D) and (B, M, D) floating point, on one device.
+        tolerance: None for the exact one (SciPy's linear_sum_assignment, N x M memory); a number for an auction,
+            whose assignment is one to one too and costs at most (1 + tolerance) times the least one, plus 1e-6 of
+            the clouds' extent at most. It needs no N x M memory.
+        unequal: what to do where pred and gt differ in number: ``"raise"`` an error, or match all points of the
+            ``"smaller"`` cloud and leave the others out (they get gradient 0).
+        reduction: ``"mean"`` over matched points and batch; ``"sum"``: sums over the matched points, averaged over
+            the batch; ``"none"``: the pairs' means, (B,).
+        ignore_zeros, pred_lengths, gt_lengths: as :func:`apml_loss`.
+        return_bound: also return (B,) float64, below which no assignment's mean distance can lie: the exact value of
+            each pair is between it and the pair's mean. Proven in each call by the auction's prices.
+
+    Raises:
+        LossArgumentError, LossValueError: unusable clouds or parameters, NaN and Inf included.
+    """
+    one_of("reduction", reduction, REDUCTIONS)
+    one_of("unequal", unequal, UNEQUAL)
+    clouds = check_clouds(pred, gt, pred_lengths, gt_lengths, ignore_zeros=ignore_zeros)
+    dtype = compute_dtype(pred, gt)
+    with torch.autocast(pred.device.type, enabled=False):
+        losses, bounds = [], []
+        for b, matched in enumerate(assign_pairs(clouds, tolerance, unequal)):
+            x, y = (cloud.to(dtype) for cloud in clouds.pair(b))
+            apart = root(squared_distance(x[matched.rows], y[matched.columns]))
+            total = apart.sum()
+            losses.append(total if reduction == "sum" else total / max(len(apart), 1))
+            bounds.append(matched.bound)
+        values = torch.stack(losses) if losses else clouds.pred.to(dtype).sum(dim=(1, 2))
+    loss = batch_value(values, reduction)
+    return (loss, torch.tensor(bounds, dtype=torch.float64)) if return_bound else loss
+
+
+@eager()
+def nearest_both_ways(
+    pred: Tensor,
+    gt: Tensor,
+    *,
+    ignore_zeros: bool = False,
+    pred_lengths: Lengths = None,
+    gt_lengths: Lengths = None,
+    check_finite: bool = True,
+) -> Nearest:
+    """Nearest neighbours both ways: ``dist_xy`` (B, N), ``idx_xy``, ``dist_yx`` (B, M), ``idx_yx``; O(N + M) memory.
+
+    Distances are squared and differentiable in both clouds; padding has distance 0 and index -1. With
+    ``ignore_zeros`` indices are positions among the remaining points.
+
+    Args and errors: as :func:`chamfer_distance`.
+    """
+    return both_ways(
+        check_clouds(pred, gt, pred_lengths, gt_lengths, ignore_zeros=ignore_zeros, check_finite=check_finite)
+    )
 
 
 def nearest_neighbours(queries: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
@@ -176,21 +270,9 @@ def nearest_neighbours(queries: Tensor, points: Tensor) -> tuple[Tensor, Tensor]
     return root(squared_distance(queries, points[index])), index
 
 
-def _chamfer(clouds: Clouds, norm: str) -> Tensor:
-    dtype = compute_dtype(clouds.pred, clouds.gt)
-    losses = []
-    for b in range(clouds.pred.shape[0]):
-        x, y = (cloud.to(dtype) for cloud in clouds.pair(b))
-        if len(x) == 0 or len(y) == 0:
-            losses.append(x[:0].sum() + y[:0].sum())  # 0, and part of the graph
-            continue
-        there = squared_distance(x, y[nearest_index(x.detach(), y.detach())])
-        back = squared_distance(y, x[nearest_index(y.detach(), x.detach())])
-        if norm == "L1":
-            losses.append((root(there).mean() + root(back).mean()) / 2)
-        else:
-            losses.append(there.mean() + back.mean())
-    return torch.stack(losses) if losses else clouds.pred.to(dtype).sum(dim=(1, 2))
+def batch_value(losses: Tensor, reduction: str) -> Tensor:
+    """The pairs' losses (B,) for ``"none"``, else their mean; 0 for an empty batch."""
+    return losses if reduction == "none" else _batch_mean(losses)
 
 
 def _batch_mean(losses: Tensor) -> Tensor:

@@ -31,6 +31,13 @@ for _cls in (
     _losses.AdaptiveProbabilisticMatchingLoss,
     _losses.ChamferL1,
     _losses.ChamferL2,
+    _losses.OneSidedChamfer,
+    _losses.DCD,
+    _losses.HyperCD,
+    _losses.InfoCD,
+    _losses.Hausdorff,
+    _losses.EMD,
+    _losses.ApproximateEMD,
     _losses.Schedule,
 ):
     LOSSES.register_module(module=_cls)

@@ -2,15 +2,27 @@
 
 from apml_plugin.losses.apml import APML, AdaptiveProbabilisticMatchingLoss, APMLSparse
 from apml_plugin.losses.base import PointLoss
-from apml_plugin.losses.chamfer import ChamferL1, ChamferL2
+from apml_plugin.losses.chamfer import ChamferL1, ChamferL2, OneSidedChamfer
 from apml_plugin.losses.combine import PerStage, Schedule, WeightedSum
+from apml_plugin.losses.contrastive import InfoCD
+from apml_plugin.losses.density import DCD
+from apml_plugin.losses.emd import EMD, ApproximateEMD
+from apml_plugin.losses.hausdorff import Hausdorff
+from apml_plugin.losses.hyperbolic import HyperCD
 
 __all__ = [
     "APML",
+    "DCD",
+    "EMD",
     "APMLSparse",
     "AdaptiveProbabilisticMatchingLoss",
+    "ApproximateEMD",
     "ChamferL1",
     "ChamferL2",
+    "Hausdorff",
+    "HyperCD",
+    "InfoCD",
+    "OneSidedChamfer",
     "PerStage",
     "PointLoss",
     "Schedule",

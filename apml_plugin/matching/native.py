@@ -136,6 +136,18 @@ def nearest(queries: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
     return squared[0], index[0]
 
 
+def nearest_of_batch(
+    queries: Tensor, points: Tensor, query_lengths: list[int] | None, point_lengths: list[int] | None
+) -> Tensor:
+    """Index (B, N) of the nearest of ``points`` (B, M, D) for each query (B, N, D), D <= 3; -1 where there is none."""
+    lengths = [
+        None if counts is None else torch.tensor(counts, dtype=torch.int64, device=queries.device)
+        for counts in (query_lengths, point_lengths)
+    ]
+    index: Tensor = torch.ops.apml.nearest(queries, points, *lengths)[1]
+    return index
+
+
 def chamfer(
     clouds: Clouds, squared: bool, dtype: torch.dtype, gradients: bool
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
