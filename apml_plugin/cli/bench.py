@@ -31,10 +31,13 @@ def register(app: typer.Typer) -> None:
         loss: list[str] = _LOSS,
         backend: list[str] = _BACKEND,
         max_seconds: float = _MAX,
-        memory: bool = typer.Option(True, "--memory/--no-memory", help="Measure peak memory too."),
+        memory: bool = typer.Option(
+            True, "--memory/--no-memory", help="Measure peak memory too, which starts a process per case."
+        ),
         json_file: Path | None = typer.Option(None, "--json", metavar="FILE", help="Write all figures."),
         plot: Path | None = typer.Option(None, "--plot", metavar="FILE.png", help="Draw seconds by size."),
         acceptance: bool = _ACCEPTANCE,
+        context: typer.Context = None,  # type: ignore[assignment]
     ) -> None:
         """Times each loss, forward and backward, beside whichever peers can be imported. Ratios come first.
 
@@ -46,6 +49,9 @@ def register(app: typer.Typer) -> None:
         from apml_plugin.bench.run import Options, line_up, parse_sizes, run
 
         _check_files(json_file, plot)
+        if acceptance:
+            _check_acceptance(context)
+        _warn_about_threads(threads)
         options = Options(
             parse_sizes(sizes),
             batch,
@@ -58,7 +64,7 @@ def register(app: typer.Typer) -> None:
             memory,
         )
         if acceptance:
-            raise typer.Exit(_acceptance(options.threads, options.repeats, json_file, plot))
+            raise typer.Exit(_acceptance(options.threads, options.repeats, json_file))
         report = run(line_up(loss, backend, options), options, _say)
 
         from apml_plugin.bench import plot as picture
@@ -71,18 +77,40 @@ def register(app: typer.Typer) -> None:
             print(plot)
 
 
-def _acceptance(count: int | None, repeats: int, json_file: Path | None, plot: Path | None) -> int:
+def _acceptance(count: int | None, repeats: int, json_file: Path | None) -> int:
     from apml_plugin.bench import acceptance
     from apml_plugin.bench.machine import threads
-    from apml_plugin.errors import LossValueError
 
-    if plot:
-        raise LossValueError("--plot has nothing to draw with --acceptance; leave one of them out")
     with threads(count):
         rows = acceptance.run(acceptance.Sizes(repeats=repeats), _say)
         print(acceptance.text(rows))
         _write(json_file, acceptance.as_json(rows))
     return int(any(row.broken for row in rows))
+
+
+def _check_acceptance(context: typer.Context) -> None:
+    """Its sizes and cases are fixed: an option that says otherwise would be ignored."""
+    from apml_plugin.errors import LossValueError
+
+    if context.params.get("plot"):
+        raise LossValueError("--plot has nothing to draw with --acceptance; leave one of them out")
+    for name in context.params.keys() - {"acceptance", "threads", "repeats", "json_file", "plot"}:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise LossValueError(
+                f"--{name.replace('_', '-')} does not go with --acceptance, whose cases are fixed (it takes --threads, "
+                "--repeats and --json); leave one of them out"
+            )
+
+
+def _warn_about_threads(threads: int | None) -> None:
+    from apml_plugin.bench.machine import usable_cores
+
+    if threads is not None and threads > usable_cores():
+        cores = usable_cores()
+        typer.echo(
+            f"warning: --threads {threads} on {cores} core{'s' * (cores != 1)}: they wait for each other", err=True
+        )
 
 
 def _check_files(json_file: Path | None, plot: Path | None) -> None:

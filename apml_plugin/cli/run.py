@@ -6,6 +6,12 @@ import typer
 
 _SCRIPT = typer.Argument(..., metavar="SCRIPT [ARGS]...", help="A .py file, or a command such as torchrun.")
 _MODULE = typer.Option(False, "-m", help="SCRIPT is a module, as after python -m.")
+_LOSS = typer.Option(
+    None,
+    "--loss",
+    metavar="TEXT",
+    help="The loss, as YAML: APML or '{NAME: APML, reduction: mean}'; wins over the host's.",
+)
 _CPU = typer.Option(False, "--cpu", help="Run on the CPU even if there is a GPU.")
 _NO_CPU = typer.Option(False, "--no-cpu-mode", help="Leave CUDA calls alone even without a GPU.")
 _NO_STANDINS = typer.Option(False, "--no-standins", help="No stand-ins for modules that do not import.")
@@ -20,6 +26,7 @@ def register(app: typer.Typer) -> None:
     def run(
         script: list[str] = _SCRIPT,
         module: bool = _MODULE,
+        loss: str | None = _LOSS,
         cpu: bool = _CPU,
         no_cpu_mode: bool = _NO_CPU,
         no_standins: bool = _NO_STANDINS,
@@ -31,25 +38,34 @@ def register(app: typer.Typer) -> None:
 
         Options of apml come before SCRIPT; everything after it reaches the script as it is.
         """
-        from apml_plugin.launch import environment, plan
+        import os
 
+        from apml_plugin.hosts.chosen import VARIABLE, parse
+        from apml_plugin.launch import asked, environment, plan
+
+        environ = dict(os.environ)
+        if loss is not None:
+            parse(loss)
+            environ[VARIABLE] = loss
+        trains = asked.loss_of(script, environ) if not no_attach or environ.get(VARIABLE) else ""
         planned = plan.make(
-            script, module, cpu=cpu, cpu_mode=not no_cpu_mode, standins=not no_standins, attach=not no_attach
+            script, module, cpu, not no_cpu_mode, standins=not no_standins, attach=not no_attach, environ=environ
         )
         if trust_checkpoints:
             planned.environ[environment.TRUST] = "1"
         if dry_run:
-            _show(planned)
+            _show(planned, trains)
             return
         raise typer.Exit(plan.execute(planned))
 
 
-def _show(planned) -> None:  # type: ignore[no-untyped-def]
+def _show(planned, trains: str) -> None:  # type: ignore[no-untyped-def]
     import shlex
 
     standins, cpu, root = planned.settings
     typer.echo("command:   " + shlex.join(planned.command))
     typer.echo("project:   " + (root or "modules are left alone (--no-attach)"))
+    typer.echo("loss:      " + (trains or "not known: there is no APML_LOSS, and no --config with a YAML that tells"))
     typer.echo("CPU mode:  " + (f"on ({cpu})" if cpu else "off"))
     typer.echo("stand-ins: " + ("" if standins else "none"))
     for name, reason in standins.items():

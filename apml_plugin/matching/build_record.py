@@ -7,6 +7,7 @@ another PyTorch may crash when it is loaded.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +51,8 @@ def unusable(record: Record | None) -> str | None:
 
 def rebuild_command() -> str:
     """The one command that compiles the ops anew."""
+    # What forbade the ops the last time would forbid them again.
+    wish = "APML_BUILD=auto " if os.environ.get("APML_BUILD") == "off" else ""
     if (PACKAGE.parent / "setup.py").exists():
-        return f"pip install --no-build-isolation -e {PACKAGE.parent}"
-    return "./install.sh in a clone of the repository"
+        return f"{wish}pip install --no-build-isolation -e {PACKAGE.parent}"
+    return f"{wish}./install.sh in a clone of the repository"

@@ -106,6 +106,7 @@ def test_the_json_reloads_with_every_figure_and_the_plot_is_a_png(tmp_path: Path
         (["--plot", "no/such/x.png"], "--plot no/such/x.png: not a file in a folder that exists"),
         (["--json", "no/such/x.json"], "--json no/such/x.json: not a file in a folder that exists"),
         (["--acceptance", "--plot", "x.png"], "leave one of them out"),
+        (["--acceptance"], "does not go with --acceptance, whose cases are fixed"),
     ],
 )
 def test_bad_values_are_one_clear_line(words: list[str], said: str, capsys) -> None:
@@ -148,8 +149,22 @@ def test_acceptance_exit_code_follows_the_table(bound: float, code: int, tmp_pat
 
     monkeypatch.setattr(acceptance, "run", fake_run)
     figures = tmp_path / "a.json"
-    words = ["bench", "--device", "cpu", "--acceptance", "--threads", "1", "--repeats", "7", "--json", str(figures)]
+    words = ["bench", "--acceptance", "--threads", "1", "--repeats", "7", "--json", str(figures)]
     assert main(words) == code
     assert asked == [(7, 1)]
     assert "CPU, something" in capsys.readouterr().out
     assert json.loads(figures.read_text())["rows"][0]["must_met"] is (code == 0)
+
+
+def test_more_threads_than_cores_is_a_warning(monkeypatch, capsys) -> None:
+    from apml_plugin.bench import machine
+
+    monkeypatch.setattr(machine, "usable_cores", lambda: 1)
+    assert main([*TINY, "--threads", "2", "--repeats", "1"]) == 1  # stops at the repeats, before any measuring
+    assert "warning: --threads 2 on 1 core: they wait for each other" in capsys.readouterr().err
+
+
+def test_help_says_what_memory_costs(capsys, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(["bench", "--help"]) == 0
+    assert "starts a process per case" in capsys.readouterr().out

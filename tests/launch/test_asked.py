@@ -1,0 +1,107 @@
+"""`apml run --loss`, and what a run says of its loss before it starts."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from apml_plugin.cli import main
+from apml_plugin.errors import HostError, LossArgumentError, UnknownLossError
+from apml_plugin.launch import asked, plan, probe
+from apml_plugin.matching import build_record
+
+MODEL = "model: {{NAME: PCN, num_pred: 64, encoder_channel: 64{}}}\n"
+CONFIGS = {
+    "none.yaml": MODEL.format(""),
+    "model.yaml": MODEL.format(", loss: {coarse: ChamferL1, fine: {NAME: APML, p_min: 0.7}}"),
+    "top.yaml": MODEL.format("") + "loss: APML\n",
+    "misspelt.yaml": MODEL.format(", loss: APLM"),
+    "stage.yaml": MODEL.format(", loss: {medium: APML}"),
+    "weights.yaml": MODEL.format("") + "loss: {sparse: 0.5, dense: 1.0}\n",
+    "other.yaml": "loss: cd_l1\ntrain: {epochs: 3}\n",
+    "broken.yaml": "model: {\n",
+}
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    clone = tmp_path / "host"
+    source = Path(__file__).parents[2] / "apml_plugin" / "demo" / "host"
+    shutil.copytree(source, clone, ignore=shutil.ignore_patterns("__pycache__"))
+    for name, text in CONFIGS.items():
+        (clone / name).write_text(text)
+    monkeypatch.chdir(clone)
+    monkeypatch.delenv("APML_LOSS", raising=False)
+    monkeypatch.setattr(probe, "missing", lambda *_: ({}, False))
+    return clone
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ("none.yaml", "the host's own (no loss: in none.yaml)"),
+        ("model.yaml", "coarse: ChamferL1"),
+        ("model.yaml", "fine: APML(p_min=0.7"),
+        ("top.yaml", "loss: at the top level in top.yaml"),
+        ("weights.yaml", "the host's own"),
+        ("other.yaml", ""),
+        ("broken.yaml", ""),
+        ("nowhere.yaml", ""),
+    ],
+)
+def test_what_a_yaml_asks_for(host: Path, config: str, said: str) -> None:
+    for words in (["main.py", "--config", config], ["torchrun", "main.py", "--x", f"--config={config}"]):
+        found = asked.loss_of(words, {})
+        assert said in found
+        assert bool(said) == bool(found)
+
+
+def test_the_variable_wins(host: Path) -> None:
+    words = ["main.py", "--config", "misspelt.yaml"]
+    assert asked.loss_of(words, {"APML_LOSS": "{NAME: APML, reduction: mean}"}).endswith("(APML_LOSS)")
+    with pytest.raises(UnknownLossError, match="no loss is called 'CPML'"):
+        asked.loss_of(words, {"APML_LOSS": "CPML"})
+    with pytest.raises(LossArgumentError, match="takes no argument 'pmin'"):
+        asked.loss_of([], {"APML_LOSS": "{NAME: APML, pmin: 1}"})
+    with pytest.raises(HostError, match=r"^misspelt\.yaml: UnknownLossError: no loss is called 'APLM'"):
+        asked.loss_of(words, {"APML_LOSS": " "})
+    with pytest.raises(HostError, match=r"PCN has no stage medium"):
+        asked.loss_of(["--config", "stage.yaml"], {})
+
+
+def test_the_command(host: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[plan.Plan] = []
+    monkeypatch.setattr(plan, "execute", lambda planned: started.append(planned) or 0)
+    for words, line in (
+        (["--loss", "APLM", "main.py"], "error: no loss is called 'APLM': did you mean 'APML'"),
+        (["--loss", "{", "main.py"], "error: APML_LOSS='{' is not valid YAML"),
+        (["--loss", "", "main.py"], "error: APML_LOSS='' names no loss"),
+        (["main.py", "--config", "misspelt.yaml"], "error: misspelt.yaml: UnknownLossError: no loss is called 'APLM'"),
+    ):
+        assert main(["run", *words]) == 1
+        said = capsys.readouterr()
+        assert said.err.startswith(line)
+        assert (said.err.count("\n"), said.out, started) == (1, "", [])
+    assert main(["run", "--no-attach", "main.py", "--config", "misspelt.yaml"]) == 0
+    assert "APML_LOSS" not in started.pop().environ
+    assert main(["run", "--loss", "APML", "main.py", "--config", "misspelt.yaml"]) == 0
+    assert started.pop().environ["APML_LOSS"] == "APML"
+
+    monkeypatch.setenv("APML_LOSS", "ChamferL1")
+    assert main(["run", "--dry-run", "main.py"]) == 0
+    assert "loss:      ChamferL1" in capsys.readouterr().out
+    monkeypatch.delenv("APML_LOSS")
+    assert main(["run", "--dry-run", "main.py", "--config", "top.yaml"]) == 0
+    assert "(loss: at the top level in top.yaml)" in capsys.readouterr().out
+    assert main(["run", "--dry-run", "main.py"]) == 0
+    assert "loss:      not known" in capsys.readouterr().out
+    assert started == []
+
+
+def test_the_rebuild_command_lifts_what_forbade_the_ops(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("APML_BUILD", "off")
+    assert build_record.rebuild_command().startswith("APML_BUILD=auto pip install")
+    monkeypatch.setenv("APML_BUILD", "cpu")
+    assert build_record.rebuild_command().startswith("pip install")
