@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from ..patching import Edit, Line, Recipe
 from .forks import Fork
 from .forks import recipe as fork_recipe
 from .forks import recognise as recognise_fork
+from .forks.project import Project
 from .pointr import Host, all_recipes, recipe_for_all, recipe_for_model, recognise
 
 
@@ -98,7 +101,23 @@ def _with_registry(host: Host) -> Found:
         "loss: in the YAML, at the top level or under model:; APML_LOSS (apml run --loss) wins over it",
         "Now write `loss: {NAME: APML, reduction: mean}` into a YAML; `apml check CONFIG` says what a run uses.",
         host,
+        tuple(_imports_of_nothing(host)),
     )
+
+
+def _imports_of_nothing(host: Host) -> Iterator[str]:
+    """Files that import the builder from a module that the clone does not have: a folder is missing or renamed."""
+    project = Project(host.root)
+    name = host.builder.name
+    for file, tree in project.trees.items():
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.ImportFrom) or name not in [alias.name for alias in node.names]:
+                continue
+            if not project.has_module(file, node.module or "", node.level):
+                yield (
+                    f"{file}:{node.lineno} imports {name} from {node.module}, which is not in this clone; it is "
+                    f"defined in {host.builder.file}"
+                )
 
 
 def _with_loop(fork: Fork) -> Found:

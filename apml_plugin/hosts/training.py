@@ -8,30 +8,19 @@ Nothing here imports torch: patched files load this before the host has decided 
 
 from __future__ import annotations
 
-import atexit
 import functools
 import inspect
-import multiprocessing
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from .announce import announce
+from . import training_calls as calls
 from .chosen import VARIABLE, chosen_loss
 from .interrupted import interrupted, interrupted_caller
 
 F = TypeVar("F", bound=Callable[..., Any])
 _DONE = "__apml_trains__"
-_OWN = "_apml_loss"
 _GT_NAMES = ("gt", "target", "label", "truth", "complete")
-
-_built: dict[str, tuple[Any, Any]] = {}
-_named: list[Any] = []
-_told: set[str] = set()
-_validating = 0
-_waiting = False
-_used = 0
 
 
 def trains_with_loss(function: F | None = None, *, per_sample: bool = False) -> Any:
@@ -52,26 +41,26 @@ def trains_with_loss(function: F | None = None, *, per_sample: bool = False) -> 
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         owner = args[0] if skip and args else None
-        clouds = _clouds(args[skip:], kwargs, names[skip:])
-        loss = _loss_for(clouds, owner)
+        clouds = calls.clouds_of(args[skip:], kwargs, names[skip:])
+        loss = calls.loss_for(clouds, owner)
         if loss is None:
             return function(*args, **kwargs)
-        pred, gt = _order(clouds[0], clouds[1], gt_first)
+        pred, gt = calls.ordered(clouds[0], clouds[1], gt_first)
         if not per_sample:
-            return _value(loss, pred, gt, label)
+            return calls.value_of(loss, pred, gt, label)
         own = function(*args, **kwargs)
-        return _replaced(own, _values(loss, pred, gt, label))
+        return calls.replaced(own, calls.values_of(loss, pred, gt, label))
 
     setattr(wrapper, _DONE, True)
-    _placed()
+    calls.placed()
     return wrapper
 
 
 def training_loss(own: Any) -> Any:
     """Stands where a training function keeps its loss: calls that train go to the chosen loss, all else to `own`."""
-    if hasattr(own, _DONE) or interrupted_caller() or (chosen_loss()[0] is None and not _named):
+    if hasattr(own, _DONE) or interrupted_caller() or (chosen_loss()[0] is None and not calls.named):
         return own
-    _placed()
+    calls.placed()
     torch = sys.modules.get("torch")
     wrapped = _in_module(own) if torch is not None and isinstance(own, torch.nn.Module) else _TrainingLoss(own)
     setattr(wrapped, _DONE, True)
@@ -113,11 +102,11 @@ def training_value(own: Any, *clouds: Any, label: str = "") -> Any:
 
     For a line added by hand behind a host's own: ``loss = training_value(loss, pred, gt)``.
     """
-    loss = _loss_for(clouds, None)
+    loss = calls.loss_for(clouds, None)
     if loss is None:
         return own() if callable(own) else own
-    pred, gt = _order(clouds[0], clouds[1], False)
-    return _value(loss, pred, gt, label or "the host's loss")
+    pred, gt = calls.ordered(clouds[0], clouds[1], False)
+    return calls.value_of(loss, pred, gt, label or "the host's loss")
 
 
 def lets_loss_through(parameter: str, known: str) -> Callable[[F], F]:
@@ -165,10 +154,10 @@ def host_loss_name(value: Any, known: str, owner: Any = None, opts: Any = None) 
         return value
     entry = (wanted, given if isinstance(wanted, str) else None)
     if owner is None or opts is not None:
-        if entry not in _named:
-            _named[:] = [entry]
+        if entry not in calls.named:
+            calls.named[:] = [entry]
     else:
-        owner.__dict__[_OWN] = entry
+        owner.__dict__[calls.OWN] = entry
     return known
 
 
@@ -179,133 +168,11 @@ def keeps_host_loss(function: F) -> F:
 
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        with _no_training():
+        with calls.no_training():
             return function(*args, **kwargs)
 
     setattr(wrapper, _DONE, True)
     return wrapper  # type: ignore[return-value]
-
-
-@contextmanager
-def _no_training() -> Iterator[None]:
-    global _validating
-    _validating += 1
-    try:
-        yield
-    finally:
-        _validating -= 1
-
-
-def _loss_for(clouds: tuple[Any, ...], owner: Any) -> Any:
-    """The loss this call takes, or None for the host's own."""
-    own = owner.__dict__.get(_OWN) if hasattr(owner, "__dict__") else None
-    value, opts, where = chosen_loss(*(own or (_named[0] if _named else ())))
-    if value is None or len(clouds) < 2:
-        return None
-    torch = sys.modules.get("torch")
-    if torch is None or not torch.is_grad_enabled() or _validating:
-        return None
-    if not all(isinstance(cloud, torch.Tensor) and cloud.dim() == 3 for cloud in clouds[:2]):
-        return None
-    if not any(cloud.requires_grad for cloud in clouds[:2]):
-        return None
-    key = repr((value, opts))
-    if key not in _built:
-        _built[key] = (_build(value, opts, where), where)
-    return _built[key]
-
-
-def _build(value: Any, opts: Any, where: str) -> Any:
-    from ..errors import LossValueError
-    from ..losses import PerStage, Schedule
-    from ..registry import build_loss
-
-    loss = build_loss(value, opts)
-    for part in loss.modules():
-        if isinstance(part, PerStage | Schedule):
-            what = "stages apart" if isinstance(part, PerStage) else "the epoch"
-            raise LossValueError(
-                f"loss ({where}): {type(part).__name__} cannot be used, this host does not tell {what}; "
-                "give one fixed loss, such as {NAME: APML, reduction: mean}"
-            )
-    return loss
-
-
-def _order(first: Any, second: Any, gt_first: bool) -> tuple[Any, Any]:
-    """(pred, gt): the one that wants a gradient is the prediction. Clouds (B, 3, N) are turned to (B, N, 3)."""
-    if all(cloud.shape[1] == 3 != cloud.shape[2] for cloud in (first, second)):
-        first, second = first.transpose(1, 2).contiguous(), second.transpose(1, 2).contiguous()
-    if first.requires_grad == second.requires_grad:
-        return (second, first) if gt_first else (first, second)
-    return (first, second) if first.requires_grad else (second, first)
-
-
-def _value(loss: tuple[Any, Any], pred: Any, gt: Any, label: str) -> Any:
-    from ..errors import LossValueError
-
-    value = loss[0](pred, gt)
-    if value.dim() != 0:
-        raise LossValueError(
-            f"the loss gave a tensor of shape {tuple(value.shape)}, but {label} gives one number: "
-            "use reduction: mean or reduction: sum"
-        )
-    _say(loss, label)
-    return value
-
-
-def _values(loss: tuple[Any, Any], pred: Any, gt: Any, label: str) -> Any:
-    """One value per sample, (B,), whatever the loss's reduction."""
-    import torch
-
-    if any(getattr(part, "reduction", None) == "none" for part in loss[0].modules()):
-        values = loss[0](pred, gt)
-    else:
-        values = torch.stack([loss[0](pred[i : i + 1], gt[i : i + 1]).reshape(()) for i in range(len(pred))])
-    _say(loss, label)
-    return values
-
-
-def _replaced(own: Any, values: Any) -> Any:
-    """The host's result with its leading vectors (B,) replaced: the Chamfer of each pair, in one or two norms."""
-    if not isinstance(own, tuple | list):
-        return values
-    entries = list(own)
-    for i, entry in enumerate(entries[:2]):
-        if getattr(entry, "shape", None) == values.shape:
-            entries[i] = values
-    return type(own)(entries) if type(own) in (tuple, list) else entries
-
-
-def _say(loss: tuple[Any, Any], label: str) -> None:
-    global _used
-    _used += 1
-    if label in _told:
-        return
-    from ..registry import describe
-
-    _told.add(label)
-    announce(
-        f"[apml] {label} trains with {describe(loss[0])} (from {loss[1]}); calls without a gradient, such as "
-        "validation's, keep the host's own"
-    )
-
-
-def _placed() -> None:
-    """Something of the host waits for the loss: from now on it is worth a word if none is ever used."""
-    global _waiting
-    if not _waiting:
-        atexit.register(_warn_if_unused)
-    _waiting = True
-
-
-def _warn_if_unused() -> None:
-    if _used == 0 and chosen_loss()[2] == VARIABLE and multiprocessing.parent_process() is None:
-        print(f"[apml] {VARIABLE} was given, but no training call of this process used it", file=sys.stderr)
-
-
-def _clouds(args: tuple[Any, ...], kwargs: Mapping[str, Any], names: list[str]) -> tuple[Any, ...]:
-    given = [*args[:2], *(kwargs[name] for name in names[len(args[:2]) : 2] if name in kwargs)]
-    return tuple(given[:2])
 
 
 def _is_gt(name: str) -> bool:

@@ -19,6 +19,7 @@ from apml_plugin.cli import main as cli
 from apml_plugin.errors import HostError, LossArgumentError, LossValueError, UnknownLossError
 from apml_plugin.functional import apml_loss
 from apml_plugin.hosts import training
+from apml_plugin.hosts import training_calls as calls
 from apml_plugin.hosts.forks import attach_to_module, attaching, recipe, recognise
 from apml_plugin.hosts.kinds import identify
 from apml_plugin.launch.environment import Settings
@@ -34,9 +35,9 @@ Load = Callable[..., ModuleType]
 @pytest.fixture(autouse=True)
 def clean(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("APML_LOSS", raising=False)
-    monkeypatch.setattr(training, "_built", {})
-    monkeypatch.setattr(training, "_named", [])
-    monkeypatch.setattr(training, "_told", set())
+    monkeypatch.setattr(calls, "_built", {})
+    monkeypatch.setattr(calls, "named", [])
+    monkeypatch.setattr(calls, "_told", set())
 
 
 @pytest.fixture
@@ -371,9 +372,9 @@ def test_explain_of_a_host_with_a_registry(host: Path, capsys: pytest.CaptureFix
 
 
 def test_an_unused_loss_is_worth_a_word(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(training, "_used", 0)
+    monkeypatch.setattr(calls, "_used", 0)
     monkeypatch.setenv("APML_LOSS", "APML")
-    training._warn_if_unused()
+    calls._warn_if_unused()
     assert "no training call of this process used it" in capsys.readouterr().err
 
 

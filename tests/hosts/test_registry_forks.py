@@ -211,3 +211,14 @@ def test_a_syntax_error_in_the_builder_comes_first(host: Path) -> None:
     (host / "models" / "build.py").write_text("def make_model(:\n")
     with pytest.raises(HostError, match=r"^models/build\.py, line 1 is not valid Python"):
         recognise(host)
+
+
+def test_explain_reports_an_import_of_a_folder_that_is_not_there(
+    host: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (host / "runner.py").write_text("from models import make_model\n")
+    assert cli(["patch", str(host), "--explain"]) == 0
+    assert "broken in the host" not in capsys.readouterr().out
+    shutil.move(host / "models", host / "nets")
+    assert cli(["patch", str(host), "--explain"]) == 0
+    assert "runner.py:1 imports make_model from models, which is not in this clone" in capsys.readouterr().out

@@ -101,6 +101,10 @@ class Project:
                 todo += [used for used in self.uses(node) if used not in stop]
         return seen
 
+    def has_module(self, file: str, dotted: str, level: int) -> bool:
+        """Whether a module that `file` imports is a file of this project."""
+        return self._find(file, dotted, level) is not None
+
     def _resolve(self, file: str, name: str) -> Node | None:
         return self._imports(file)[0].get(name)
 
