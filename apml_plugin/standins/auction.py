@@ -20,7 +20,10 @@ EXACT = 1024
 """Up to so many points an exact solver is quick whatever the clouds are; beyond, it can take minutes."""
 
 NEIGHBOURS = 48
-"""Candidates looked at before a bid. A bid that a point farther off could beat looks at all of them."""
+"""Candidates looked at before a bid. Where a point farther off could be better, the bidder looks at all of them."""
+
+LOOKS = 256
+"""Bidders that may do so in a round; the others bid for a candidate all the same."""
 
 ROUNDS = 50
 """Rounds at most: more of them cost ten times as much, and exchanges then bring the same."""
@@ -87,7 +90,7 @@ class _Auction:
         best, second = value[:, 0].clone(), value[:, 1].clone()
         choice = candidate.gather(1, at[:, :1])[:, 0]
         # What is no candidate is at least as far as the last of them, and costs at least the lowest price.
-        beaten = (second < -self.distance[bidders, -1] - self.price.min()).nonzero()[:, 0]
+        beaten = (second < -self.distance[bidders, -1] - self.price.min()).nonzero()[:LOOKS, 0]
         for rows in beaten.split(max(1, BLOCK_ENTRIES // len(self.target))):
             far = _lengths(self.source[bidders[rows]][:, None], self.target)
             value, at = far.add_(self.price).topk(2, dim=1, largest=False)
@@ -100,7 +103,9 @@ class _Auction:
         axis = int((self.target.amax(dim=0) - self.target.amin(dim=0)).argmax())
         left = left[self.source[left, axis].argsort()]
         free = free[self.target[free, axis].argsort()]
-        for a, b in zip(left.split(EXACT), free.split(EXACT), strict=True):
+        # An exact solver's worst case is cubic: where many are left, small slabs, which exchanges then mend.
+        slab = EXACT if len(left) <= EXACT else EXACT // 4
+        for a, b in zip(left.split(slab), free.split(slab), strict=True):
             chosen = b[_exactly(self.source[a], self.target[b])]
             self.partner[a], self.owner[chosen] = chosen, a
 
