@@ -19,8 +19,14 @@ from apml_plugin.matching.shortlists import Shortlists
 FINEST = 1e-6
 """The last eps, as a share of the clouds' extent: where clouds all but coincide no relative tolerance can be proven."""
 
-SHRINK = 7.0
+COARSEST = 0.06
+"""The first eps, as a share of the extent."""
+
+SHRINK = 5.0
 """How much smaller eps is in the next round."""
+
+AT_ONCE = 128
+"""Bids at once. Where many want the same, all but one of them are in vain."""
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
@@ -33,7 +39,7 @@ def auction(x: Array, y: Array, tolerance: float) -> tuple[Index, float]:
     Coordinates lie in [0, 1].
     """
     room = _Room(x, y)
-    eps = max(float(room.lists.nearest(room.all)[2].mean()), 2 * FINEST)
+    eps = COARSEST
     while True:
         if len(x) < len(y):
             # A price without a holder weakens the bound; from zero, only what is held ever has one.
@@ -60,8 +66,9 @@ class _Room:
 
     def sell(self, eps: float) -> None:
         """Bids until every x holds a y."""
-        bidders = np.flatnonzero(self.held < 0)
-        while len(bidders):
+        waiting = np.flatnonzero(self.held < 0)
+        while len(waiting):
+            bidders, waiting = waiting[:AT_ONCE], waiting[AT_ONCE:]
             item, distance, first, second = self.lists.nearest(bidders)
             # With a single y there is no second choice, and nobody to outbid.
             bid = self.price[item] + np.where(np.isfinite(second), second - first, 0.0) + eps
@@ -75,7 +82,7 @@ class _Room:
             self.held[outbid] = -1
             self.held[winners] = sold
             self.distance[winners] = distance[won]
-            bidders = np.concatenate((bidders[~won], outbid))
+            waiting = np.concatenate((waiting, bidders[~won], outbid))
 
     def mean_and_bound(self) -> tuple[float, float]:
         """Mean distance of the assignment, and what none can be below."""
