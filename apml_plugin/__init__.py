@@ -16,16 +16,19 @@ if TYPE_CHECKING:
     from apml_plugin.functional import matching_plan as matching_plan
     from apml_plugin.losses import APML as APML
     from apml_plugin.losses import DCD as DCD
+    from apml_plugin.losses import DPCC as DPCC
     from apml_plugin.losses import EMD as EMD
     from apml_plugin.losses import AdaptiveProbabilisticMatchingLoss as AdaptiveProbabilisticMatchingLoss
     from apml_plugin.losses import APMLSparse as APMLSparse
     from apml_plugin.losses import ApproximateEMD as ApproximateEMD
     from apml_plugin.losses import ChamferL1 as ChamferL1
     from apml_plugin.losses import ChamferL2 as ChamferL2
+    from apml_plugin.losses import DPCCOutputs as DPCCOutputs
     from apml_plugin.losses import Hausdorff as Hausdorff
     from apml_plugin.losses import HyperCD as HyperCD
     from apml_plugin.losses import InfoCD as InfoCD
     from apml_plugin.losses import OneSidedChamfer as OneSidedChamfer
+    from apml_plugin.losses import Rate as Rate
     from apml_plugin.registry import LOSSES as LOSSES
     from apml_plugin.registry import build_loss as build_loss
 
@@ -36,12 +39,15 @@ _WHERE = {
     "ChamferL1": "losses",
     "ChamferL2": "losses",
     "DCD": "losses",
+    "DPCC": "losses",
+    "DPCCOutputs": "losses",
     "EMD": "losses",
     "ApproximateEMD": "losses",
     "Hausdorff": "losses",
     "HyperCD": "losses",
     "InfoCD": "losses",
     "OneSidedChamfer": "losses",
+    "Rate": "losses",
     "LOSSES": "registry",
     "build_loss": "registry",
     "apml_loss": "functional",

@@ -38,6 +38,13 @@ for _cls in (
     _losses.Hausdorff,
     _losses.EMD,
     _losses.ApproximateEMD,
+    _losses.DPCC,
+    _losses.DPCCDistortion,
+    _losses.DPCCDensity,
+    _losses.DPCCPointsNumber,
+    _losses.DPCCLatent,
+    _losses.DPCCNormal,
+    _losses.Rate,
     _losses.Schedule,
 ):
     LOSSES.register_module(module=_cls)
@@ -152,6 +159,9 @@ def _construct(name: Any, cls: type, arguments: dict[str, Any]) -> nn.Module:
             raise LossArgumentError(
                 f"{name} takes no argument {key!r}{offer} (it takes {', '.join([*takes, 'weight'])})"
             )
+    for key in getattr(cls, "nested", ()):
+        if arguments.get(key) is not None:
+            arguments[key] = build_loss(arguments[key])
     loss: nn.Module = cls(**arguments)
     return loss
 

@@ -6,6 +6,17 @@ from apml_plugin.losses.chamfer import ChamferL1, ChamferL2, OneSidedChamfer
 from apml_plugin.losses.combine import PerStage, Schedule, WeightedSum
 from apml_plugin.losses.contrastive import InfoCD
 from apml_plugin.losses.density import DCD
+from apml_plugin.losses.dpcc import (
+    DPCC,
+    DPCCDensity,
+    DPCCDistortion,
+    DPCCLatent,
+    DPCCNormal,
+    DPCCOutputs,
+    DPCCPointsNumber,
+    Rate,
+    density_stats,
+)
 from apml_plugin.losses.emd import EMD, ApproximateEMD
 from apml_plugin.losses.hausdorff import Hausdorff
 from apml_plugin.losses.hyperbolic import HyperCD
@@ -13,18 +24,27 @@ from apml_plugin.losses.hyperbolic import HyperCD
 __all__ = [
     "APML",
     "DCD",
+    "DPCC",
     "EMD",
     "APMLSparse",
     "AdaptiveProbabilisticMatchingLoss",
     "ApproximateEMD",
     "ChamferL1",
     "ChamferL2",
+    "DPCCDensity",
+    "DPCCDistortion",
+    "DPCCLatent",
+    "DPCCNormal",
+    "DPCCOutputs",
+    "DPCCPointsNumber",
     "Hausdorff",
     "HyperCD",
     "InfoCD",
     "OneSidedChamfer",
     "PerStage",
     "PointLoss",
+    "Rate",
     "Schedule",
     "WeightedSum",
+    "density_stats",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -16,6 +16,11 @@ class PointLoss(nn.Module):
     device of ``pred`` (or (B,) where ``reduction="none"`` is offered). Nothing of it enters a state dict, so
     that checkpoints made with another loss load strictly.
     """
+
+    needs: ClassVar[str] = ""
+    """What the loss asks for where two clouds are not enough, as its error says; empty where they are."""
+    nested: ClassVar[tuple[str, ...]] = ()
+    """Arguments that are losses themselves: a config gives them by name or mapping."""
 
     def options(self) -> dict[str, Any]:
         """The resolved parameters, in the order in which they are shown."""
