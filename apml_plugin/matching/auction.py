@@ -19,14 +19,14 @@ from apml_plugin.matching.shortlists import Shortlists
 FINEST = 1e-6
 """The last eps, as a share of the clouds' extent: where clouds all but coincide no relative tolerance can be proven."""
 
-COARSEST = 0.06
+COARSEST = 0.25
 """The first eps, as a share of the extent."""
 
 SHRINK = 5.0
 """How much smaller eps is in the next round."""
 
-AT_ONCE = 128
-"""Bids at once. Where many want the same, all but one of them are in vain."""
+AT_ONCE = 512
+"""Bids at once, at most."""
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
@@ -67,8 +67,9 @@ class _Room:
     def sell(self, eps: float) -> None:
         """Bids until every x holds a y."""
         waiting = np.flatnonzero(self.held < 0)
+        at_once = AT_ONCE
         while len(waiting):
-            bidders, waiting = waiting[:AT_ONCE], waiting[AT_ONCE:]
+            bidders, waiting = waiting[:at_once], waiting[at_once:]
             item, distance, first, second = self.lists.nearest(bidders)
             # With a single y there is no second choice, and nobody to outbid.
             bid = self.price[item] + np.where(np.isfinite(second), second - first, 0.0) + eps
@@ -83,6 +84,8 @@ class _Room:
             self.held[winners] = sold
             self.distance[winners] = distance[won]
             waiting = np.concatenate((waiting, bidders[~won], outbid))
+            # Where many want the same, all bids but one are in vain.
+            at_once = min(2 * len(winners), AT_ONCE)
 
     def mean_and_bound(self) -> tuple[float, float]:
         """Mean distance of the assignment, and what none can be below."""

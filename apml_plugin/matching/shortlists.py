@@ -25,7 +25,7 @@ Best = tuple[Index, Array, Array, Array]
 
 
 class Shortlists:
-    """Lists for queries ``x`` (n, D) among points ``y`` (m, D). Memory: about 256 points for each query.
+    """Lists for queries ``x`` (n, D) among points ``y`` (m, D). Memory: 4 KB a query.
 
     ``price`` (m + 1,) is the caller's to raise, never to lower (see :meth:`free`); its last entry, infinite, belongs
     to a point that fills boxes up.
