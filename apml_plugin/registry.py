@@ -45,6 +45,18 @@ for _cls in (
     _losses.DPCCLatent,
     _losses.DPCCNormal,
     _losses.Rate,
+    _losses.Sinkhorn,
+    _losses.Energy,
+    _losses.Gaussian,
+    _losses.Laplacian,
+    _losses.HausdorffDivergence,
+    _losses.ImagesSinkhorn,
+    _losses.VolumesSinkhorn,
+    _losses.HGMM,
+    _losses.GMM,
+    _losses.EigenPenalty,
+    _losses.LatentKL,
+    _losses.PoseLoss,
     _losses.Schedule,
 ):
     LOSSES.register_module(module=_cls)

@@ -18,14 +18,26 @@ from apml_plugin.losses.dpcc import (
     density_stats,
 )
 from apml_plugin.losses.emd import EMD, ApproximateEMD
+from apml_plugin.losses.geom import (
+    Energy,
+    Gaussian,
+    HausdorffDivergence,
+    ImagesSinkhorn,
+    Laplacian,
+    Sinkhorn,
+    VolumesSinkhorn,
+)
 from apml_plugin.losses.hausdorff import Hausdorff
 from apml_plugin.losses.hyperbolic import HyperCD
+from apml_plugin.losses.mixture import GMM, HGMM, EigenPenalty, LatentKL, PoseLoss
 
 __all__ = [
     "APML",
     "DCD",
     "DPCC",
     "EMD",
+    "GMM",
+    "HGMM",
     "APMLSparse",
     "AdaptiveProbabilisticMatchingLoss",
     "ApproximateEMD",
@@ -37,14 +49,24 @@ __all__ = [
     "DPCCNormal",
     "DPCCOutputs",
     "DPCCPointsNumber",
+    "EigenPenalty",
+    "Energy",
+    "Gaussian",
     "Hausdorff",
+    "HausdorffDivergence",
     "HyperCD",
+    "ImagesSinkhorn",
     "InfoCD",
+    "Laplacian",
+    "LatentKL",
     "OneSidedChamfer",
     "PerStage",
     "PointLoss",
+    "PoseLoss",
     "Rate",
     "Schedule",
+    "Sinkhorn",
+    "VolumesSinkhorn",
     "WeightedSum",
     "density_stats",
 ]
