@@ -10,7 +10,7 @@ import ast
 from collections.abc import Iterator
 
 from ...patching import Edit
-from . import chamfers
+from . import chamfers, staged
 from .project import Node, Project, own_code
 from .sites import SOURCE, Kept, Refused, Site
 
@@ -24,6 +24,8 @@ def find(project: Project, reached: set[Node], training: set[Node]) -> Iterator[
         file, name = node
         if reading.kind == chamfers.ONE_SIDED:
             yield Kept(file, reading.line, name, "measures one direction only (partial matching)")
+        elif reading.kind == chamfers.INDICES and (line := staged.line(project, node)):
+            yield Site(file, reading.line, name, f"two-sided Chamfer in {line.after}; the indices stay its own", line)
         elif reading.kind == chamfers.INDICES:
             why = "gives the nearest neighbours' indices or raw distances on, for others to use, besides its value"
             yield Refused(file, reading.line, name, why)
