@@ -10,9 +10,10 @@ import torch
 from numpy.typing import NDArray
 
 from apml_plugin.errors import LossArgumentError, LossValueError
-from apml_plugin.functional import nearest_neighbours
+from apml_plugin.functional import nearest_both_ways
 from apml_plugin.metrics import emd, uniformity
 from apml_plugin.metrics.density import dcd_of
+from apml_plugin.metrics.matched import weighted_quantile
 
 DEFAULT = ("CD-L1", "CD-L2", "F", "DCD", "Hausdorff", "p50", "p95")
 OPTIONAL = ("uniformity", "EMD")
@@ -68,15 +69,15 @@ def measure(
         centre = (y.amin(0) + y.amax(0)) / 2
         radius = (y - centre).norm(dim=1).amax().clamp(min=1e-300)
         x, y = (x - centre) / radius, (y - centre) / radius
-    there, x_to_y = nearest_neighbours(x, y)
-    back, y_to_x = nearest_neighbours(y, x)
+    near = nearest_both_ways(x[None], y[None])
+    there, back = near.dist_xy[0].sqrt(), near.dist_yx[0].sqrt()
     values: dict[str, float] = {}
     for name in choice.metrics:
         if name == "F":
             for threshold in choice.thresholds:
                 values[f"F@{threshold:g}"] = _f_score(there, back, threshold)
         elif name == "DCD":
-            values[name] = float(dcd_of(there, x_to_y, back, y_to_x))
+            values[name] = dcd_of(near)
         elif name == "uniformity":
             values[name] = float(uniformity(x, y))
         else:
@@ -98,9 +99,6 @@ def _distance(
         return float(emd(_some(x, n), _some(y, n)))
     percentile = _percentile(name)
     assert percentile is not None
-    # Each cloud weighs half: the quantile of the two halves together.
-    from apml_plugin.metrics.matched import weighted_quantile
-
     weights = torch.cat([torch.full_like(part, 0.5 / len(part)) for part in (there, back)])
     return float(weighted_quantile(torch.cat([there, back]), weights, percentile / 100))
 
