@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from .chosen import VARIABLE
 from .interrupted import interrupted
+from .models import offer
 
 T = TypeVar("T")
 _TAKES = "__apml_takes_loss__"
@@ -42,14 +43,20 @@ def takes_loss(obj: T) -> T:
 def hoists_loss(read: Callable[..., Any]) -> Callable[..., Any]:
     """Decorator for the function that reads the YAML: a top-level `loss:` moves under `model`.
 
-    Only what is ours moves. A name that no loss has is copied there, so that building the model can say so.
+    Only what is ours moves. A name that no loss has is copied there, so that building the model can say so. And
+    `metrics:` adds ours to the host's own (:func:`apml_plugin.hosts.metrics.add_metrics`).
     """
     if hasattr(read, _HOISTS) or interrupted(read):
         return read
 
     @functools.wraps(read)
     def reader(*args: Any, **kwargs: Any) -> Any:
-        return hoist(read(*args, **kwargs))
+        config = hoist(read(*args, **kwargs))
+        if isinstance(config, Mapping) and config.get("metrics"):
+            from .metrics import add_metrics
+
+            add_metrics(config)
+        return config
 
     setattr(reader, _HOISTS, True)
     return reader
@@ -133,9 +140,9 @@ def _let_through(cls: type) -> None:
 def _wrap_builder(build: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(build)
     def builder(*args: Any, **kwargs: Any) -> Any:
-        model = build(*args, **kwargs)
         config = args[0] if args else next(iter(kwargs.values()), None)
-        return _attach(model, config)
+        offer(build, config, _is_registry)
+        return _attach(build(*args, **kwargs), config)
 
     setattr(builder, _TAKES, True)
     return builder
