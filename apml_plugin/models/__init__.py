@@ -2,5 +2,6 @@
 
 from apml_plugin.models.foldingnet import FoldingNet
 from apml_plugin.models.pcn import PCN
+from apml_plugin.models.pointgmm import PointGMM
 
-__all__ = ["PCN", "FoldingNet"]
+__all__ = ["PCN", "FoldingNet", "PointGMM"]

@@ -3,7 +3,8 @@
 ``custom_imports = dict(imports=['apml_plugin.hosts.mmengine'])`` imports this package, and importing it registers:
 
 - MODELS: every loss of ``apml losses`` (``dict(type='APML', p_min=0.8)``), ``PCN``, ``FoldingNet``,
-  ``CompletionModel``; ``APMLDistance`` with the call of MMDetection3D's ChamferDistance; ``PackedLoss``
+  ``PointGMM``; ``CompletionModel`` and ``MixtureModel`` to train them; ``APMLDistance`` with the call of
+  MMDetection3D's ChamferDistance; ``PackedLoss``
 - DATASETS: ``CompletionShapes``; METRICS: ``CompletionMetric``
 - HOOKS: ``LossEpochHook``; ``PredictionPictureHook`` and ``MatchedDistanceHook``, which draw for the visualizer
 

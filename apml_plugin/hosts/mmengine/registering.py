@@ -15,11 +15,13 @@ from apml_plugin.hosts.mmengine.data import CompletionShapes
 from apml_plugin.hosts.mmengine.distances import MatchedDistanceHook
 from apml_plugin.hosts.mmengine.hook import LossEpochHook
 from apml_plugin.hosts.mmengine.metric import CompletionMetric
+from apml_plugin.hosts.mmengine.mixture import MixtureModel
 from apml_plugin.hosts.mmengine.pictures import PredictionPictureHook
-from apml_plugin.models import PCN, FoldingNet
+from apml_plugin.models import PCN, FoldingNet, PointGMM
 from apml_plugin.registry import LOSSES
 
 SCOPE = "apml"
+_MODELS = (PCN, FoldingNet, PointGMM, CompletionModel, MixtureModel)
 
 
 def register() -> list[str]:
@@ -32,7 +34,7 @@ def register() -> list[str]:
         HostError: a name is taken by something that is not ours. Nothing is registered then.
     """
     wanted: list[tuple[Registry, Mapping[str, type]]] = [
-        (MODELS, {**_losses(), "PCN": PCN, "FoldingNet": FoldingNet, "CompletionModel": CompletionModel}),
+        (MODELS, {**_losses(), **{kind.__name__: kind for kind in _MODELS}}),
         (DATASETS, {"CompletionShapes": CompletionShapes}),
         (METRICS, {"CompletionMetric": CompletionMetric}),
         (HOOKS, {hook.__name__: hook for hook in (LossEpochHook, PredictionPictureHook, MatchedDistanceHook)}),

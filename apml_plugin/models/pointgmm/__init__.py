@@ -1,0 +1,18 @@
+"""PointGMM (Hertz et al., CVPR 2020): a cloud as a hierarchy of Gaussian mixtures; sampling, EM, registration."""
+
+from apml_plugin.models.pointgmm.decoder import MixtureDecoder
+from apml_plugin.models.pointgmm.frames import orthonormal_frames
+from apml_plugin.models.pointgmm.network import PointGMM
+from apml_plugin.models.pointgmm.pointnet import PointNet
+from apml_plugin.models.pointgmm.refining import refine
+from apml_plugin.models.pointgmm.sampling import mixture_to_points, sample
+
+__all__ = [
+    "MixtureDecoder",
+    "PointGMM",
+    "PointNet",
+    "mixture_to_points",
+    "orthonormal_frames",
+    "refine",
+    "sample",
+]
