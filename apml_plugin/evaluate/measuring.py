@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from apml_plugin.errors import LossArgumentError, LossValueError
 from apml_plugin.functional import nearest_both_ways
-from apml_plugin.metrics import emd, uniformity
+from apml_plugin.metrics import uniformity
 from apml_plugin.metrics.density import dcd_of
+from apml_plugin.metrics.emd import sampled_emd
 from apml_plugin.metrics.matched import weighted_quantile
 
 DEFAULT = ("CD-L1", "CD-L2", "F", "DCD", "Hausdorff", "p50", "p95")
@@ -95,8 +96,7 @@ def _distance(
     if name == "Hausdorff":
         return float(max(there.amax(), back.amax()))
     if name == "EMD":
-        n = min(len(x), len(y), emd_points)
-        return float(emd(_some(x, n), _some(y, n)))
+        return float(sampled_emd(x, y, emd_points))
     percentile = _percentile(name)
     assert percentile is not None
     weights = torch.cat([torch.full_like(part, 0.5 / len(part)) for part in (there, back)])
@@ -114,10 +114,6 @@ def _percentile(name: str) -> float | None:
     except ValueError:
         return None
     return value if 0 <= value <= 100 else None
-
-
-def _some(cloud: torch.Tensor, n: int) -> torch.Tensor:
-    return cloud[torch.randperm(len(cloud), generator=torch.Generator().manual_seed(0))[:n]]
 
 
 def mean_of(rows: Sequence[dict[str, float]]) -> dict[str, float]:

@@ -29,6 +29,24 @@ def emd(pred: Tensor, gt: Tensor) -> Tensor:
     return for_each_pair(pred, gt, _emd)
 
 
+def sampled_emd(pred: Tensor, gt: Tensor, points: int = 1024) -> Tensor:
+    """:func:`emd` between ``points`` points of each cloud (as many as the smaller one has, at most).
+
+    Always the same points of a cloud of that size, so that epochs, losses and runs are compared on one sample; clouds
+    of different sizes go together. An upward biased estimate: samples of one cloud are a distance apart, too.
+    """
+    if points < 1:
+        raise LossValueError(f"points={points!r} must be at least 1")
+    check(pred, gt)
+    n = min(pred.shape[-2], gt.shape[-2], points)
+    return emd(_some(pred, n), _some(gt, n))
+
+
+def _some(cloud: Tensor, n: int) -> Tensor:
+    chosen = torch.randperm(cloud.shape[-2], generator=torch.Generator().manual_seed(0))[:n]
+    return cloud.index_select(-2, chosen.to(cloud.device))
+
+
 def _emd(pred: Tensor, gt: Tensor) -> float:
     cost = torch.cdist(pred, gt, compute_mode="donot_use_mm_for_euclid_dist").cpu().numpy()
     rows, columns = linear_sum_assignment(cost)

@@ -70,3 +70,19 @@ def test_bad_arguments(options, error, says) -> None:
 def test_a_sample_without_ground_truth_is_named() -> None:
     with pytest.raises(LossArgumentError, match="no 'gt'"):
         CompletionMetric().process(None, [{"pred": torch.rand(5, 3)}])
+
+
+def test_measures_of_sets_and_of_percentiles() -> None:
+    samples = _samples(4)
+    names = ["P95", "DCD", "JSD", "MMD", "Coverage", "CDL1"]
+    metric = CompletionMetric(measures=names)
+    metric.process(None, samples[:3])
+    metric.process(None, samples[3:])
+    got = metric.evaluate(size=4)
+    assert list(got) == [f"completion/{name}" for name in names]
+    pred, gt = [s["pred"] for s in samples], [s["gt"] for s in samples]
+    far = [float(metrics.matched_distance_quantiles(p, g, [0.95])) for p, g in zip(pred, gt, strict=True)]
+    assert got["completion/P95"] == pytest.approx(1000 * sum(far) / 4, rel=1e-6)
+    assert got["completion/JSD"] == pytest.approx(float(metrics.jsd(pred, gt, bounds=None)), rel=1e-9)
+    assert got["completion/Coverage"] == float(metrics.coverage(pred, gt))
+    assert got["completion/MMD"] == pytest.approx(1000 * float(metrics.minimum_matching_distance(pred, gt)), rel=1e-9)

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from mmengine.evaluator import BaseMetric
 from torch import Tensor
 
 from apml_plugin.errors import LossArgumentError
 from apml_plugin.hosts.mmengine.arguments import names_arguments
 from apml_plugin.matching.settings import number
-from apml_plugin.metrics import cd_l1, cd_l2, emd, f_score, uniformity
+from apml_plugin.metrics import cd_l1, cd_l2, dcd, f_score, jsd, matched_distance_quantiles, uniformity
+from apml_plugin.metrics.emd import sampled_emd
+from apml_plugin.metrics.sets import coverage_of, mmd_of, pairwise_distances
 from apml_plugin.models.layers import positive
 
-MEASURES = ("CDL1", "CDL2", "F-Score", "EMD", "Uniformity")
+MEASURES = ("CDL1", "CDL2", "F-Score", "EMD", "Uniformity", "DCD", "P50", "P95")
+OF_SETS = ("JSD", "Coverage", "MMD")
 
 
 @names_arguments
@@ -25,8 +27,11 @@ class CompletionMetric(BaseMetric):
     Reads samples with ``pred`` (N, 3) and ``gt`` (M, 3), as CompletionModel predicts them.
 
     Args:
-        measures: which of ``CDL1``, ``CDL2``, ``F-Score``, ``EMD``, ``Uniformity``. Lower is better, but for F-Score.
-        scale: what CDL1, CDL2 and EMD are multiplied by; 1000 as in PoinTr's tables.
+        measures: which of ``CDL1``, ``CDL2``, ``F-Score``, ``EMD``, ``Uniformity``, ``DCD``, ``P50`` and ``P95``
+            (percentiles of the distances to the nearest point), or ``JSD``, ``Coverage``, ``MMD`` (CD-L2) of all
+            predictions as one set against all truths, whose clouds are then kept until the end. Lower is better, but
+            for F-Score and Coverage.
+        scale: what CDL1, CDL2, EMD, P50, P95 and MMD are multiplied by; 1000 as in PoinTr's tables.
         f_threshold: distance below which the F-score counts a point as matched, in the unit of the coordinates.
         emd_points: the exact EMD is taken between this many points of each cloud (all, if there are fewer).
         collect_device, prefix, collect_dir: as for every MMEngine metric.
@@ -46,9 +51,11 @@ class CompletionMetric(BaseMetric):
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        if isinstance(measures, str) or not measures or not set(measures) <= set(MEASURES):
-            raise LossArgumentError(f"measures={measures!r} must be a list of one or more of {', '.join(MEASURES)}")
+        if isinstance(measures, str) or not measures or not set(measures) <= {*MEASURES, *OF_SETS}:
+            known = ", ".join([*MEASURES, *OF_SETS])
+            raise LossArgumentError(f"measures={measures!r} must be a list of one or more of {known}")
         self.measures = tuple(measures)
+        self.of_sets = [name for name in self.measures if name in OF_SETS]
         self.scale, self.f_threshold = number("scale", scale), number("f_threshold", f_threshold)
         self.emd_points = positive("emd_points", emd_points)
 
@@ -58,24 +65,38 @@ class CompletionMetric(BaseMetric):
             if "gt" not in sample:
                 raise LossArgumentError("a sample has no 'gt' to be judged by; the dataset must give one")
             pred, gt = sample["pred"], sample["gt"]
-            self.results.append({name: float(self._measure(name, pred, gt)) for name in self.measures})
+            found: dict[str, Any] = {
+                name: float(self._measure(name, pred, gt)) for name in self.measures if name not in OF_SETS
+            }
+            if self.of_sets:
+                found["clouds"] = (pred.detach().cpu(), gt.detach().cpu())
+            self.results.append(found)
 
-    def compute_metrics(self, results: list[dict[str, float]]) -> dict[str, float]:
-        """The mean of each measure over all samples, those of other processes included."""
-        return {name: sum(result[name] for result in results) / len(results) for name in self.measures}
+    def compute_metrics(self, results: list[dict[str, Any]]) -> dict[str, float]:
+        """The mean of each measure over all samples, and the measures of sets, other processes' samples included."""
+        values = dict.fromkeys(self.measures, 0.0)
+        for name in self.measures:
+            if name not in OF_SETS:
+                values[name] = sum(result[name] for result in results) / len(results)
+        if self.of_sets:
+            pred, gt = ([result["clouds"][side] for result in results] for side in (0, 1))
+            if "JSD" in self.of_sets:
+                values["JSD"] = float(jsd(pred, gt, bounds=None))
+            if {"Coverage", "MMD"} & set(self.of_sets):
+                distances = pairwise_distances(pred, gt)
+                both = {"Coverage": float(coverage_of(distances)), "MMD": self.scale * float(mmd_of(distances))}
+                values.update({name: both[name] for name in self.of_sets if name in both})
+        return values
 
     def _measure(self, name: str, pred: Tensor, gt: Tensor) -> Tensor:
         if name == "F-Score":
             return f_score(pred, gt, self.f_threshold)
         if name == "Uniformity":
             return uniformity(pred, gt)
+        if name == "DCD":
+            return dcd(pred, gt)
+        if name in ("P50", "P95"):
+            return self.scale * matched_distance_quantiles(pred, gt, [int(name[1:]) / 100])[0]
         if name == "EMD":
-            n = min(len(pred), len(gt), self.emd_points)
-            return self.scale * emd(_some(pred, n), _some(gt, n))
+            return self.scale * sampled_emd(pred, gt, self.emd_points)
         return self.scale * (cd_l1 if name == "CDL1" else cd_l2)(pred, gt)
-
-
-def _some(cloud: Tensor, n: int) -> Tensor:
-    """n of the points; the same ones each time, so that epochs and losses are compared on the same sample."""
-    chosen = torch.randperm(len(cloud), generator=torch.Generator().manual_seed(0))[:n]
-    return cloud[chosen.to(cloud.device)]
