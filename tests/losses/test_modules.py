@@ -8,10 +8,10 @@ import pickle
 import pytest
 import torch
 
-from apml_plugin.losses import APML, DCD, EMD, ChamferL2
+from apml_plugin.losses import APML, DCD, EMD, ChamferL2, Sinkhorn
 
 
-@pytest.mark.parametrize("loss", [APML(), ChamferL2(), DCD(), EMD()])
+@pytest.mark.parametrize("loss", [APML(), ChamferL2(), DCD(), EMD(), Sinkhorn()])
 @pytest.mark.parametrize("n", [50, 700])
 def test_inside_torch_compile(loss: torch.nn.Module, n: int) -> None:
     head = torch.nn.Linear(3, 3)
