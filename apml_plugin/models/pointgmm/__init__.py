@@ -5,11 +5,13 @@ from apml_plugin.models.pointgmm.frames import orthonormal_frames
 from apml_plugin.models.pointgmm.network import PointGMM
 from apml_plugin.models.pointgmm.pointnet import PointNet
 from apml_plugin.models.pointgmm.refining import refine
+from apml_plugin.models.pointgmm.registration import PointGMMRegistration
 from apml_plugin.models.pointgmm.sampling import mixture_to_points, sample
 
 __all__ = [
     "MixtureDecoder",
     "PointGMM",
+    "PointGMMRegistration",
     "PointNet",
     "mixture_to_points",
     "orthonormal_frames",

@@ -1,0 +1,114 @@
+"""Registration by a disentangled PointGMM: the shape from invariant features, the pose beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from apml_plugin.errors import LossValueError
+from apml_plugin.losses.mixture import HGMM, Hierarchy, PoseLoss
+from apml_plugin.matching.settings import one_of
+from apml_plugin.models.layers import positive
+from apml_plugin.models.pointgmm.decoder import LEVELS, MixtureDecoder
+from apml_plugin.models.pointgmm.invariant import channels, invariant_features
+from apml_plugin.models.pointgmm.pointnet import PointNet
+from apml_plugin.models.pointgmm.poses import AXES, Pose, compose, inverse, move
+
+
+class Registered(NamedTuple):
+    """What the network says about a batch of clouds."""
+
+    canonical: Hierarchy
+    """The shape in its own frame."""
+    placed: Hierarchy
+    """The shape where the cloud is."""
+    pose: Pose
+    """From the shape's own frame to the cloud."""
+
+
+class PointGMMRegistration(nn.Module):
+    """Rigid registration about one axis (Hertz et al., CVPR 2020).
+
+    A shape code from features that no rigid motion changes; a pose code from the points, centred, and the shape code;
+    a translation and an angle from the pose code. The decoder sees the pose code in every head: with zeros in its
+    place it explains the shape in its own frame, with the code the cloud as it stands. Training shows clouds in their
+    own frame, moved by known poses, and asks for both: :meth:`loss`.
+
+    Args:
+        dim_z, dim_t: lengths of the shape's and the pose's code.
+        dim_h, levels, attention, dropout, min_eigenvalue: as :class:`MixtureDecoder`.
+        encoder: channels of both encoders for every point.
+        neighbours: of the invariant features; 40 in the paper.
+        axis: what the rotation is about: "x", "y" or "z".
+    """
+
+    def __init__(
+        self,
+        dim_z: int = 256,
+        dim_t: int = 128,
+        dim_h: int = 512,
+        levels: Sequence[int] = LEVELS,
+        encoder: Sequence[int] = (256, 512, 1024),
+        neighbours: int = 40,
+        axis: str = "y",
+        attention: bool = True,
+        dropout: float = 0.1,
+        min_eigenvalue: float = 1e-6,
+    ) -> None:
+        super().__init__()
+        self.axis = one_of("axis", axis, AXES)
+        self.neighbours = positive("neighbours", neighbours)
+        self.shape = PointNet(dim_z, tuple(encoder), 2 * dim_z, channels(neighbours))
+        self.place = PointNet(positive("dim_t", dim_t), tuple(encoder), 2 * dim_t, 3 + dim_z)
+        self.pose_head = nn.Linear(dim_t, 5)
+        self.decoder = MixtureDecoder(dim_z, dim_h, levels, attention, dropout, dim_t, min_eigenvalue)
+
+    def encode(self, clouds: Tensor) -> tuple[Tensor, Tensor, Pose]:
+        """(B, N, 3) to shape codes, pose codes and poses. The clouds may lie anywhere: they are centred first."""
+        code = self.shape(invariant_features(clouds, self.neighbours))
+        centre = clouds.mean(1, keepdim=True)
+        seen = torch.cat([clouds - centre, code[:, None].expand(-1, clouds.shape[1], -1)], dim=-1)
+        placed = self.place(seen)
+        said = self.pose_head(placed)
+        turn = said[:, 3:]
+        length = turn.square().sum(-1, keepdim=True)
+        ahead = torch.tensor([1.0, 0.0], dtype=turn.dtype, device=turn.device)
+        turn = torch.where(length > 1e-12, turn / length.clamp_min(1e-12).sqrt(), ahead)
+        return code, placed, Pose(said[:, :3] + centre[:, 0], turn)
+
+    def forward(self, clouds: Tensor) -> Registered:
+        """``clouds`` (B, N, 3), N above ``neighbours``. Both mixtures; the placed one moved to where the cloud is."""
+        code, placed, at = self.encode(clouds)
+        centre = clouds.mean(1)
+        there = self.decoder(code, placed)
+        moved = Hierarchy(
+            [type(level)(level.logits, level.means + centre[:, None], *level.tensors[2:]) for level in there.levels]
+        )
+        return Registered(self.decoder(code), moved, at)
+
+    def loss(self, canonical: Tensor, by: Pose, pose_loss: PoseLoss | None = None) -> Tensor:
+        """``HGMM`` of the clouds in their own frame, of the moved ones, and the pose's error, as one number.
+
+        Args:
+            canonical: (B, N, 3). by: the poses that move them.
+            pose_loss: its weights; 50 and 10 by default.
+        """
+        moved = move(canonical, by, self.axis)
+        said = self(moved)
+        apart = (PoseLoss() if pose_loss is None else pose_loss)(said.pose, by)
+        value: Tensor = HGMM()(said.canonical, canonical) + HGMM()(said.placed, moved) + apart
+        return value
+
+    @torch.no_grad()
+    def register(self, source: Tensor, target: Tensor) -> Pose:
+        """(B, N, 3) and (B, M, 3) scans of the same shapes: the pose that moves each source onto its target.
+
+        Put the network into evaluation mode first. Raises LossValueError otherwise.
+        """
+        if self.training:
+            raise LossValueError("register() in training mode uses batch statistics and dropout: call .eval() first")
+        at_source, at_target = self.encode(source)[2], self.encode(target)[2]
+        return compose(at_target, inverse(at_source, self.axis), self.axis)
