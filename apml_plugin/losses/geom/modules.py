@@ -356,15 +356,35 @@ class Energy(_KernelNorm):
 
     Args:
         kernel: a symmetric function instead of -d: ``kernel(x (B, N, D), y (B, M, D), blur=...)`` -> (B, N, M).
-        diameter, truncate, cluster_scale, potentials: as :class:`Sinkhorn` (-d is never truncated).
-        backend, engine: as :class:`Sinkhorn`, multiscale only by name.
+        potentials: as :class:`Sinkhorn`.
+        backend, engine: as :class:`Sinkhorn`; multiscale, only by name, is GeomLoss' online here.
         reduction, ignore_zeros, check_finite: as :class:`Sinkhorn`.
     """
 
     kind = "energy"
 
-    def __init__(self, kernel: Callable[..., Tensor] | None = None, **options: Any) -> None:
-        super().__init__(kernel=kernel, **options)
+    def __init__(
+        self,
+        kernel: Callable[..., Tensor] | None = None,
+        potentials: bool = False,
+        backend: str = "auto",
+        engine: str = "auto",
+        reduction: str = "mean",
+        ignore_zeros: bool = False,
+        check_finite: bool = True,
+    ) -> None:
+        super().__init__(
+            kernel=kernel,
+            potentials=potentials,
+            backend=backend,
+            engine=engine,
+            reduction=reduction,
+            ignore_zeros=ignore_zeros,
+            check_finite=check_finite,
+        )
+
+    def options(self) -> dict[str, Any]:
+        return {"kernel": self.kernel, **self._shown()}
 
 
 class Gaussian(_KernelNorm):
