@@ -14,7 +14,8 @@ _CKPTS = typer.Option(None, "--ckpts", help="With --host: a released PCN checkpo
 
 def register(app: typer.Typer) -> None:
     demo = typer.Typer(
-        help="Fine-tunes one checkpoint with Chamfer and with APML: diff, table, picture. `demo flow`: free points.",
+        help="Fine-tunes one checkpoint with Chamfer and with APML: table, picture. `demo flow`: free points; `demo "
+        "mixture`: PointGMM.",
         invoke_without_command=True,
     )
 
@@ -59,5 +60,19 @@ def register(app: typer.Typer) -> None:
             table.add_row(r.start, r.loss, f"{r.emd:.3f}", f"{r.cd_l1:.4f}", f"{r.covered:.0%}")
         Console().print(table)
         print(path)
+
+    @demo.command()
+    def mixture(
+        context: typer.Context,
+        out: Path | None = typer.Option(None, "--out", help="Folder for the pictures.  [default: apml_demo]"),
+        report: bool = typer.Option(
+            False, "--report", help="Also trains PCN with Chamfer and with APML, and compares."
+        ),
+        quick: bool = _QUICK,
+    ) -> None:
+        """Trains PointGMM on generated shapes: ellipsoids by level, samples, an interpolation, a registration."""
+        from apml_plugin.demo.mixture import run
+
+        run(out or context.obj, report=report, quick=quick)
 
     app.add_typer(demo, name="demo")

@@ -59,9 +59,9 @@ def _step(mixture: Mixture, points: Tensor, floor: Tensor) -> Mixture:
     filled = masses > EMPTY
     safe = torch.where(filled, masses, 1.0)
     means = (shares.mT @ points) / safe[..., None]
-    # About the new means, point by point: squares about the origin would lose a small component's shape.
-    offsets = points[:, :, None] - means[:, None]
-    scatter = torch.einsum("bnk,bnki,bnkj->bkij", shares, offsets, offsets) / safe[..., None, None]
+    # Cloud by cloud: (N, K, D, D) numbers at once are enough.
+    scatter = torch.stack([_scatter(*given) for given in zip(shares, points, means, strict=True)])
+    scatter = scatter / safe[..., None, None]
     scatter = torch.where(filled[..., None, None], scatter, mixture.covariances())
     eigenvalues, vectors = torch.linalg.eigh(scatter)
     kept = filled[..., None]
@@ -71,6 +71,12 @@ def _step(mixture: Mixture, points: Tensor, floor: Tensor) -> Mixture:
         torch.where(kept[..., None], vectors.mT, mixture.frames),
         torch.where(kept, eigenvalues.clamp_min(0).maximum(floor[:, None, None]), mixture.eigenvalues),
     )
+
+
+def _scatter(shares: Tensor, points: Tensor, means: Tensor) -> Tensor:
+    """(K, D, D) sums of squares about the new means, point by point: about the origin, small shapes would be lost."""
+    offsets = (points[:, None] - means) * shares.sqrt()[..., None]
+    return offsets.permute(1, 2, 0) @ offsets.transpose(0, 1)
 
 
 def _where(better: Tensor, step: Mixture, now: Mixture) -> Mixture:

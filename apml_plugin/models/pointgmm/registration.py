@@ -70,14 +70,16 @@ class PointGMMRegistration(nn.Module):
         """(B, N, 3) to shape codes, pose codes and poses. The clouds may lie anywhere: they are centred first."""
         code = self.shape(invariant_features(clouds, self.neighbours))
         centre = clouds.mean(1, keepdim=True)
-        seen = torch.cat([clouds - centre, code[:, None].expand(-1, clouds.shape[1], -1)], dim=-1)
-        placed = self.place(seen)
+        centred = clouds - centre
+        # As large as the code beside it: batch norm would drown coordinates of a tenth of its size.
+        radius = centred.square().sum(-1, keepdim=True).mean(1, keepdim=True).clamp_min(1e-12).sqrt()
+        placed = self.place(torch.cat([2 * centred / radius, code[:, None].expand(-1, clouds.shape[1], -1)], dim=-1))
         said = self.pose_head(placed)
         turn = said[:, 3:]
         length = turn.square().sum(-1, keepdim=True)
         ahead = torch.tensor([1.0, 0.0], dtype=turn.dtype, device=turn.device)
         turn = torch.where(length > 1e-12, turn / length.clamp_min(1e-12).sqrt(), ahead)
-        return code, placed, Pose(said[:, :3] + centre[:, 0], turn)
+        return code, placed, Pose(said[:, :3] * radius[:, 0] + centre[:, 0], turn)
 
     def forward(self, clouds: Tensor) -> Registered:
         """``clouds`` (B, N, 3), N above ``neighbours``. Both mixtures; the placed one moved to where the cloud is."""
