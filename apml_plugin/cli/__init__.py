@@ -10,7 +10,7 @@ import typer
 
 from apml_plugin.errors import ApmlError
 
-COMMANDS = ("demo", "patch", "check", "run", "losses", "eval", "checkpoint", "bench", "doctor")
+COMMANDS = ("demo", "patch", "check", "run", "losses", "eval", "checkpoint", "compare", "bench", "doctor")
 
 
 def build_app() -> typer.Typer:
