@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from apml_plugin.demo.runs import bars
 from apml_plugin.demo.shapes import make_shape
 from apml_plugin.losses import APML, ChamferL2
-from apml_plugin.losses.mixture import GMM, HGMM, EigenPenalty, Hierarchy, Mixture, PoseLoss
+from apml_plugin.losses.mixture import GMM, HGMM, EigenPenalty, Hierarchy, PoseLoss
 from apml_plugin.metrics.sets import coverage_of, mmd_of, pairwise_distances
 from apml_plugin.models import PCN, PointGMM
 from apml_plugin.models.pointgmm import PointGMMRegistration, mixture_to_points, refine
@@ -81,7 +81,7 @@ def run(out: Path, *, report: bool = False, quick: bool = False, family: str = "
         with torch.no_grad():
             mixtures = net.mixture(seen[:, : size.points])
             between = net.between(held_out[0, : size.points], held_out[1, : size.points], 6)
-        outcome.refined = {n: _refined(mixtures, seen, unseen, n) for n in (0, 1, 3, 10)}
+        outcome.refined = _refined(mixtures, seen, unseen, (0, 1, 3, 10))
         outcome.pictures.append(pictures.levels(mixtures, held_out, out / "mixture_levels.png"))
         outcome.pictures.append(pictures.interpolation(between, out / "mixture_interpolation.png"))
         if report:
@@ -204,9 +204,17 @@ def _shapes(family: str, size: Size) -> tuple[Tensor, Tensor]:
     return clouds[: size.train], clouds[size.train :]
 
 
-def _refined(mixtures: Hierarchy | Mixture, seen: Tensor, unseen: Tensor, iterations: int) -> tuple[float, float]:
-    better = refine(mixtures, seen, iterations, min_eigenvalue=BOUND)
-    return float(GMM()(better, seen)), float(GMM()(better, unseen))
+def _refined(
+    mixtures: Hierarchy, seen: Tensor, unseen: Tensor, counts: Sequence[int], shapes: int = 12
+) -> dict[int, tuple[float, float]]:
+    """For each number of EM iterations on the seen points their likelihood, and that of the unseen ones."""
+    seen, unseen = seen[:shapes], unseen[:shapes]
+    now, done, found = mixtures.flat().map(lambda t: t[:shapes]), 0, {}
+    for count in counts:
+        now, done = refine(now, seen, count - done, min_eigenvalue=BOUND), count
+        with torch.no_grad():
+            found[count] = float(GMM()(now, seen)), float(GMM()(now, unseen))
+    return found
 
 
 def _completed(net: nn.Module, clouds: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from typing import Any
 from ..errors import ApmlError, HostError, PatchError
 from ..matching.native import loading_problem
 from .decorating import KEYS, hoist
+from .models import OURS
 from .recognise import Host, HostModel, find_root, recognise
 
 LEAST_VALIDATION_SAMPLES = 10
@@ -140,6 +141,8 @@ def _host_model(found: Finding) -> HostModel | None:
 def _warn_about_run(found: Finding, config: dict[str, Any], loss: Any) -> None:
     if found.host is None:
         found.warnings.append("no host found around this YAML or the current folder; name one with --host")
+    elif _host_model(found) is None and found.model in OURS:
+        pass  # the plugin brings it, and it reads loss: itself
     elif _host_model(found) is None:
         known = ", ".join(model.name for model in found.host.models)
         found.warnings.append(f"the host has no model {found.model} whose loss could be replaced; it has {known}")

@@ -19,8 +19,8 @@ def refine(mixture: Mixture | Hierarchy, points: Tensor, iterations: int = 10, m
     """The mixture (of a hierarchy, its last level) after EM steps on ``points`` (B, N, D), which fit it better.
 
     The mean log-likelihood of the points never falls: eigenvalues are bounded below by what maximises it under the
-    bound, and a cloud whose likelihood an iteration would lower by rounding keeps what it had. Computed in float64,
-    rounded to the mixture's dtype in the end, without gradients.
+    bound, and EM ends where an iteration would not raise it. Computed in float64, rounded to the mixture's dtype in
+    the end, without gradients.
 
     Args:
         iterations: how many; 0 returns the mixture as it is.
@@ -33,24 +33,35 @@ def refine(mixture: Mixture | Hierarchy, points: Tensor, iterations: int = 10, m
     check_clouds(flat.means, points)
     if not points.shape[1]:
         raise LossValueError("points holds no points; EM needs at least one")
-    if whole("iterations", iterations) < 0:
+    settings = whole("iterations", iterations), number("min_eigenvalue", min_eigenvalue)
+    if settings[0] < 0:
         raise LossValueError(f"iterations={iterations!r} must be 0 or more")
-    if not 0 < number("min_eigenvalue", min_eigenvalue) < float("inf"):
+    if not 0 < settings[1] < float("inf"):
         raise LossValueError(f"min_eigenvalue={min_eigenvalue!r} must be positive and finite")
+    if not len(points):
+        return flat
     with torch.no_grad():
-        now, x = flat.map(lambda t: t.detach().double()), points.detach().double()
-        floor = now.eigenvalues.amin((1, 2)).clamp(FLOOR, min_eigenvalue)
-        best = flat_log_likelihood(x, now).mean(1)
-        for _ in range(whole("iterations", iterations)):
-            step = _step(now, x, floor)
-            reached = flat_log_likelihood(x, step).mean(1)
-            better = reached > best
-            if not bool(better.any()):
-                break
-            now = _where(better, step, now)
-            best = torch.where(better, reached, best)
-        dtypes = [t.dtype for t in flat.tensors]
-        return Mixture(*(t.to(dtype) for t, dtype in zip(now.tensors, dtypes, strict=True)))
+        # Cloud by cloud: (N, K, D) numbers at once are enough.
+        fitted = [
+            _fit(flat.map(lambda t, b=b: t[b : b + 1].detach().double()), points[b : b + 1].detach().double(), settings)
+            for b in range(len(points))
+        ]
+        columns = zip(*(one.tensors for one in fitted), strict=True)
+        return Mixture(*(torch.cat(c).to(t.dtype) for c, t in zip(columns, flat.tensors, strict=True)))
+
+
+def _fit(now: Mixture, points: Tensor, settings: tuple[int, float]) -> Mixture:
+    """EM on a batch of one."""
+    iterations, bound = settings
+    floor = now.eigenvalues.amin().clamp(FLOOR, bound)
+    best = float(flat_log_likelihood(points, now).mean())
+    for _ in range(iterations):
+        step = _step(now, points, floor)
+        reached = float(flat_log_likelihood(points, step).mean())
+        if not reached > best:
+            break
+        now, best = step, reached
+    return now
 
 
 def _step(mixture: Mixture, points: Tensor, floor: Tensor) -> Mixture:
@@ -59,8 +70,9 @@ def _step(mixture: Mixture, points: Tensor, floor: Tensor) -> Mixture:
     filled = masses > EMPTY
     safe = torch.where(filled, masses, 1.0)
     means = (shares.mT @ points) / safe[..., None]
-    # Cloud by cloud: (N, K, D, D) numbers at once are enough.
-    scatter = torch.stack([_scatter(*given) for given in zip(shares, points, means, strict=True)])
+    # About the new means, point by point: about the origin, small shapes would be lost.
+    offsets = (points[:, :, None] - means[:, None]) * shares.sqrt()[..., None]
+    scatter = offsets.permute(0, 2, 3, 1) @ offsets.transpose(1, 2)
     scatter = scatter / safe[..., None, None]
     scatter = torch.where(filled[..., None, None], scatter, mixture.covariances())
     eigenvalues, vectors = torch.linalg.eigh(scatter)
@@ -69,18 +81,5 @@ def _step(mixture: Mixture, points: Tensor, floor: Tensor) -> Mixture:
         masses.clamp_min(1e-30).log(),
         torch.where(kept, means, mixture.means),
         torch.where(kept[..., None], vectors.mT, mixture.frames),
-        torch.where(kept, eigenvalues.clamp_min(0).maximum(floor[:, None, None]), mixture.eigenvalues),
+        torch.where(kept, eigenvalues.clamp_min(0).maximum(floor), mixture.eigenvalues),
     )
-
-
-def _scatter(shares: Tensor, points: Tensor, means: Tensor) -> Tensor:
-    """(K, D, D) sums of squares about the new means, point by point: about the origin, small shapes would be lost."""
-    offsets = (points[:, None] - means) * shares.sqrt()[..., None]
-    return offsets.permute(1, 2, 0) @ offsets.transpose(0, 1)
-
-
-def _where(better: Tensor, step: Mixture, now: Mixture) -> Mixture:
-    chosen = (
-        torch.where(better.view(-1, *[1] * (a.dim() - 1)), a, b) for a, b in zip(step.tensors, now.tensors, strict=True)
-    )
-    return Mixture(*chosen)
