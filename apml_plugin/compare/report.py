@@ -171,6 +171,7 @@ def as_html(
         for name, png in figures.items()
     }
     told = "".join(f"<li><code>{html.escape(loss.described)}</code></li>" for loss in losses)
+    twins = TWINS if {"ChamferL1", "InfoCD"} <= set(summary) else ""
     lines = "<br>".join(html.escape(line) for line in describe(found))
     return f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><title>apml compare</title><style>{STYLE}</style></head><body>
@@ -190,14 +191,15 @@ it the loss with its gradient; other programs on the machine add to them.</p>
 <h2>What was compared</h2>
 <ul>{told}</ul>
 <p>Published or usual parameters, not tuned for this study: a loss whose parameters fit another scale of shapes or a
-pretrained start is at a disadvantage here. {TWINS if {"ChamferL1", "InfoCD"} <= set(summary) else ""}Generated shapes, a small network, a short budget: not a benchmark.</p>
+pretrained start is at a disadvantage here. {twins}Generated shapes, a
+small network, a short budget: not a benchmark.</p>
 <p class="dim">{lines}</p>
 </body></html>
 """
 
 
 TWINS = (
-    "InfoCD with its published parameters is ChamferL1 halved, which Adam does not notice: what separates these two rows "
-    "is rounding that training has amplified, a measure of chance. "
+    "InfoCD with its published parameters is ChamferL1 halved, which Adam does not notice: what separates these two "
+    "rows is rounding that training has amplified, a measure of chance. "
 )
 COLUMNS_NOTE = "5 % of the diagonal"
