@@ -66,9 +66,13 @@ class MixtureDecoder(nn.Module):
         self.attention = nn.ModuleList(SiblingAttention(dim_h) if attention else nn.Identity() for _ in self.levels[1:])
         splits = [lower // upper for upper, lower in pairwise(self.levels)]
         self.splits = nn.ModuleList(_mlp(dim_h, 2 * dim_h, children * dim_h, dropout) for children in splits)
-        for head in self.heads:
-            # The third of a level's numbers: components of half a unit, on the scale of normalised clouds.
-            nn.init.constant_(head[-1].bias[6:9], 0.3)  # type: ignore[index]
+        for depth, head in enumerate(self.heads):
+            # Components begin half as wide on each next level, on the scale of normalised clouds, and apart from each
+            # other: siblings that begin alike stay alike for long.
+            last: nn.Linear = head[-1]  # type: ignore[index, assignment]
+            nn.init.constant_(last.bias[6:9], 0.25 / 2**depth)
+            with torch.no_grad():
+                last.weight[9:12] *= 4
 
     def forward(self, code: Tensor, pose: Tensor | None = None) -> Hierarchy:
         """``code`` (B, dim_z); ``pose`` (B, dim_t), zeros if left out."""
