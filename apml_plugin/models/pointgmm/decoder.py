@@ -69,10 +69,12 @@ class MixtureDecoder(nn.Module):
         for depth, head in enumerate(self.heads):
             # Components begin half as wide on each next level, on the scale of normalised clouds, and apart from each
             # other: siblings that begin alike stay alike for long.
-            last: nn.Linear = head[-1]  # type: ignore[index, assignment]
-            nn.init.constant_(last.bias[6:9], 0.25 / 2**depth)
+            assert isinstance(head, nn.Sequential)
+            final = head[-1]
+            assert isinstance(final, nn.Linear)
+            nn.init.constant_(final.bias[6:9], 0.25 / 2**depth)
             with torch.no_grad():
-                last.weight[9:12] *= 4
+                final.weight[9:12] *= 4
 
     def forward(self, code: Tensor, pose: Tensor | None = None) -> Hierarchy:
         """``code`` (B, dim_z); ``pose`` (B, dim_t), zeros if left out."""
