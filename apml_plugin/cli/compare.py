@@ -9,7 +9,8 @@ import typer
 
 _LOSS = typer.Option(
     [], "--loss", metavar="LOSS", help="A name, or a mapping such as '{NAME: DCD, alpha: 40}'; repeat it. "
-    "[default: ChamferL1, ChamferL2, DCD, InfoCD, HyperCD, Sinkhorn, EMD, APML]", show_default=False,
+    "[default: ChamferL1, ChamferL2, DCD (alpha 200, n_lambda 0.5), InfoCD, HyperCD, Sinkhorn, EMD, APML]",
+    show_default=False,
 )  # fmt: skip
 _OUT = typer.Option(None, "--out", file_okay=False, help="Folder of results and report.  [default: apml_compare]")
 _SEEDS = typer.Option(3, "--seeds", help="Trainings of each loss; the spread is over them.")
@@ -34,7 +35,7 @@ def register(app: typer.Typer) -> None:
         folder = out or Path("apml_compare_quick" if quick else "apml_compare")
         losses = study.contestants([_read(text) for text in loss])
         console = Console(highlight=False)
-        wide = Console(highlight=False, width=max(console.width, 118))  # cells that wrap cannot be read
+        wide = Console(highlight=False, width=max(console.width, 140))  # cells that wrap cannot be read
         with bars(console) as progress:
             task = progress.add_task("training", total=size.steps * seeds * len(losses), note="making shapes")
             results, data = running.run(

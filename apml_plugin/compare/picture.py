@@ -54,9 +54,18 @@ def overview(summary: Summary, results: Results, data: Data) -> bytes:
     bar_place.text(0.29, 0.84, f"distance to the {NEIGHBOUR}th neighbour", ha="right", va="center", fontsize=8)
     for axis, name in zip(below.subplots(1, len(PANELS)), PANELS, strict=True):
         ranked = sorted(labels, key=lambda label: summary[label][name].mean)
+        means = [summary[label][name].mean for label in ranked]
+        # One that is far off must not squeeze the others into a line: it becomes an arrow and a number.
+        limit = means[0] + 4 * (float(np.median(means)) - means[0])
         for at, label in enumerate(ranked):
             value = summary[label][name]
             colour = _colour(labels, label)
+            if len(means) > 2 and value.mean > limit:
+                axis.text(
+                    0.98, at, f"{value.text(name)} →", transform=axis.get_yaxis_transform(), ha="right", va="center",
+                    fontsize=8, color=colour,
+                )  # fmt: skip
+                continue
             axis.errorbar(value.mean, at, xerr=value.spread or 0, fmt="o", color=colour, capsize=3, markersize=5)
             every = [result.values[name] for result in results[label]]
             axis.plot(every, [at] * len(every), "|", color=colour, alpha=0.6, markersize=9)
@@ -95,6 +104,10 @@ def _cloud(axis: Any, cloud: NDArray[np.float32], frame: tuple[NDArray[np.float6
     order = np.argsort(seen[:, 2])  # near points over far ones
     (x, y), half = frame
     axis.scatter(seen[order, 0], seen[order, 1], c=gaps[order], s=6, cmap="turbo_r", norm=norm, linewidths=0)
+    outside = int((np.abs(seen[:, :2] - (x, y)).max(1) > half).sum())
+    if outside > len(cloud) // 10:
+        note = f"{outside} of {len(cloud)} points\nbeyond the frame"
+        axis.text(0.5, 0.5, note, transform=axis.transAxes, ha="center", va="center", fontsize=8, color="#666666")
     axis.set(xlim=(x - half, x + half), ylim=(y - half, y + half), xticks=[], yticks=[], aspect="equal")
     axis.set_facecolor("#f4f4f6")
     for spine in axis.spines.values():

@@ -20,7 +20,7 @@ from .study import COLUMNS, Contestant, Data, Size
 if TYPE_CHECKING:
     from rich.table import Table
 
-TIMES = ("ms a step", "of it the loss")
+TIMES = ("ms/step", "ms/loss")
 NOTE = (
     "mean ± sample standard deviation over {seeds} seeds; CD and EMD x 1000; F: higher is better, lower elsewhere. "
     "Bold: best mean; ~: not told apart from it (means differ by less than the two spreads together)."
@@ -82,7 +82,7 @@ def table(summary: Summary) -> Table:
     made = Table(box=None, pad_edge=False, header_style="bold")
     made.add_column("loss", overflow="fold")
     for name in (*COLUMNS, *TIMES):
-        made.add_column(_heading(name), justify="right")
+        made.add_column(_heading(name), justify="right", no_wrap=True)
     for label, row in summary.items():
         cells = [_marked(value, name, "[bold]{}[/]", "~{}") for name, value in row.items()]
         made.add_row(label, *cells)
@@ -184,7 +184,7 @@ one against as many true points. Adam divides by the gradient's size, so the sca
 <div class="scroll"><table><thead><tr><th>loss</th>{head}</tr></thead><tbody>
 {body}</tbody></table></div>
 <p class="dim">{NOTE.format(seeds=seeds)} F at {COLUMNS_NOTE}. Times: median wall time of a step on one thread, and of
-it the loss with its gradient; other programs on the machine add to them.</p>
+it the loss with its gradient, in milliseconds; other programs on the machine add to them.</p>
 {images["compare.png"]}
 <h2>Learning curves</h2>
 {images["curves.png"]}
