@@ -56,17 +56,25 @@ def read(path: str | os.PathLike[str]) -> Read:
 
 
 def _read(file: IO[bytes], kind: str) -> Read:
+    # What this process admitted elsewhere (an imported library's classes, say) must not decide what is refused here.
     try:
-        return Read(torch.load(file, map_location="cpu", weights_only=True), kind)
+        with admitting([]):
+            return Read(torch.load(file, map_location="cpu", weights_only=True), kind)
     except UnpicklingError as error:
         file.seek(0)
-        return read_with_shells(file, kind, str(error), torch.load, map_location="cpu")
+        return read_with_shells(file, kind, str(error), torch.load, others=False, map_location="cpu")
     except Exception as error:
         raise _damaged(error) from None
 
 
 def read_with_shells(
-    file: Any, kind: str, refusal: str, load: Callable[..., Any], remedy: str = TRUST, **options: Any
+    file: Any,
+    kind: str,
+    refusal: str,
+    load: Callable[..., Any],
+    remedy: str = TRUST,
+    others: bool = True,
+    **options: Any,
 ) -> Read:
     """Reads what the default refused: the same weights-only reader, knowing the names in `placeholders` besides.
 
@@ -75,6 +83,7 @@ def read_with_shells(
         refusal: what the default reader said.
         load: PyTorch's own ``torch.load``.
         remedy: a sentence for the error.
+        others: what else the process admitted stays admitted, unless it has a shell's name.
 
     Raises CheckpointError, without a file name, if the file needs any other name or is damaged.
     """
@@ -82,7 +91,8 @@ def read_with_shells(
     names = naming.globals_in(file, kind)
     try:
         source = without_modules(file) if kind == container.LEGACY else file
-        with admitted():
+        kept = [entry for entry in torch.serialization.get_safe_globals() if _name(entry) not in placeholders.NAMES]
+        with admitting([*(kept if others else []), *placeholders.ALL]):
             value = load(source, weights_only=True, **options)
     except UnpicklingError as error:
         raise CheckpointError(_refusal(str(error) or refusal, names, remedy)) from None
@@ -124,15 +134,14 @@ def _kept(names: list[str]) -> tuple[str, ...]:
 
 
 @contextlib.contextmanager
-def admitted() -> Iterator[None]:
-    """While it lasts PyTorch's reader knows our shells. What else was admitted stays, unless it has a shell's name."""
+def admitting(entries: list[Any]) -> Iterator[None]:
+    """While it lasts PyTorch's reader knows these globals besides its own, and no others."""
     serialization = torch.serialization
     with _lock:
         before = list(serialization.get_safe_globals())
-        others = [entry for entry in before if _name(entry) not in placeholders.NAMES]
         serialization.clear_safe_globals()
         try:
-            serialization.add_safe_globals([*others, *placeholders.ALL])
+            serialization.add_safe_globals(entries)
             yield
         finally:
             serialization.clear_safe_globals()

@@ -110,6 +110,23 @@ def test_what_the_user_admitted_stays_admitted(tmp_path: Path) -> None:
         torch.serialization.add_safe_globals(before)
 
 
+def test_what_the_process_admitted_opens_nothing_here(tmp_path: Path) -> None:
+    """MMEngine's adapter, for one, admits NumPy's own rebuilding functions: with them object arrays would be read."""
+    before = torch.serialization.get_safe_globals()
+    rebuild = np.empty(0).__reduce__()[0]
+    torch.serialization.add_safe_globals([np.ndarray, np.dtype, type(np.dtype("O")), rebuild, print])
+    try:
+        torch.save({"model": weights(), "array": np.array([None])}, tmp_path / "a.pth")
+        with pytest.raises(CheckpointError, match="NumPy array of Python objects"):
+            reading.read(tmp_path / "a.pth")
+        torch.save({"model": weights(), "call": print}, tmp_path / "b.pth")
+        with pytest.raises(CheckpointError, match=r"asks for builtins\.print"):
+            reading.read(tmp_path / "b.pth")
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(before)
+
+
 def test_shared_and_cyclic_values(tmp_path: Path) -> None:
     """A list within itself, and one that holds another a billion times over: both are read, neither takes long."""
     loop: list[Any] = [np.float64(1.0)]
