@@ -11,10 +11,10 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mmengine.registry import Registry
 from torch import nn
 
 from apml_plugin import losses as _losses
+from apml_plugin._registry_base import Registry
 from apml_plugin.errors import LossArgumentError, UnknownLossError
 from apml_plugin.losses import PerStage, PointLoss, Schedule, WeightedSum
 from apml_plugin.losses.combine import describe

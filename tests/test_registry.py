@@ -197,3 +197,19 @@ def test_import_is_cheap_and_functional_needs_no_registry() -> None:
         "import apml_plugin.functional; assert 'mmengine' not in sys.modules; assert 'yaml' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_building_a_loss_draws_no_random_number() -> None:
+    """Hosts seed, then meet their first loss call: data drawn after it must be what they are without us."""
+    script = """
+import random, numpy as np, torch
+random.seed(1), np.random.seed(1), torch.manual_seed(1)
+drawn = lambda: (random.getstate(), str(np.random.get_state()), torch.get_rng_state().tolist())
+before = drawn()
+from apml_plugin.registry import build_loss
+x = torch.linspace(0, 1, 60).view(1, 20, 3).requires_grad_()
+build_loss("APML")(x, torch.linspace(0, 2, 60).view(1, 20, 3)).backward()
+assert drawn() == before
+"""
+    done = subprocess.run([sys.executable, "-c", script], text=True, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -25,7 +25,10 @@ CARE = {
     "numpy": "old_numpy",
     "matplotlib.figure": "old_matplotlib",
     "matplotlib.backends.backend_agg": "old_matplotlib",
+    "tensorboardX.writer": "old_tensorboard",
+    "timm.scheduler.cosine_lr": "old_timm",
     "torch.utils.cpp_extension": "just_in_time",
+    "torch.utils.tensorboard.writer": "old_tensorboard",
 }
 """Libraries that are made to suit old hosts, each by ``prepare(module)`` of a module of :mod:`apml_plugin.launch`."""
 

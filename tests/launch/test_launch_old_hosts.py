@@ -6,8 +6,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
+import numpy as np
 import pytest
+
+from apml_plugin.launch import old_tensorboard
 
 APML = [sys.executable, "-m", "apml_plugin", "run"]
 
@@ -111,3 +115,43 @@ print(image.shape, (image == want).all(), len(np.unique(image)) > 2)
     done = run(script, tmp_path, "--cpu")
     assert done.stdout == "(100, 200, 3) True True\n", done.stderr
     assert told(done, "Figure.gca(projection=...)") <= 1
+
+
+OLD_IMAGES_AND_SCHEDULES = """
+import numpy as np, torch
+from timm.scheduler import CosineLRScheduler
+from tensorboardX import SummaryWriter
+optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
+schedule = CosineLRScheduler(optimizer, t_initial=4, t_mul=2.0, decay_rate=0.5, cycle_limit=3)
+schedule.step(4)
+print(optimizer.param_groups[0]['lr'])
+writer = SummaryWriter('logs')
+writer.add_image('old', np.zeros((8, 6, 3), np.uint8), 0)
+writer.add_image('new', np.zeros((3, 8, 6), np.uint8), 0)
+writer.close()
+"""
+
+
+def test_images_and_schedules_as_tensorboardx_and_timm_took_them(tmp_path: Path) -> None:
+    done = run(OLD_IMAGES_AND_SCHEDULES, tmp_path, "--cpu")
+    assert done.stdout == "0.25\n", done.stderr
+    assert told(done, "CosineLRScheduler's t_mul") == 1
+
+
+def test_an_image_with_channels_last_is_told_apart() -> None:
+    given: list[object] = []
+
+    class SummaryWriter:
+        def add_image(self, tag, img_tensor, global_step=None, walltime=None, dataformats="CHW"):
+            given.append(dataformats)
+
+    module = ModuleType("writer")
+    module.SummaryWriter = SummaryWriter  # type: ignore[attr-defined]
+    old_tensorboard.prepare(module)
+    writer = SummaryWriter()
+    writer.add_image("a", np.zeros((8, 6, 3)), 1)
+    writer.add_image("b", np.zeros((3, 8, 6)), 1)
+    writer.add_image("c", np.zeros((3, 8, 3)), 1)
+    writer.add_image("d", np.zeros((8, 6, 3)), 1, dataformats="CWH")
+    writer.add_image("e", np.zeros((8, 6)), 1, dataformats="HW")
+    assert given == ["HWC", "CHW", "CHW", "CWH", "HW"]
