@@ -22,7 +22,7 @@ def register(app: typer.Typer) -> None:
     def compare(loss: list[str] = _LOSS, out: Path | None = _OUT, seeds: int = _SEEDS, quick: bool = _QUICK) -> None:
         """Trains the same small network with each loss, several seeds each, and reports what came of it.
 
-        Writes report.html (pictures inside), compare.png, curves.png and compare.json. About ten minutes on two cores.
+        Writes report.html (pictures inside), compare.png, curves.png and compare.json. About five minutes.
         Stopped on the way, the same command goes on where it was; further losses or seeds are added the same way.
         """
         from rich.console import Console
