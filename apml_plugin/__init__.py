@@ -18,17 +18,26 @@ if TYPE_CHECKING:
     from apml_plugin.losses import DCD as DCD
     from apml_plugin.losses import DPCC as DPCC
     from apml_plugin.losses import EMD as EMD
+    from apml_plugin.losses import GMM as GMM
+    from apml_plugin.losses import HGMM as HGMM
     from apml_plugin.losses import AdaptiveProbabilisticMatchingLoss as AdaptiveProbabilisticMatchingLoss
     from apml_plugin.losses import APMLSparse as APMLSparse
     from apml_plugin.losses import ApproximateEMD as ApproximateEMD
     from apml_plugin.losses import ChamferL1 as ChamferL1
     from apml_plugin.losses import ChamferL2 as ChamferL2
     from apml_plugin.losses import DPCCOutputs as DPCCOutputs
+    from apml_plugin.losses import Energy as Energy
+    from apml_plugin.losses import Gaussian as Gaussian
     from apml_plugin.losses import Hausdorff as Hausdorff
+    from apml_plugin.losses import HausdorffDivergence as HausdorffDivergence
     from apml_plugin.losses import HyperCD as HyperCD
+    from apml_plugin.losses import ImagesSinkhorn as ImagesSinkhorn
     from apml_plugin.losses import InfoCD as InfoCD
+    from apml_plugin.losses import Laplacian as Laplacian
     from apml_plugin.losses import OneSidedChamfer as OneSidedChamfer
     from apml_plugin.losses import Rate as Rate
+    from apml_plugin.losses import Sinkhorn as Sinkhorn
+    from apml_plugin.losses import VolumesSinkhorn as VolumesSinkhorn
     from apml_plugin.registry import LOSSES as LOSSES
     from apml_plugin.registry import build_loss as build_loss
 
@@ -48,6 +57,15 @@ _WHERE = {
     "InfoCD": "losses",
     "OneSidedChamfer": "losses",
     "Rate": "losses",
+    "Energy": "losses",
+    "Gaussian": "losses",
+    "GMM": "losses",
+    "HGMM": "losses",
+    "HausdorffDivergence": "losses",
+    "ImagesSinkhorn": "losses",
+    "Laplacian": "losses",
+    "Sinkhorn": "losses",
+    "VolumesSinkhorn": "losses",
     "LOSSES": "registry",
     "build_loss": "registry",
     "apml_loss": "functional",
@@ -64,3 +82,7 @@ def __getattr__(name: str) -> Any:
     if name not in _WHERE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_WHERE])

@@ -21,7 +21,9 @@ def register(app: typer.Typer) -> None:
             if name == "Schedule":
                 arguments = "from, to (or first, last), start=0, end=10"
             else:
-                arguments = ", ".join(_show(p) for p in arguments_of(cls).values()) or "none"
+                arguments = (
+                    ", ".join(_show(p) for p in arguments_of(cls).values() if p.kind is not p.VAR_POSITIONAL) or "none"
+                )
             summary = (inspect.getdoc(cls) or "").split("\n\n")[0].replace("\n", " ")
             console.print(f"[bold]{name}[/bold]")
             console.print(Padding(_plain(summary), (0, 0, 0, 4)))

@@ -58,6 +58,7 @@ def attach(model: nn.Module, config: Any) -> nn.Module:
         )
     _check_schedule(cls, loss)
     _check_stages(cls, sites, loss)
+    check_two_clouds(cls.__name__, loss)
     replaced = [_host_loss(cls, getattr(model, site.attribute, None), site, loss) for site in sites]
     for site, host_loss in zip(sites, replaced, strict=True):
         setattr(model, site.attribute, host_loss)
@@ -139,6 +140,13 @@ def _host_loss(cls: type, own: Any, site: LossSite, loss: nn.Module) -> HostLoss
     else:
         chosen = {stage: loss for stage in site.stages if stage not in site.kept}
     return HostLoss(own, site.stages, chosen, cls)
+
+
+def check_two_clouds(model: str, loss: nn.Module) -> None:
+    """Raises LossValueError if a part of the loss needs more than the predicted and the true cloud of a stage."""
+    for part in loss.modules():
+        if needs := getattr(part, "needs", ""):
+            raise LossValueError(f"loss: {model} gives a predicted and a true cloud, but {needs}")
 
 
 def _check_stages(cls: type, sites: tuple[LossSite, ...], loss: nn.Module) -> None:

@@ -37,7 +37,10 @@ def parse(text: str) -> Any:
     try:
         value = yaml.load(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
-        raise LossArgumentError(f"{VARIABLE}={text!r} is not valid YAML: {' '.join(str(error).split())}") from None
+        raise LossArgumentError(
+            f"{VARIABLE}={text!r} (apml run --loss) is not valid YAML: {' '.join(str(error).split())}; "
+            "write APML, or with braces {NAME: APML, reduction: mean}"
+        ) from None
     if value is None or isinstance(value, bool | int | float):
         raise LossArgumentError(f"{VARIABLE}={text!r} names no loss: write APML or {{NAME: APML, reduction: mean}}")
     return value

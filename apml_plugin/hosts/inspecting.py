@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from typing import Any
 from ..errors import ApmlError, HostError, PatchError
 from ..matching.native import loading_problem
 from .decorating import KEYS, hoist
+from .metrics import wanted
 from .models import OURS
 from .recognise import Host, HostModel, find_root, recognise
 
@@ -98,6 +100,7 @@ def _resolve_loss(found: Finding, config: dict[str, Any]) -> None:
     if config.get("loss") is not None:
         found.found_at = "loss: at the top level"
     try:
+        wanted(config)
         hoist(config)
         value = model.get("loss")
         if value is None or (isinstance(value, Mapping) and all(isinstance(v, int | float) for v in value.values())):
@@ -119,8 +122,11 @@ def _resolve_loss(found: Finding, config: dict[str, Any]) -> None:
 def _describe(found: Finding, loss: Any) -> None:
     from ..errors import LossValueError
     from ..registry import PerStage, describe
+    from .attaching import check_two_clouds
 
     known = _host_model(found)
+    if known:
+        check_two_clouds(found.model, loss)
     per_stage = isinstance(loss, PerStage)
     stages = known.stages if known else (loss.names if per_stage else ("every stage",))
     if per_stage and (unknown := [name for name in loss.names if name not in stages]):
@@ -142,10 +148,19 @@ def _warn_about_run(found: Finding, config: dict[str, Any], loss: Any) -> None:
     if found.host is None:
         found.warnings.append("no host found around this YAML or the current folder; name one with --host")
     elif _host_model(found) is None and found.model in OURS:
-        pass  # the plugin brings it, and it reads loss: itself
+        # The plugin brings it, and it reads loss: itself.
+        if not found.half_patched and "all models" not in found.patched:
+            found.warnings.append(
+                f"{found.model} comes with the plugin: plain `python main.py` of an unpatched clone does not know it. "
+                "Run `apml patch` on it, or start it with `apml run main.py ...`"
+            )
     elif _host_model(found) is None:
-        known = ", ".join(model.name for model in found.host.models)
-        found.warnings.append(f"the host has no model {found.model} whose loss could be replaced; it has {known}")
+        names = [*(model.name for model in found.host.models), *OURS]
+        close = difflib.get_close_matches(found.model, names, n=1)
+        offer = f"; did you mean {close[0]}?" if close else ""
+        found.warnings.append(
+            f"the host has no model {found.model} whose loss could be replaced; it has {', '.join(names)}{offer}"
+        )
     elif not found.half_patched and "all models" not in found.patched and found.model not in found.patched:
         found.warnings.append(
             f"the host is not patched for {found.model}: plain `python main.py` ignores loss: without a word and "

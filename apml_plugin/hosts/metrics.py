@@ -25,19 +25,9 @@ def add_metrics(config: Any) -> None:
     and a list of which no name is ours. A metric the host has under the same name stays the host's. Raises
     LossArgumentError for a name there is no metric of, HostError in a host without such a table.
     """
-    names = config.get("metrics") if isinstance(config, Mapping) else None
-    names = [names] if isinstance(names, str) else names
-    if not isinstance(names, list | tuple) or not names or not all(isinstance(name, str) for name in names):
+    names = wanted(config)
+    if not names:
         return
-    from ..metrics.accumulators import PAIRS
-
-    if not any(name in PAIRS for name in names):
-        return
-    for name in names:
-        if name not in PAIRS:
-            close = difflib.get_close_matches(name, PAIRS, n=1)
-            offer = f"; did you mean {close[0]!r}?" if close else ""
-            raise LossArgumentError(f"metrics: no metric is called {name!r} (there are {', '.join(PAIRS)}){offer}")
     tables = _tables()
     if not tables:
         raise HostError(
@@ -45,7 +35,25 @@ def add_metrics(config: Any) -> None:
             "metrics (name, eval_func, init_value) is loaded. Remove metrics: from the YAML"
         )
     for table in tables:
-        _extend(table, list(names))
+        _extend(table, names)
+
+
+def wanted(config: Any) -> list[str]:
+    """Our metrics that a config names, none if the key is not ours. Raises LossArgumentError for a misspelt one."""
+    names = config.get("metrics") if isinstance(config, Mapping) else None
+    names = [names] if isinstance(names, str) else names
+    if not isinstance(names, list | tuple) or not names or not all(isinstance(name, str) for name in names):
+        return []
+    from ..metrics.accumulators import PAIRS
+
+    close = {name: difflib.get_close_matches(name, PAIRS, n=1) for name in names}
+    if not any(name in PAIRS or close[name] for name in names):
+        return []
+    for name in names:
+        if name not in PAIRS:
+            offer = f"; did you mean {close[name][0]!r}?" if close[name] else ""
+            raise LossArgumentError(f"metrics: no metric is called {name!r} (there are {', '.join(PAIRS)}){offer}")
+    return list(names)
 
 
 def _tables() -> list[type]:

@@ -152,3 +152,21 @@ def test_half_patched_is_said_once(write: Any, host: Path) -> None:
     assert found.half_patched
     assert warned(found, "half patched")
     assert not warned(found, "not patched for")
+
+
+@pytest.mark.parametrize("loss", ["HGMM", "DPCC", {"fine": "Rate"}])
+def test_a_loss_of_more_than_two_clouds_is_an_error_before_the_run(host, loss, tmp_path, capsys) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text(yaml.safe_dump({"model": {"NAME": "PCN", "num_pred": 32, "loss": loss}}))
+    assert main(["check", str(file), "--host", str(host)]) == 1
+    assert "gives a predicted and a true cloud, but" in " ".join(capsys.readouterr().out.split())
+
+
+def test_misspelt_metrics_and_models_are_told(host, tmp_path, capsys) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text(yaml.safe_dump({"metrics": ["EDM"], "model": {"NAME": "PCN", "num_pred": 32, "loss": "APML"}}))
+    assert main(["check", str(file), "--host", str(host)]) == 1
+    assert "did you mean 'EMD'" in " ".join(capsys.readouterr().out.split())
+    file.write_text(yaml.safe_dump({"model": {"NAME": "PNC", "num_pred": 32, "loss": "APML"}}))
+    main(["check", str(file), "--host", str(host)])
+    assert "did you mean PCN?" in " ".join(capsys.readouterr().out.split())

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from apml_plugin.errors import LossValueError
 from apml_plugin.losses.mixture import Hierarchy, MixtureOutput
 from apml_plugin.matching.settings import flag
 from apml_plugin.models.layers import positive
@@ -97,9 +98,20 @@ class PointGMM(nn.Module):
         """Mixtures of shapes between two: a batch of ``steps``, decoded from codes on a line, both ends included.
 
         Args:
-            start, end: clouds (N, 3) and (M, 3).
+            start, end: clouds (N, 3) and (M, 3), or each as a batch of one.
             steps: at least 2.
+
+        Call it in evaluation mode (``net.eval()``): batch norm cannot train on one cloud. Raises LossValueError for
+        clouds of other shapes and in training mode.
         """
+        start, end = (cloud[0] if cloud.dim() == 3 and len(cloud) == 1 else cloud for cloud in (start, end))
+        for name, cloud in (("start", start), ("end", end)):
+            if cloud.dim() != 2:
+                raise LossValueError(f"{name} must be one cloud (N, 3), got {tuple(cloud.shape)}")
+        if self.training:
+            raise LossValueError(
+                "between encodes one cloud at a time, which training mode cannot: call net.eval() first"
+            )
         codes = [self.encode(cloud[None])[0][0] for cloud in (start, end)]
         return self.decode(interpolate(codes[0], codes[1], steps))
 
