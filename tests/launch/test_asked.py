@@ -76,7 +76,7 @@ def test_the_command(host: Path, capsys: pytest.CaptureFixture[str], monkeypatch
     monkeypatch.setattr(plan, "execute", lambda planned: started.append(planned) or 0)
     for words, line in (
         (["--loss", "APLM", "main.py"], "error: no loss is called 'APLM': did you mean 'APML'"),
-        (["--loss", "{", "main.py"], "error: APML_LOSS='{' is not valid YAML"),
+        (["--loss", "{", "main.py"], "error: APML_LOSS='{' (apml run --loss) is not valid YAML"),
         (["--loss", "", "main.py"], "error: APML_LOSS='' names no loss"),
         (["main.py", "--config", "misspelt.yaml"], "error: misspelt.yaml: UnknownLossError: no loss is called 'APLM'"),
     ):
