@@ -166,7 +166,8 @@ def around(start: Path) -> Host | None:
     """The host that a file lies in: the nearest folder upwards that is one, or None."""
     here = start.expanduser().resolve()
     for folder in [here, *here.parents][: _ABOVE + 1]:
-        if folder.is_dir() and any(entry.is_dir() for entry in folder.iterdir()):
+        beside = sum(_holds_python(str(inner)) for inner in folder.iterdir()) if folder.is_dir() else 0
+        if folder != Path.home() and (beside > 1 or any(folder.glob("*.py"))):
             with contextlib.suppress(HostError):
                 return identify(folder)
     return None
@@ -200,6 +201,8 @@ def root_of(file: str | os.PathLike[str]) -> str:
     """
     real = os.path.realpath(file)
     here = real if os.path.isdir(real) else os.path.dirname(real)
+    while "__init__.py" in _names(here) and os.path.dirname(here) != here:
+        here = os.path.dirname(here)  # a package lies in the project, and is not all of it
     above = [here]
     while len(above) <= _ABOVE and os.path.dirname(above[-1]) != above[-1]:
         above.append(os.path.dirname(above[-1]))
