@@ -14,10 +14,10 @@ from typing import IO, Any
 import torch
 
 from ..errors import CheckpointError
+from ..files.wording import printable
 from . import container, naming, placeholders
 from .legacy import without_modules
 from .restoring import restore
-from .wording import printable
 
 TRUST = (
     "Where you trust whoever made it, load it with PyTorch itself (torch.load(FILE, weights_only=False)) and save its "

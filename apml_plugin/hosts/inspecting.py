@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ApmlError, HostError, PatchError
+from ..files import opening, yamls
 from ..matching.native import loading_problem
 from .decorating import KEYS, hoist
 from .metrics import wanted
@@ -19,6 +20,7 @@ from .recognise import Host, HostModel, find_root, recognise
 
 LEAST_VALIDATION_SAMPLES = 10
 DEFAULT_CLIP = 10.0
+MOST_INDEX = 16 << 20
 MISSPELT = ("loss", "losses", "los", "lss", "loses", "loss_func", "loss_fn", "criterion", "loss_opt", "loss_options")
 
 
@@ -59,14 +61,12 @@ def inspect_config(path: str | os.PathLike[str], host_path: str | os.PathLike[st
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML file as a mapping. Raises HostError naming the file when it is missing, broken or no mapping."""
-    import yaml
-
     try:
-        data = yaml.load(path.read_bytes(), Loader=yaml.FullLoader)
+        data = yamls.read_yaml(path)
     except OSError as error:
         raise HostError(f"cannot read {path}: {error.strerror}") from None
-    except yaml.YAMLError as error:
-        raise HostError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    except ValueError as error:
+        raise HostError(f"{path} is not valid YAML, or not only plain values: {error}") from None
     if not isinstance(data, dict):
         raise HostError(f"{path} holds {type(data).__name__}, not a mapping with model:, dataset: and so on")
     return data
@@ -235,9 +235,10 @@ def _warn_about_samples(found: Finding, config: dict[str, Any]) -> None:
         found.warnings.append(f"the dataset's index {index} is not there; was the data set downloaded?")
         return
     try:
-        entries = json.loads((root / index).read_text())
+        entries = json.loads(opening.read_regular(root / index, MOST_INDEX))
         samples = sum(len(entry.get(name, ())) for entry in entries)
-    except (ValueError, AttributeError, TypeError):
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
+        found.warnings.append(f"the dataset's index {index} cannot be read ({str(error)[:200]})")
         return
     if samples < LEAST_VALIDATION_SAMPLES:
         found.warnings.append(
