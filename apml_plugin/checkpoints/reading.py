@@ -93,8 +93,11 @@ def read_with_shells(
     names = seen.names
     try:
         source = without_modules(file, seen) if kind == container.LEGACY else file
-        kept = [entry for entry in torch.serialization.get_safe_globals() if _name(entry) not in placeholders.NAMES]
-        with admitting([*(kept if others else []), *placeholders.ALL]):
+        known = {_name(entry): entry for entry in torch.serialization.get_safe_globals()} if others else {}
+        # A loss of ours is made where the process would make it; the other names are always shells.
+        shells = [s for s in placeholders.ALL if s not in placeholders.OWN or placeholders.name_of(s) not in known]
+        names_of_shells = set(map(placeholders.name_of, shells))
+        with admitting([*(entry for name, entry in known.items() if name not in names_of_shells), *shells]):
             value = load(source, weights_only=True, **options)
     except UnpicklingError as error:
         raise CheckpointError(_refusal(str(error) or refusal, names, remedy)) from None
