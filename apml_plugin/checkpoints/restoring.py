@@ -13,8 +13,8 @@ from .placeholders import ALL, METRICS, NAMESPACE, OWN, RECONSTRUCTS, SCALARS, S
 
 
 def restore(value: Any) -> Any:
-    """``value`` with every shell in it replaced: metrics by the dict of their values, losses of ours by what a YAML would
-    say, NumPy's by NumPy values.
+    """``value`` with every shell in it replaced: metrics by the dict of their values, losses of ours by what a YAML
+    would say, NumPy's by NumPy values.
 
     Lists and dicts are changed in place. A Chamfer or EMD object, which holds nothing, stays the shell it is.
     Raises CheckpointError for NumPy pieces that are not plain numbers, and for nesting beyond Python's limit.
