@@ -175,14 +175,14 @@ def around(start: Path) -> Host | None:
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML file as a mapping. Raises HostError naming the file when it is missing, broken or no mapping."""
-    import yaml
+    from ..files import yamls
 
     try:
-        data = yaml.load(path.read_bytes(), Loader=yaml.FullLoader)
+        data = yamls.read_yaml(path)
     except OSError as error:
         raise HostError(f"cannot read {path}: {error.strerror}") from None
-    except yaml.YAMLError as error:
-        raise HostError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    except ValueError as error:
+        raise HostError(f"{path} is not valid YAML, or more than plain values: {error}") from None
     if not isinstance(data, dict):
         raise HostError(f"{path} holds {type(data).__name__}, not a mapping with model:, dataset: and so on")
     return data

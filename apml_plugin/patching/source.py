@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from ..errors import PatchError
+from ..files import sources
 from .placing import definitions, import_place, located, place, statement_lines, without
 from .records import MARKER, Edit, Line
 
@@ -25,10 +26,9 @@ _END = re.compile(rb"[\r\n]*\Z")
 def parse(data: bytes, file: str) -> ast.Module:
     """The syntax tree of a file's bytes. Raises PatchError naming the file and line when it does not parse."""
     try:
-        return ast.parse(data)
-    except (SyntaxError, ValueError) as error:
-        where = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
-        raise PatchError(f"{file}{where} is not valid Python ({error}); repair it first, nothing was changed") from None
+        return sources.parse(data)
+    except SyntaxError as error:
+        raise PatchError(f"{file}{sources.why(error)}; repair it first, nothing was changed") from None
 
 
 def split(data: bytes) -> tuple[bytes, list[bytes]]:

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from ...errors import PatchError
+from ...files import sources
 from ...patching.placing import definitions
 from ...patching.source import bare
 
@@ -33,14 +34,11 @@ class Project:
         self.broken: dict[str, str] = {}
         for file in _python_files(root):
             try:
-                data = (root / file).read_bytes()
-                self.trees[file] = ast.parse(bare(data))
-            except SyntaxError as error:
-                self.broken[file] = f"{file}, line {error.lineno} is not valid Python ({error.msg})"
+                self.trees[file] = sources.parse(bare(sources.read_source(root, file)))
+            except (OSError, SyntaxError) as error:
+                self.broken[file] = file + sources.why(error)
             except PatchError as error:
                 self.broken[file] = str(error).partition(";")[0]
-            except (OSError, ValueError) as error:
-                self.broken[file] = f"{file} cannot be read ({error})"
         self._names: dict[str, dict[str, Node]] = {}
         self._modules: dict[str, dict[str, str]] = {}
 
