@@ -114,7 +114,7 @@ def attach_to_module(module: ModuleType) -> bool:
                 setattr(module, name, hoists_loss(value))
         elif isinstance(value, type) and value.__module__ == module.__name__ and "build_loss_func" in vars(value):
             _let_through(value)
-    from .forks import attach_to_module as attach_by_source
+    from .loops import attach_to_module as attach_by_source
 
     return attach_by_source(module) or found
 

@@ -12,10 +12,10 @@ from typing import Any
 
 from ..errors import HostError
 from ..patching import Edit, Line, Recipe
-from .forks import Fork
-from .forks import recipe as fork_recipe
-from .forks import recognise as recognise_fork
-from .forks.project import Project
+from .loops import Fork
+from .loops import recipe as fork_recipe
+from .loops import recognise as recognise_fork
+from .loops.project import Project
 from .pointr import Host, all_recipes, recipe_for_all, recipe_for_model, recognise
 
 
