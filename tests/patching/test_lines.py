@@ -147,7 +147,7 @@ def test_lines_of_before_there_was_one_module_for_all(name: str, former: str, tm
 def test_an_import_of_before_serves_an_edit_of_today() -> None:
     bare = b"def get(): pass\ndef train():\n    cd = 1\n"
     one = source.insert(bare, L).replace(b"apml_plugin.hooks", b"apml_plugin.hosts.training")
-    again = Line("m.py", "train", "cd", "cd = training_loss(cd) or cd", "training_loss")
+    again = Edit("m.py", "get", "training_loss")
     two = source.insert(one, again)
     assert two.count(b"import training_loss") == 1
     assert source.remove(two, L, again) == bare
