@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..patching.records import Edit, Recipe
 from .decorating import attach_to_module, hoist, hoists_loss, takes_loss
-from .loops.sites import SOURCE
+from ..patching.records import SOURCE
 from .recognise import Definition, Host, HostModel, find_root, recognise
 
 if TYPE_CHECKING:

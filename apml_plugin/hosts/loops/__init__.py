@@ -1,11 +1,15 @@
-"""Hosts without a model registry: their loss is a function, a local object, or chosen by a string.
+"""Hosts with a training loop of their own: their loss is a function, an object, or chosen by a string.
 
 - `recognise(path)` reads such a codebase without importing any of it: what trains, which Chamfer it trains with.
 - `recipe(fork)` says what a patch edits; `attach_to_module` does the same at import, for ``apml run``.
+- `read(project, without=...)` and `sites_for(project, nodes)` are for a codebase that is of another kind, too.
 """
 
 from .attaching import attach_to_module
-from .recognise import Fork, recipe, recognise
+from .project import Project
+from .recognise import Fork, read, recipe, recognise, sites_for
 from .sites import Kept, Refused, Site
 
-__all__ = ["Fork", "Kept", "Refused", "Site", "attach_to_module", "recipe", "recognise"]
+__all__ = [
+    "Fork", "Kept", "Project", "Refused", "Site", "attach_to_module", "read", "recipe", "recognise", "sites_for",
+]  # fmt: skip
