@@ -255,8 +255,7 @@ REFUSED = {
     "network": (forks.NETWORK, r"main\.py:9 both: .*goes into the network \(main\.py:\d+\).*training_value"),
     "weighed": (forks.WEIGHED, r"main\.py:9 both: a further argument takes part"),
     "no Chamfer": (forks.UNKNOWN, r"trains \(main\.py: train\), but with no Chamfer.*loss = training_value"),
-    "raw local": (forks.RAW_LOCAL, r"main\.py:7 train, chamfer: gives distances or indices"),
-    "top level": (forks.TOP_LEVEL, r"main\.py:8 criterion: .*outside of any function.*criterion = training_loss"),
+    "raw local": (forks.RAW_LOCAL, r"main\.py:7 train: chamfer gives distances or indices"),
     "syntax error": ({**forks.UNKNOWN, "b.py": "def f(:\n"}, r"^b\.py, line 1 is not valid Python"),
     "no training": ({"m.py": "x = 1\n"}, r"not a PoinTr-style codebase"),
 }

@@ -133,11 +133,18 @@ def test_the_value_becomes_ours_and_the_indices_stay(
         ("torch.mean(d1) + torch.mean(d2)", "0.5 * (torch.mean(torch.sqrt(d1)) + d2.sqrt().mean())"),
         ("d1, d2, _, nearest", "d1, d2, other, nearest"),
         ("return total, matched", "return (total, matched)"),
+        # What the host goes on to do with the number is its own affair.
+        ("return total, matched", "return total, total, matched"),
+        ("matched.append(nearest.long())", "matched.append(stage + nearest)"),
+        ("torch.mean(d1) + torch.mean(d2)", "torch.mean(d1) + 2 * torch.mean(d2)"),
+        ("torch.mean(d1) + torch.mean(d2)", "torch.mean(d1) + torch.sum(d2)"),
+        ("        stage = torch", "        d2 = torch.sqrt(d2)\n        stage = torch"),
+        ("        total = total + stage", "        stage = stage * 2\n            total = total + stage"),
     ],
 )
 def test_other_ways_of_writing_it(old: str, new: str, tmp_path: Path) -> None:
     assert old in HOST
-    (tmp_path / "main.py").write_text(HOST.replace(old, new))
+    (tmp_path / "main.py").write_text(HOST.replace(old, new, 1))
     (site,) = recognise(tmp_path).sites
     assert site.what == "two-sided Chamfer in stage; the indices stay its own"
     assert "training_value(stage, outputs[i].permute(0, 2, 1), truths[i].permute(0, 2, 1)" in str(site.edit)
@@ -147,23 +154,17 @@ def test_other_ways_of_writing_it(old: str, new: str, tmp_path: Path) -> None:
     ("old", "new"),
     [
         ("return total, matched", "return total, matched, d1"),  # raw distances for others
-        ("return total, matched", "return matched, total"),
-        ("return total, matched", "return total, total, matched"),
         ("matched.append(nearest.long())", "matched.append(d2 * nearest)"),
-        ("matched.append(nearest.long())", "matched.append(stage + nearest)"),
         ("        stage = torch", "        i = i - 1\n        stage = torch"),  # other clouds by then
         ("        stage = torch", "        outputs = outputs[1:]\n        stage = torch"),
-        ("torch.mean(d1) + torch.mean(d2)", "torch.mean(d1) + 2 * torch.mean(d2)"),
-        ("torch.mean(d1) + torch.mean(d2)", "torch.mean(d1) + torch.sum(d2)"),
         ("torch.mean(d1) + torch.mean(d2)", "torch.mean(d1) + torch.mean(d2) + nearest.float().mean()"),
-        ("        total = total + stage", "        stage = stage * 2\n            total = total + stage"),
     ],
 )
 def test_what_is_not_safe_is_refused(old: str, new: str, tmp_path: Path) -> None:
     assert old in HOST
     (tmp_path / "main.py").write_text(HOST.replace(old, new, 1))
     compile((tmp_path / "main.py").read_text(), "main.py", "exec")
-    with pytest.raises(HostError, match=r"(?s)main\.py:\d+ staged: .*(indices|further argument).*training_value"):
+    with pytest.raises(HostError, match=r"(?s)main\.py:\d+ staged: .*indices.*training_value"):
         recognise(tmp_path)
 
 

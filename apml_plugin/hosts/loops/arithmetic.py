@@ -18,7 +18,7 @@ _ENDS = {"item", "detach", "cpu"}
 def warnings(finder: Finder) -> tuple[str, ...]:
     """`arccosh(1 + loss)` and the like, with file and line; weights and sums are not among them."""
     found: dict[str, None] = {}
-    for node in sorted(finder.reached - finder.edited):
+    for node in sorted(finder.using):
         made_ours: set[str] = set()
         for inner in finder.project.own[node]:
             if isinstance(inner, ast.Assign | ast.AugAssign) and _is_ours(finder, node, inner.value, made_ours):

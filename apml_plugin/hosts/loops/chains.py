@@ -28,25 +28,22 @@ def find(finder: Finder) -> Iterator[Site]:
     project, done = finder.project, set()
     for node in sorted(finder.reached):
         function = project.nodes[node]
-        if (
-            not isinstance(function, ast.FunctionDef)
-            or by_name(node)
-            or not any(isinstance(n, ast.If) for n in project.own[node])
-        ):
+        compared = (isinstance(n, ast.If) and _comparison(n.test) for n in project.own[node])
+        if not isinstance(function, ast.FunctionDef) or by_name(node) or not any(compared):
             continue
         for subject, known, line in chains_in(function, lambda body, at=node: _is_chamfer(finder, at, body)):
             if is_evaluation(subject) or not _LOSS.search(f"{subject} {known}"):
                 continue
             if subject in [argument.arg for argument in function.args.args]:
                 arguments = f'("{subject}", "{known}")'
-                edit: Edit | Line = Edit(node[0], node[1], "lets_loss_through", arguments=arguments)
+                edit = Edit(node[0], node[1], "lets_loss_through", arguments=arguments)
                 yield Site(node[0], line, node[1], f"loss chosen by the string {subject}, known {known!r}", edit)
             elif subject.startswith("self.") and (owner := project.owner(node)):
                 init = (owner[0], f"{owner[1]}.__init__")
-                edit = _named(project, init, subject, known)
-                if edit and (init, subject) not in done:
+                behind = _named(project, init, subject, known)
+                if behind and (init, subject) not in done:
                     done.add((init, subject))
-                    yield Site(node[0], line, node[1], f"loss chosen by the string {subject}, known {known!r}", edit)
+                    yield Site(node[0], line, node[1], f"loss chosen by the string {subject}, known {known!r}", behind)
 
 
 def chains_in(function: ast.FunctionDef, is_chamfer) -> Iterator[tuple[str, str, int]]:  # type: ignore[no-untyped-def]

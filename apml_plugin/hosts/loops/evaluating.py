@@ -1,14 +1,11 @@
-"""Which functions of a host train, which evaluate, and which of these record gradients all the same."""
+"""Which functions of a host train and which evaluate."""
 
 from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
 
-from ...patching import Edit
-from .project import Node, Project, dotted
-from .sites import Site
+from .project import Node, Project
 
 _EVALUATION = re.compile(
     r"eval(uat\w*)?|tests?|test(ing|er)|infer(ence)?|vis|visuali\w+|plot|demo|metrics?|val|valid(ate|ation|ator)?"
@@ -20,7 +17,7 @@ _STEPS = {"training_step", "train_step", "compute_loss", "fit"}
 
 def training(project: Project) -> set[Node]:
     """Functions (and files' top levels) that call `.backward()`, and steps that a library's trainer calls."""
-    found = {node for node in _calling(project, "backward", "manual_backward") if _last(node) != "backward"}
+    found = {node for node in calling(project, "backward", "manual_backward") if _last(node) != "backward"}
     for node in project.nodes:
         if _last(node) in _STEPS or (_last(node) == "loss" and project.owner(node)):
             found |= {node} if project.owner(node) else set()
@@ -30,7 +27,7 @@ def training(project: Project) -> set[Node]:
 def evaluating(project: Project, loops: set[Node]) -> set[Node]:
     """Functions that evaluate by their name or file's name, under `no_grad`, or that put a model into that mode."""
     files = {loop[0] for loop in loops}
-    switching = _calling(project, "eval") - _calling(project, "train")
+    switching = calling(project, "eval") - calling(project, "train")
     return {
         node
         for node, tree in project.nodes.items()
@@ -38,7 +35,7 @@ def evaluating(project: Project, loops: set[Node]) -> set[Node]:
         and (
             by_name(node)
             or (is_evaluation_file(node[0]) and node[0] not in files)
-            or _is_quiet(getattr(tree, "decorator_list", []))
+            or is_quiet(getattr(tree, "decorator_list", []))
             or (node in switching and node[1] and _last(node) not in ("__init__", "forward"))
         )
     }
@@ -65,49 +62,12 @@ def quiet(project: Project, node: Node) -> set[int]:
     return {
         id(below)
         for inner in project.own[node]
-        if isinstance(inner, ast.With) and _is_quiet([item.context_expr for item in inner.items])
+        if isinstance(inner, ast.With) and is_quiet([item.context_expr for item in inner.items])
         for below in ast.walk(inner)
     }
 
 
-def with_gradients(project: Project, evaluation: set[Node], sites: set[Node]) -> Iterator[Site]:
-    """Evaluating functions that call a loss while gradients are recorded: there the decorator keeps the host's."""
-    calling = _calling(project, "eval")
-    # Methods of the classes that hold a site, and those of its kin: what a call on an unknown object may mean.
-    owners = {project.owner(site) for site in sites} - {None}
-    held = {method for owner in owners if owner for method in project.members[owner] if not _last(method)[:2] == "__"}
-    names = {_last(method) for method in held if method in sites or _holds(project, method, sites)}
-    for node in sorted(evaluation & calling):
-        function, silent = project.nodes[node], quiet(project, node)
-        if not isinstance(function, ast.FunctionDef) or _is_quiet(function.decorator_list):
-            continue
-        for call in project.own[node]:
-            if not isinstance(call, ast.Call) or id(call) in silent:
-                continue
-            target = project.resolve(node[0], call.func, node)
-            known = target is not None and isinstance(project.nodes.get(target), ast.FunctionDef)
-            by_method = isinstance(call.func, ast.Attribute) and call.func.attr in names and target is None
-            if by_method or (known and target and sites & project.reachable({target}, set())):
-                why = "validates while gradients are recorded: keeps the host's loss"
-                yield Site(*node[:1], call.lineno, node[1], why, Edit(node[0], node[1], "keeps_host_loss"))
-                break
-
-
-def _holds(project: Project, method: Node, sites: set[Node]) -> bool:
-    """Whether a method leads to a site, also through an attribute (`self.metric = self.chamfer`) of its class."""
-    owner = project.owner(method)
-    held = {
-        dotted(target)
-        for other in project.members[owner] if owner
-        for n in project.own[other]
-        if isinstance(n, ast.Assign) and project.resolve(other[0], n.value, other) in sites
-        for target in n.targets
-    }  # fmt: skip
-    called = {dotted(n.func) for n in project.own[method] if isinstance(n, ast.Call)}
-    return bool(held & called or sites & project.reachable({method}, set()))
-
-
-def _calling(project: Project, *names: str) -> set[Node]:
+def calling(project: Project, *names: str) -> set[Node]:
     """Functions that call a method of one of these names."""
     files = {file for file, text in project.text.items() if any(name.encode() in text for name in names)}
     return {
@@ -118,7 +78,7 @@ def _calling(project: Project, *names: str) -> set[Node]:
     }
 
 
-def _is_quiet(expressions: list[ast.expr]) -> bool:
+def is_quiet(expressions: list[ast.expr]) -> bool:
     return any(word in ast.unparse(e) for e in expressions for word in ("no_grad", "inference_mode"))
 
 

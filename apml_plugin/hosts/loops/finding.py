@@ -19,14 +19,14 @@ from .sites import Kept, Refused, Site, line_behind
 from .values import GT_NAMES, names
 
 _CD = re.compile(r"chamfer|(^|_)cd(_|\d|$)", re.IGNORECASE)
-_RAW = "gives distances or indices that the code goes on with"
 _WEIGHED = "a further argument takes part in its value, which a loss of two clouds knows nothing of"
 
 
 class Finder:
     """Looks through the functions `reached` from training. found: what became of each loss.
 
-    ours: calls (by id) of what is replaced. edited: functions that get a decorator.
+    ours: uses (by id) of what is replaced. edited: functions that get a decorator. using: functions with either.
+    attributes: whether objects that hang on `self` are wanted.
     """
 
     def __init__(self, chamfers: Chamfers, reached: set[Node], loops: set[Node], attributes: bool = True) -> None:
@@ -35,8 +35,9 @@ class Finder:
         self.found: list[Site | Kept | Refused] = []
         self.edited: set[Node] = set()
         self.ours: set[int] = set()
+        self.using: set[Node] = set()
         self._seen: set[Node] = set()
-        self._objects: dict[int, tuple[Made, Node, int]] = {}
+        self._objects: dict[int, tuple[Made, Node]] = {}
         self._imported: dict[tuple[str, str], tuple[Node, ast.AST, str]] = {}
         self._unnamed: dict[Node, tuple[Node, int]] = {}
         self._raw: list[tuple[Node, ast.Call, str]] = []
@@ -50,6 +51,7 @@ class Finder:
         self._take_unnamed()
         self._not_judged()
         self.found.sort(key=lambda item: (item.file, item.line))
+        self.using |= {node for node in reached - self.edited if self._leads(node)}
 
     def _function(self, node: Node) -> None:
         """A function or method that measures its two clouds itself."""
@@ -102,7 +104,7 @@ class Finder:
                     continue
                 if id(inner) not in passed:
                     for made in self.chamfers.find(node, name):
-                        self._object(made, node, inner.lineno)
+                        self._object(made, node)
                 self._elsewhere(node, inner, name)
 
     def _call(self, node: Node, call: ast.Call) -> None:
@@ -119,7 +121,7 @@ class Finder:
         elif kind in (reading.NUMBER, reading.ONE_SIDED, reading.WEIGHED):
             self.ours |= {id(call)} if kind == reading.NUMBER else set()
             for made in objects:
-                self._object(made, node, call.lineno)
+                self._object(made, node)
         cls = self.project.resolve(node[0], call.func, node)
         if cls and self.chamfers.kind(cls) == reading.NUMBER and isinstance(self.project.nodes.get(cls), ast.ClassDef):
             self._unnamed.setdefault(cls, (node, call.lineno))
@@ -130,9 +132,10 @@ class Finder:
         ):
             self._unnamed.setdefault(made_by, (node, call.lineno))
 
-    def _object(self, made: Made, node: Node, line: int) -> None:
+    def _object(self, made: Made, node: Node) -> None:
         self._seen.add(node)
-        self._objects.setdefault(id(made), (made, node, line))
+        self.using |= {node} if self.chamfers.kind(made.cls) == reading.NUMBER else set()
+        self._objects.setdefault(id(made), (made, node))
 
     def _elsewhere(self, node: Node, inner: ast.Name | ast.Attribute, name: str) -> None:
         """A function from outside of the project, or from a file of metrics, which stays as it is."""
@@ -154,6 +157,7 @@ class Finder:
             return
         self.ours.add(id(inner))
         self._seen.add(node)
+        self.using.add(node)
         self._imported.setdefault((node[0], name), (node, inner, outside or f"{target[0]} {target[1]}"))  # type: ignore
 
     def _take_raw(self) -> None:
@@ -173,17 +177,16 @@ class Finder:
             if inside and node not in told:
                 self.found.append(Kept(node[0], call.lineno, node[1], f"{name} is used inside the network"))
             elif not behind and node not in told:
-                if read and read.kind == reading.VALUE_AND_MORE:
-                    what = "gives the nearest neighbours' indices or raw distances on, for others to use, besides its value"
-                    self.found.append(Refused(node[0], call.lineno, node[1], what))
-                else:
-                    shown_at = f"{node[1]}, {name}" if node[1] else name
-                    self.found.append(Refused(node[0], call.lineno, shown_at, f"{_RAW} (line {call.lineno})"))
+                why = f"{name} gives distances or indices that the code goes on with"
+                self.found.append(Refused(node[0], call.lineno, node[1] or name, why))
             told |= {node} if not behind else set()
 
     def _take_objects(self) -> None:
-        for made, node, line in self._objects.values():
+        for made, node in self._objects.values():
             file, kind = made.at[0], self.chamfers.kind(made.cls)
+            hangs = made.name.startswith("self.") or isinstance(self.project.nodes[made.at], ast.ClassDef)
+            if hangs and not self.attributes:
+                continue
             where = f"{made.at[1]}, {made.name}" if made.at[1] else made.name
             at = made.statement.lineno
             if kind == reading.ONE_SIDED:
@@ -240,10 +243,20 @@ class Finder:
             function, name = self.project.nodes[node], last(node[1])
             if not isinstance(function, ast.FunctionDef) or not _CD.search(name) or len(parameters(function)) < 2:
                 continue
-            if self.chamfers.read(node) or self._is_class_call(node) or self.project.uses(node)[0] & self.edited:
+            if self.chamfers.read(node) or self._is_class_call(node) or self._leads(node):
                 continue
             why = "is called like a Chamfer distance, but what it measures cannot be told from its code"
             self.found.append(Refused(node[0], function.lineno, node[1], why))
+
+    def replaces(self, node: Node, called: ast.expr) -> bool:
+        """Whether a function, reached or not, calls an object or an imported function that is replaced."""
+        name = dotted(called)
+        return (node[0], name) in self._imported or any(
+            id(made) in self._objects for made in self.chamfers.find(node, name)
+        )
+
+    def _leads(self, node: Node) -> bool:
+        return bool(self.project.uses(node)[0] & self.edited)
 
     def _is_network(self, node: Node) -> bool:
         return last(node[1]) == "forward" and self.project.owner(node) is not None
@@ -258,21 +271,23 @@ class Finder:
     def _into_network(self, site: Node) -> str:
         """Where a network's forward feeds the site's value into one of its own layers."""
 
-        def calls(within: Node, expression: ast.expr) -> bool:
-            inner = (n for n in ast.walk(expression) if isinstance(n, ast.Call))
-            return any(self.project.resolve(within[0], n.func, within) == site for n in inner)
+        def takes(within: Node, expression: ast.expr, tainted: set[str]) -> bool:
+            inner = (n.func for n in ast.walk(expression) if isinstance(n, ast.Call))
+            return bool(names(expression) & tainted) or any(
+                self.project.resolve(within[0], called, within) == site for called in inner
+            )
 
         for node in sorted(self.reached):
             tainted: set[str] = set()
             for inner in self.project.own[node] if self._is_network(node) else ():
-                if isinstance(inner, ast.Call) and dotted(inner.func).startswith("self."):
-                    if any(calls(node, argument) or names(argument) & tainted for argument in inner.args):
-                        return f"{node[0]}:{inner.lineno}"
-                if isinstance(inner, ast.Assign) and (calls(node, inner.value) or names(inner.value) & tainted):
+                layer = isinstance(inner, ast.Call) and dotted(inner.func).startswith("self.")
+                if layer and any(takes(node, argument, tainted) for argument in inner.args):  # type: ignore[attr-defined]
+                    return f"{node[0]}:{inner.lineno}"  # type: ignore[attr-defined]
+                if isinstance(inner, ast.Assign) and takes(node, inner.value, tainted):
                     for target in inner.targets:
                         # Of an unpacked result the leading values become ours, not the raw distances behind them.
                         parts = target.elts[:2] if isinstance(target, ast.Tuple | ast.List) else [target]
-                        tainted |= {name for part in parts for name in names(part)}
+                        tainted |= set().union(*map(names, parts))
         return ""
 
 

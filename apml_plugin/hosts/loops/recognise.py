@@ -16,6 +16,7 @@ from .finding import Finder
 from .project import Node, Project, dotted
 from .reading import Chamfers
 from .sites import BY_HAND, Kept, Refused, Site
+from .validating import with_gradients
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,8 @@ def read(project: Project, without: Set[Node] = frozenset()) -> Fork:
     theirs = project.reachable(set(without), set()) | without if without else set()
     loops = evaluating.training(project)
     evaluation = evaluating.evaluating(project, loops)
-    loops = {loop for loop in loops if not project.reachable({loop}, evaluation) & without}
+    if without:
+        loops = {loop for loop in loops if not project.reachable({loop}, evaluation) & without}
     files = project.imported({loop[0] for loop in loops})
     roots = set(loops)
     if not loops and not without:
@@ -117,7 +119,7 @@ def _fork(project: Project, finder: Finder, loops: set[Node], evaluation: set[No
         tuple(f"{file}: {name}" if name else file for file, name in sorted(shown)),
         sites,
         tuple(chains.find(finder)) if sites else (),
-        tuple(evaluating.with_gradients(project, evaluation, finder.edited)),
+        tuple(with_gradients(finder, evaluation)),
         tuple(item for item in finder.found if isinstance(item, Kept)),
         tuple(item for item in finder.found if isinstance(item, Refused)),
         tuple(project.broken.values()),

@@ -46,7 +46,8 @@ def lines(chamfers: Chamfers, node: Node, call: ast.Call) -> list[Line]:
 def _values(chamfers: Chamfers, node: Node, block: list[ast.stmt], clouds: set[str]) -> list[tuple[str, ast.stmt]]:
     """Names and statements that make a number of both distances, which the block's first statement binds."""
     reader = Distances(chamfers, node, block[0])
-    found, spent, until = [], {id(n) for n in ast.walk(block[0])}, 10**9
+    found: list[tuple[str, ast.stmt]] = []
+    spent, until = {id(n) for n in ast.walk(block[0])}, 10**9
     for statement in block[1:]:
         bound = stored(statement)
         if isinstance(statement, ast.Assign) and len(bound) == 1 and names(statement.value) & reader.distances:
