@@ -34,8 +34,8 @@ def place(tree: ast.Module, edit: Edit | Line) -> tuple[int, int]:
     end = statement.end_lineno or statement.lineno
     if at + 1 < len(block) and block[at + 1].lineno == end:
         raise PatchError(
-            f"{edit.file}, line {end}: more follows on the line that binds '{edit.after}', so no line can go in between. "
-            "Nothing was changed"
+            f"{edit.file}, line {end}: more follows on the line that binds '{edit.after}', so no line can go in "
+            "between. Nothing was changed"
         )
     return end, statement.lineno
 
@@ -125,9 +125,10 @@ def _assignment(tree: ast.Module, edit: Line) -> tuple[list[ast.stmt], int]:
     try:
         return found[edit.which]
     except IndexError:
+        where, count = edit.scope or "the top level", f"only {len(found)} times" if found else "nowhere"
         raise PatchError(
-            f"{edit.file}: {repr(edit.scope) if edit.scope else 'the top level'} binds '{edit.after}' "
-            f"{f'only {len(found)} times' if found else 'nowhere'}, so there is no one place to edit. Nothing was changed"
+            f"{edit.file}: '{where}' binds '{edit.after}' {count}, so there is no one place to edit. "
+            "Nothing was changed"
         ) from None
 
 

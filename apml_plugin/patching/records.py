@@ -58,8 +58,9 @@ class Line:
 
     scope: qualified name of the function or class, "" for the module's top level. after: what is bound there, a name
     or a dotted one (``loss_fn = ...``, ``self.loss = ...``, ``import a.b``), at any depth of blocks but not in a
-    function within; of several such statements the last, unless `which` gives another's index. text: one simple statement on one line, indented
-    as the assignment is. name: imported from the module `source`. shared: as in :class:`Edit`.
+    function within; of several such statements the last, unless `which` gives another's index. text: one simple
+    statement on one line, indented as that statement is. name: imported from the module `source`. shared: as in
+    :class:`Edit`.
     """
 
     file: str

@@ -20,8 +20,8 @@ from apml_plugin.errors import HostError, LossArgumentError, LossValueError, Unk
 from apml_plugin.functional import apml_loss
 from apml_plugin.hosts import training
 from apml_plugin.hosts import training_calls as calls
-from apml_plugin.hosts.loops import attach_to_module, attaching, recipe, recognise
 from apml_plugin.hosts.kinds import identify
+from apml_plugin.hosts.loops import attach_to_module, attaching, recipe, recognise
 from apml_plugin.launch.environment import Settings
 from apml_plugin.launch.hooks import Hooks
 from apml_plugin.patching import check, plan_apply, plan_revert, write

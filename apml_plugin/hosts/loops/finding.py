@@ -243,7 +243,8 @@ class Finder:
             function, name = self.project.nodes[node], last(node[1])
             if not isinstance(function, ast.FunctionDef) or not _CD.search(name) or len(parameters(function)) < 2:
                 continue
-            if self.chamfers.read(node) or self._is_class_call(node) or self._leads(node):
+            read = self.chamfers.read(node)
+            if (read and read.kind == reading.RAW) or self._is_class_call(node) or self._leads(node):
                 continue
             why = "is called like a Chamfer distance, but what it measures cannot be told from its code"
             self.found.append(Refused(node[0], function.lineno, node[1], why))
