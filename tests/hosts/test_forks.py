@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import itertools
 import sys
-import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -18,10 +17,10 @@ from hosts import fork_hosts as forks
 from apml_plugin.cli import main as cli
 from apml_plugin.errors import HostError, LossArgumentError, LossValueError, UnknownLossError
 from apml_plugin.functional import apml_loss
+from apml_plugin.hosts import gates as calls
 from apml_plugin.hosts import training
-from apml_plugin.hosts import training_calls as calls
-from apml_plugin.hosts.kinds import identify
-from apml_plugin.hosts.loops import attach_to_module, attaching, recipe, recognise
+from apml_plugin.hosts.base import identify
+from apml_plugin.hosts.loops import recipe, recognise
 from apml_plugin.launch.environment import Settings
 from apml_plugin.launch.hooks import Hooks
 from apml_plugin.patching import check, plan_apply, plan_revert, write
@@ -51,6 +50,7 @@ def make(tmp_path: Path) -> Make:
             text = text.replace("    ", "\t") if tabs else text
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             (root / name).write_bytes(text.replace("\n", ends).encode())
+        (root / ".git").mkdir()
         return root
 
     return build
@@ -68,8 +68,7 @@ def load(monkeypatch: pytest.MonkeyPatch) -> Iterator[Load]:
         importlib.invalidate_caches()
         if not attach:
             return importlib.import_module(name)
-        monkeypatch.setenv("APML_RUN_ROOT", str(root))
-        hooks = Hooks(Settings({}, "", str(root)))  # what `apml run` puts in place
+        hooks = Hooks(Settings({}, "", True))  # what `apml run` puts in place
         others = [finder for finder in sys.meta_path if not isinstance(finder, Hooks)]
         monkeypatch.setattr(sys, "meta_path", [hooks, *others])
         return importlib.import_module(name)
@@ -375,32 +374,3 @@ def test_an_unused_loss_is_worth_a_word(monkeypatch: pytest.MonkeyPatch, capsys:
     monkeypatch.setenv("APML_LOSS", "APML")
     calls._warn_if_unused()
     assert "no training call of this process used it" in capsys.readouterr().err
-
-
-def test_a_script_whose_own_code_needs_a_line_says_so(
-    make: Make, load: Load, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    root = make({**forks.LOCAL, "main.py": forks.LOCAL["core/train.py"]})
-    monkeypatch.setattr(sys, "argv", [str(root / "main.py")])
-    load(root, "lib.net", attach=True)
-    assert "main.py is the script that runs" in capsys.readouterr().err
-    monkeypatch.setenv("APML_LOSS", "APML")
-    attaching._fork.cache_clear()
-    with pytest.raises(HostError, match="patch it, then run again"):
-        load(root, "lib.net", attach=True)
-    patch(root)
-    attaching._fork.cache_clear()
-    load(root, "lib.net", attach=True)
-
-
-def test_a_run_of_a_host_that_cannot_be_used_stops(make: Make, load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
-    root = make(forks.INDICES)
-    load(root, "lib.chamfer", attach=True)  # nothing asked for: nothing to say
-    monkeypatch.setenv("APML_LOSS", "APML")
-    with pytest.raises(HostError, match="cannot be replaced safely"):
-        load(root, "lib.chamfer", attach=True)
-
-
-def test_a_module_elsewhere_is_left_alone(make: Make) -> None:
-    assert not attach_to_module(types.ModuleType("m"), str(make(forks.SHARED)))
-    assert not attach_to_module(torch, str(make(forks.SHARED)))

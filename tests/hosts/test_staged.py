@@ -5,7 +5,6 @@ On a real D-PCC clone by choice: APML_DPCC=path-of-a-clone (it is copied, never 
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -19,9 +18,10 @@ import torch
 from apml_plugin.cli import main as cli
 from apml_plugin.errors import HostError
 from apml_plugin.functional import apml_loss
-from apml_plugin.hosts import training_calls as calls
-from apml_plugin.hosts.loops import attach_to_module, attaching, recipe, recognise
-from apml_plugin.patching import check, plan_apply, plan_revert, write
+from apml_plugin.hosts import gates as calls
+from apml_plugin.hosts.loops import recipe, recognise
+from apml_plugin.patching import Edit, Line, check, plan_apply, plan_revert, write
+from apml_plugin.patching.memory import compiled
 
 MEAN = "{NAME: APML, reduction: mean}"
 TESTS = Path(__file__).resolve().parents[1]
@@ -70,15 +70,13 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calls, "_built", {})
     monkeypatch.setattr(calls, "named", [])
     monkeypatch.setattr(calls, "_told", set())
-    attaching._fork.cache_clear()
 
 
-def load(root: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("staged_host", root / "main.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+def load(root: Path, edits: tuple[Edit | Line, ...] = ()) -> ModuleType:
+    """The host's module; with edits, as `apml run` executes it."""
+    module = ModuleType("staged_host")
+    file = root / "main.py"
+    exec(compiled(file.read_bytes(), edits, str(file)) if edits else file.read_bytes(), vars(module))
     return module
 
 
@@ -110,9 +108,7 @@ def test_the_value_becomes_ours_and_the_indices_stay(
         assert check(tmp_path, known) == ("training losses",)
 
     def loaded() -> ModuleType:
-        module = load(tmp_path)
-        assert how == "patched" or attach_to_module(module, str(tmp_path))
-        return module
+        return load(tmp_path, known[0].edits if how == "attached" else ())
 
     same = run(loaded())
     assert torch.equal(same[1], bare[1])  # no loss named: bit for bit
