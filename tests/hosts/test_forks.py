@@ -367,10 +367,3 @@ def test_explain_of_a_host_with_a_registry(host: Path, capsys: pytest.CaptureFix
     output = capsys.readouterr().out
     assert "AdaPoinTr.loss_func: denoise, unless the YAML names it" in output
     assert "'@takes_loss' above 'make_model'" in output
-
-
-def test_an_unused_loss_is_worth_a_word(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(calls, "_used", 0)
-    monkeypatch.setenv("APML_LOSS", "APML")
-    calls._warn_if_unused()
-    assert "no training call of this process used it" in capsys.readouterr().err
