@@ -21,8 +21,9 @@ sys.path.insert(0, str(ROOT / "cuda_ext"))
 from build_ops import build_ext_class, build_py_class, extension  # noqa: E402
 from decide import decide, look  # noqa: E402
 
-START = """import os; "APML_RUN_STANDINS" in os.environ and __import__("apml_plugin.launch.start").launch.start.install()
-"""
+START = (
+    'import os; "APML_RUN_STANDINS" in os.environ and __import__("apml_plugin.launch.start").launch.start.install()\n'
+)
 """A line that every Python of the environment runs when it starts, and that does nothing outside of `apml run`. There
 it makes sure of the plugin where a script resets PYTHONPATH or starts `python -E`."""
 

@@ -8,15 +8,19 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import HostError, PatchError
 from ..patching import Edit, Line, Recipe
 from ..patching import check as patched
 
-KINDS = ("csi2pointcloud", "pointr", "forks")
-"""Folders beside this file, each with a module ``kind`` (see `Kind`); the first that knows a codebase comes first."""
+if TYPE_CHECKING:
+    from .loops.project import Project
+
+KINDS = ("csi2pointcloud", "pointr", "loops")
+"""Folders beside this file, each with a module ``kind`` (see `Kind`). Loops come last: they are of every form."""
 
 
 @dataclass(frozen=True)
@@ -77,13 +81,26 @@ class Finding:
     warnings: list[str] = field(default_factory=list)
 
 
+class Clone:
+    """A folder that kinds of hosts are looked for in. project: its Python files, parsed once for all of them."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @cached_property
+    def project(self) -> Project:
+        from .loops.project import Project
+
+        return Project(self.root)
+
+
 class Kind(Protocol):
     """The names in a kind's module. NAME: what `Host.kind` says for it."""
 
     NAME: str
 
-    def find(self, root: Path, others: tuple[Host, ...]) -> Host:
-        """The host at `root`, without what `others`, found before, answer for. Raises HostError saying why not."""
+    def find(self, clone: Clone, others: tuple[Host, ...]) -> Host:
+        """The host in `clone`, without what `others`, found before, answer for. Raises HostError saying why not."""
 
     def check(self, found: Finding, config: dict[str, Any]) -> bool:
         """Fill in what a run with `config` would use; False for a config of another kind. The host is known by then."""
@@ -103,11 +120,12 @@ def identify(path: str | os.PathLike[str]) -> Host:
     if not root.is_dir():
         raise HostError(f"{root} is not a folder; give the root of the clone (the folder with its main.py)")
     root = root.resolve()
+    clone = Clone(root)
     found: list[Host] = []
     reasons: dict[str, str] = {}
     for name, kind in zip(KINDS, kinds(), strict=True):
         try:
-            found.append(kind.find(root, tuple(found)))
+            found.append(kind.find(clone, tuple(found)))
         except HostError as error:
             reasons[name] = str(error)
     if not found:
