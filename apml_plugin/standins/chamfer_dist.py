@@ -26,7 +26,8 @@ class ChamferFunction(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_dist1: Tensor, grad_dist2: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
-        return chamfer.backward(*ctx.saved_tensors, grad_dist1, grad_dist2)
+        xyz1, xyz2, idx1, idx2 = ctx.saved_tensors
+        return chamfer.backward(xyz1, xyz2, idx1, idx2, grad_dist1, grad_dist2)
 
 
 class ChamferDistanceL2(nn.Module):

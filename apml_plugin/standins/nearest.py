@@ -46,8 +46,8 @@ def nearest(
         raise ValueError(
             f"nearest: expected clouds (B, n, D) and (B, m, D), got {tuple(queries.shape)} and {tuple(points.shape)}"
         )
-    if points.shape[1] < max(1, k):
-        raise ValueError(f"nearest: the cloud to search has no points, or fewer than k: {points.shape[1]} < {max(1, k)}")
+    if not 0 < k <= points.shape[1]:
+        raise ValueError(f"nearest: the cloud to search has no points for k = {k}: it has {points.shape[1]}")
     with torch.no_grad():
         index = torch.empty((*queries.shape[:2], k), dtype=torch.int64, device=queries.device)
         for b in range(len(queries)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from . import pointnet2_utils as utils
 def build_shared_mlp(mlp_spec: Sequence[int], bn: bool = True) -> nn.Sequential:
     """1 x 1 convolutions from width to width, each followed by a batch norm if ``bn``, and a ReLU."""
     layers: list[nn.Module] = []
-    for before, after in zip(mlp_spec, mlp_spec[1:], strict=False):
+    for before, after in pairwise(mlp_spec):
         layers += [nn.Conv2d(before, after, 1, bias=not bn), *([nn.BatchNorm2d(after)] if bn else []), nn.ReLU(True)]
     return nn.Sequential(*layers)
 

@@ -145,6 +145,5 @@ def _beside(xyz: Tensor, features: Tensor | None, use_xyz: bool) -> Tensor:
 
 __getattr__ = absent(
     "pointnet2_ops.pointnet2_utils",
-    "Install the real package: https://github.com/erikwijmans/Pointnet2_PyTorch "
-    "(needs a CUDA compiler)",
+    "Install the real package: https://github.com/erikwijmans/Pointnet2_PyTorch (needs a CUDA compiler)",
 )

@@ -95,7 +95,7 @@ def chamfer_distance(
         results: list[Any] = there
     else:
         back = way(y, x, y_lengths, x_lengths, y_normals, x_normals)
-        join = {"max": torch.maximum, None: lambda a, b: (a, b)}.get(point_reduction, torch.add)
+        join: Any = {"max": torch.maximum, None: lambda a, b: (a, b)}.get(point_reduction, torch.add)
         results = [None if a is None else join(a, b) for a, b in zip(there, back, strict=True)]
     if batch_reduction is not None:
         total = max(len(x), 1) if weights is None else weights.sum() if bool(weights.any()) else 1
