@@ -9,19 +9,16 @@ from torch import Tensor
 
 from apml_plugin.standins.absent import absent
 from apml_plugin.standins.nearest import FAR, furthest
-from apml_plugin.standins.nearest import nearest as _nearest
 from apml_plugin.standins.pointnet2_ops import pointnet2_utils as _utils
 from apml_plugin.standins.pointnet2_ops.pointnet2_utils import (
-    GroupAll,
-    gather_operation,
     grouping_operation,
     three_interpolate,
     three_nn,
 )
 
-__all__ = ["GroupAll", "gather_points", "grouping_operation", "three_interpolate", "three_nn"]
+__all__ = ["grouping_operation", "three_interpolate", "three_nn"]
 
-gather_points = gather_operation
+gather_points = _utils.gather_operation
 
 
 def furthest_point_sample(points_xyz: Tensor, num_points: int) -> Tensor:
@@ -39,7 +36,7 @@ def knn(k: int, xyz: Tensor, center_xyz: Tensor | None = None, transposed: bool 
     centres = xyz if center_xyz is None else center_xyz
     if transposed:
         xyz, centres = xyz.transpose(1, 2), centres.transpose(1, 2)
-    return _nearest(centres, xyz, k)[1].transpose(1, 2).int()
+    return _utils.knn_query(k, xyz, centres)[1].transpose(1, 2).contiguous()
 
 
-__getattr__ = absent("mm3d_pn2", "Compile the real one with the host's own setup.py (needs a CUDA compiler)")
+__getattr__ = absent("mm3d_pn2")
