@@ -15,9 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from apml_plugin.standins.absent import absent
-from apml_plugin.standins.nearest import furthest, gather, nearest, squared_distance
-from apml_plugin.standins.pointnet2_ops.pointnet2_utils import ball_query as _balls
+from apml_plugin.matching.exact import furthest, gather, nearest, squared_distance, within
 
 
 def chamfer_distance(
@@ -189,8 +187,7 @@ def ball_query(
     of_1, of_2 = _both(p1, p2, lengths1, lengths2)
     idx = torch.full((*p1.shape[:2], K), -1, dtype=torch.int64, device=p1.device)
     for n, (a, b) in enumerate(zip(of_1.tolist(), of_2.tolist(), strict=True)):
-        hits = _balls(radius, K, p2[n : n + 1, :b].detach(), p1[n : n + 1, :a].detach(), fill=-1)
-        idx[n, :a] = hits[0].long()
+        idx[n, :a] = within(radius, K, p2[n : n + 1, :b], p1[n : n + 1, :a], fill=-1)[0]
     return _found(p1, p2, idx, idx >= 0, squared_distance, return_nn)
 
 
@@ -325,6 +322,3 @@ def _eigen(matrix: Tensor) -> tuple[Tensor, Tensor]:
 def _turned(points: Tensor, near: Tensor, direction: Tensor) -> Tensor:
     side = ((near - points[:, :, None]) * direction[:, :, None]).sum(dim=3) > 0
     return torch.where((side.sum(dim=2) < 0.5 * near.shape[2])[..., None], -direction, direction)
-
-
-__getattr__ = absent("pytorch3d", "Install the real one: https://github.com/facebookresearch/pytorch3d")

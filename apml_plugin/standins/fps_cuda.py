@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from apml_plugin.matching.exact import FAR, furthest
 from apml_plugin.standins.absent import absent
 from apml_plugin.standins.inplace import write
-from apml_plugin.standins.nearest import FAR, furthest
 
 
 def fps(points: Tensor, dis: Tensor, indices: Tensor) -> None:

@@ -7,14 +7,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from apml_plugin.matching.exact import FAR, furthest, within
 from apml_plugin.standins.absent import absent
-from apml_plugin.standins.nearest import FAR, furthest
 from apml_plugin.standins.pointnet2_ops import pointnet2_utils as _utils
-from apml_plugin.standins.pointnet2_ops.pointnet2_utils import (
-    grouping_operation,
-    three_interpolate,
-    three_nn,
-)
+from apml_plugin.standins.pointnet2_ops.pointnet2_utils import grouping_operation, three_interpolate, three_nn
 
 __all__ = ["grouping_operation", "three_interpolate", "three_nn"]
 
@@ -28,7 +24,7 @@ def furthest_point_sample(points_xyz: Tensor, num_points: int) -> Tensor:
 
 def ball_query(min_radius: float, max_radius: float, sample_num: int, xyz: Tensor, center_xyz: Tensor) -> Tensor:
     """Indices int32 (B, p, sample_num): at the centre or from ``min_radius`` to below ``max_radius`` away."""
-    return _utils.ball_query(max_radius, sample_num, xyz, center_xyz, least=min_radius)
+    return within(max_radius, sample_num, xyz, center_xyz, min_radius).int()
 
 
 def knn(k: int, xyz: Tensor, center_xyz: Tensor | None = None, transposed: bool = False) -> Tensor:

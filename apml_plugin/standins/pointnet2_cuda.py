@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from apml_plugin.matching.exact import furthest
 from apml_plugin.standins.absent import absent
 from apml_plugin.standins.inplace import write
-from apml_plugin.standins.nearest import furthest
 from apml_plugin.standins.pointnet2_ops import _ext
 
 

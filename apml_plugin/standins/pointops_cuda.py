@@ -8,9 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from apml_plugin.matching.exact import FAR, furthest, nearest
 from apml_plugin.standins.absent import absent
 from apml_plugin.standins.inplace import write
-from apml_plugin.standins.nearest import FAR, furthest, nearest
 
 
 def furthestsampling_cuda(
