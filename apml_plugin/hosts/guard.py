@@ -176,7 +176,7 @@ def _optimizers() -> list[Any]:
 def _message() -> str:
     lines = [f"{asked}, but an optimiser is about to step and no value of that loss was differentiated."]
     lines += [f"  {place}: {why}" for place, why in seen.items()]
-    lines += [f"  {text}" for text in notes if not text.startswith(tuple(seen))]
+    lines += [f"  {text.partition('. By hand')[0]}" for text in notes if not text.startswith(tuple(seen))]
     if len(lines) == 1:
         lines.append("  no call of a Chamfer distance was seen")
     return "\n".join(

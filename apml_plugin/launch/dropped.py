@@ -164,7 +164,8 @@ def _without_operators(extension: ModuleType) -> None:
     tell(
         "operators",
         f"torchvision at {extension.__file__} was built for another PyTorch: its compiled operators "
-        f"({', '.join(names)} and more) fail when called, all else works. Install the torchvision that fits your PyTorch to have them",
+        f"({', '.join(names)} and more) fail when called, all else works. "
+        "Install the torchvision that fits your PyTorch to have them",
     )
 
 

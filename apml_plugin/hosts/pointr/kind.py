@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from dataclasses import replace
 
+from ...errors import HostError
 from ...patching import Edit, Line, Recipe
 from ...patching.records import SOURCE
 from ..base import Clone, Host
 from ..loops.project import Node, Project
 from ..loops.recognise import sites_for
+from ..loops.sites import BY_HAND
 from .checking import check
 from .recognise import recognise
 from .structure import HostModel, RegistryHost
@@ -25,6 +28,7 @@ def find(clone: Clone, others: tuple[Host, ...] = ()) -> Host:
     """The PoinTr-style host in `clone`. Raises HostError saying what was looked for, and where."""
     found = recognise(clone.root)
     functions = sites_for(clone.project, nodes_of(found) - {(found.builder.file, found.builder.name)})
+    own = _reads_of_loss(clone.project)
     replaced, kept = [], []
     for model in found.models:
         for site in model.sites:
@@ -34,9 +38,17 @@ def find(clone: Clone, others: tuple[Host, ...] = ()) -> Host:
             if site.kept:
                 kept.append(f"{place}: {', '.join(site.kept)}, unless the YAML names it")
         if not model.sites:
-            replaced.append(
-                f"{model.definition.file}:{model.definition.line} {model.name}: every Chamfer object that hangs on it"
-            )
+            place = f"{model.definition.file}:{model.definition.line} {model.name}"
+            if model.makes:
+                replaced.append(f"{place}: every Chamfer object that hangs on it")
+            else:
+                kept.append(f"{place}: makes no Chamfer object")
+    if not replaced and not functions.sites:
+        told = "\n  ".join(map(str, functions.refused)) or "\n    ".join(["By hand, in its get_loss:", *BY_HAND])
+        raise HostError(
+            f"{found.root} is PoinTr-style (models {', '.join(model.name for model in found.models)}), but none of its "
+            f"models trains with a Chamfer distance that can be replaced. {told}"
+        )
     kept.append("every other loss of these models (partial matching, expansion, gridding, ...), validation, metrics")
     return Host(
         found.root,
@@ -50,12 +62,12 @@ def find(clone: Clone, others: tuple[Host, ...] = ()) -> Host:
         (*replaced, *map(str, functions.sites)),
         (*kept, *map(str, functions.kept)),
         tuple(map(str, functions.refused)),
-        functions.warnings,
+        (*functions.warnings, *(f"{place} is read by the host: a top-level loss: is its own" for place in own)),
         (*_imports_of_nothing(found, clone.project), *functions.broken),
         source=SOURCE_OF_LOSS,
         then=THEN,
         models={model.name: recipe_for_model(found, model) for model in found.models},
-        detail=found,
+        detail=replace(found, own_loss=own),
     )
 
 
@@ -88,6 +100,20 @@ def _chain(model: HostModel) -> tuple[Edit, ...]:
 
 def _reader(host: RegistryHost) -> Edit:
     return Edit(host.reader.file, host.reader.name, "hoists_loss", SOURCE, shared=True)
+
+
+def _reads_of_loss(project: Project) -> tuple[str, ...]:
+    """Where the host reads entries of a top-level ``loss:`` of its own: ``config.loss.weight``."""
+    return tuple(
+        f"{file}:{node.lineno} {ast.unparse(node)}"
+        for file, tree in project.trees.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Attribute)
+        and node.value.attr == "loss"
+        and isinstance(node.value.value, ast.Name)
+        and node.value.value.id.lower() in ("config", "cfg", "conf")
+    )
 
 
 def _imports_of_nothing(host: RegistryHost, project: Project) -> Iterator[str]:
