@@ -203,6 +203,11 @@ SOLE: dict[str, tuple[dict[str, str], list[str]]] = {
                                          "    main(0, 0).backward()\n"},
         [f"'{CD}' behind 'cd' in 'main'"],
     ),
+    "of a class from elsewhere, bound to no name": (
+        script("from chamferdist import ChamferDistance\n\n\ndef validate(p, gt):\n    cd = ChamferDistance()\n    return cd(p, gt)\n",
+               "ChamferDistance()(pred, gt)"),
+        ["'ChamferDistance = training_loss(ChamferDistance)' behind 'ChamferDistance' in 'the top level'"],
+    ),
     # a tuple of stages
     "stages that are looped over": (
         {"ext.py": EXTENSION,

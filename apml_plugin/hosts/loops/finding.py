@@ -39,7 +39,7 @@ class Finder:
         self._seen: set[Node] = set()
         self._objects: dict[int, tuple[Made, Node]] = {}
         self._imported: dict[tuple[str, str], tuple[Node, ast.AST, str]] = {}
-        self._unnamed: dict[Node, tuple[Node, int]] = {}
+        self._unnamed: dict[Node, tuple[Node, ast.AST]] = {}
         self._raw: list[tuple[Node, ast.Call, str]] = []
         for node in sorted(reached):
             self._function(node)
@@ -47,8 +47,8 @@ class Finder:
             self._uses(node)
         self._take_raw()
         self._take_objects()
-        self._take_imported()
         self._take_unnamed()
+        self._take_imported()
         self._not_judged()
         self.found.sort(key=lambda item: (item.file, item.line))
         self.using |= {node for node in reached - self.edited if self._leads(node)}
@@ -122,15 +122,9 @@ class Finder:
             self.ours |= {id(call)} if kind == reading.NUMBER else set()
             for made in objects:
                 self._object(made, node)
-        cls = self.project.resolve(node[0], call.func, node)
-        if cls and self.chamfers.kind(cls) == reading.NUMBER and isinstance(self.project.nodes.get(cls), ast.ClassDef):
-            self._unnamed.setdefault(cls, (node, call.lineno))
-        elif (
-            isinstance(call.func, ast.Call)
-            and kind == reading.NUMBER
-            and (made_by := self.chamfers.maker(node, call.func))
-        ):
-            self._unnamed.setdefault(made_by, (node, call.lineno))
+        cls = self.chamfers.maker(node, call) if id(call) not in self.chamfers.bound and name else None
+        if cls and self.chamfers.kind(cls) == reading.NUMBER and self.chamfers.makers.get(node) != cls:
+            self._unnamed.setdefault(cls, (node, call.func))
 
     def _object(self, made: Made, node: Node) -> None:
         self._seen.add(node)
@@ -221,21 +215,20 @@ class Finder:
 
     def _take_unnamed(self) -> None:
         """Classes whose objects no statement binds to a name: their `forward` is what can be replaced."""
-        bound = {made.cls for all_ in self.chamfers.made.values() for made in all_}
         for cls in self.reached:
             tree = self.project.nodes[cls]
             if isinstance(tree, ast.ClassDef) and tree.decorator_list and self.chamfers.kind(cls) == reading.NUMBER:
-                self._unnamed.setdefault(cls, (cls, tree.lineno))
-        for cls, (node, line) in sorted(self._unnamed.items()):
+                self._unnamed.setdefault(cls, (cls, tree))
+        for cls, (node, called) in sorted(self._unnamed.items()):
             forward = (self.project.method(cls, "forward") or self.project.method(cls, "__call__")) if cls[0] else None
             read = self.chamfers.read(forward) if forward else None
-            if cls in bound or by_name(node):
-                continue
             if forward and read and read.kind in (reading.TWO_SIDED, reading.PER_SAMPLE):
                 self._decorate(forward, read.line, read.kind)
+            elif not cls[0]:
+                self._imported.setdefault((node[0], dotted(called)), (node, called, cls[1]))
             else:
                 why = f"a {last(cls[1])} object is made here that no statement binds to a name"
-                self.found.append(Refused(node[0], line, node[1] or last(cls[1]), why))
+                self.found.append(Refused(node[0], called.lineno, node[1] or last(cls[1]), why))  # type: ignore
 
     def _not_judged(self) -> None:
         """Functions called like a Chamfer of two clouds of which nothing could be told."""
