@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from ..errors import PatchError
+from ..files import sources
 from .placing import definitions, import_place, located, place, statement_lines, without
 from .records import MARKER, SOURCE, Edit, Line
 
@@ -28,11 +29,9 @@ _NOW = f"from {SOURCE} import "
 def parse(data: bytes, file: str) -> ast.Module:
     """The syntax tree of a file's bytes. Raises PatchError naming the file and line when it does not parse."""
     try:
-        return ast.parse(data)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        where = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
-        what = "not valid Python" if isinstance(error, SyntaxError | ValueError) else "nested too deeply"
-        raise PatchError(f"{file}{where} is {what} ({error}); repair it first, nothing was changed") from None
+        return sources.parse(data)
+    except SyntaxError as error:
+        raise PatchError(f"{file}{sources.why(error)}; repair it first, nothing was changed") from None
 
 
 def split(data: bytes) -> tuple[bytes, list[bytes]]:

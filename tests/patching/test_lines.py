@@ -96,7 +96,8 @@ REWRITES = {
     "imports inside try and except, both": (
         (Line("m.py", "", "cd", T.text, T.name, which=0), Line("m.py", "", "cd", T.text, T.name, which=1)),
         "import a\nx = 1\ntry:\n    from b import cd\nexcept ImportError:\n    from c import cd\nfinally:\n    x = 2",
-        f"import a\n{IMPORT}\nx = 1\ntry:\n    from b import cd\n    {TEXT}\nexcept ImportError:\n    from c import cd\n"
+        f"import a\n{IMPORT}\nx = 1\ntry:\n    from b import cd\n    {TEXT}\n"
+        "except ImportError:\n    from c import cd\n"
         f"    {TEXT}\nfinally:\n    x = 2",
     ),
     "an import inside a function": (

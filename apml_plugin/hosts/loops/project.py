@@ -5,13 +5,13 @@ from __future__ import annotations
 import ast
 import gc
 import os
-import stat
 import sys
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 
 from ...errors import PatchError
+from ...files import sources
 from ...patching.source import bare
 
 Node = tuple[str, str]
@@ -21,7 +21,7 @@ With an empty file it is something outside of the project: ("", "pytorch3d.loss.
 """
 
 _SKIPPED = {"__pycache__", "node_modules", "site-packages", "build", "dist", "venv", "env", "experiments", "data"}
-_FOLDERS, _NESTED, _LARGEST = 6, 200, 1_000_000
+_FOLDERS = 6
 _FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
 _DEFINITION = (*_FUNCTION, ast.ClassDef)
 _PASSED = (ast.expr_context, ast.operator, ast.cmpop, ast.boolop, ast.unaryop)
@@ -64,26 +64,14 @@ class Project:
     def _try(self, file: str) -> None:
         try:
             self._read(file)
-        except SyntaxError as error:
-            self.broken[file] = f"{file}, line {error.lineno} is not valid Python ({error.msg})"
+        except (OSError, SyntaxError) as error:
+            self.broken[file] = file + sources.why(error)
         except PatchError as error:
             self.broken[file] = str(error).partition(";")[0]
-        except (RecursionError, MemoryError):
-            self.broken[file] = f"{file} is nested too deeply"
-        except (OSError, ValueError) as error:
-            self.broken[file] = f"{file} cannot be read ({error})"
 
     def _read(self, file: str) -> None:
-        path = self.root / file
-        status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):
-            raise ValueError("it is no regular file")
-        if status.st_size > _LARGEST:
-            raise ValueError(f"it is larger than {_LARGEST // 1_000_000} MB")
-        if path.is_symlink() and not path.resolve().is_relative_to(self.root.resolve()):
-            raise ValueError("it is a link to outside of this folder")
-        data = bare(path.read_bytes())
-        tree = ast.parse(data)
+        data = bare(sources.read_source(self.root, file))
+        tree = sources.parse(data)
         nodes, own, twice = _scanned(file, tree)
         self.trees[file], self.text[file] = tree, data
         self.nodes.update(nodes)
@@ -303,16 +291,14 @@ def dotted(expression: ast.AST) -> str:
 def _scanned(file: str, tree: ast.Module) -> tuple[dict[Node, ast.AST], dict[Node, list[ast.AST]], set[Node]]:
     """Every function and class, each one's own code in the source's order, and what is defined more than once.
 
-    The code of a definition within another is not the outer one's own. RecursionError for what is nested too deeply.
+    The code of a definition within another is not the outer one's own.
     """
     nodes: dict[Node, ast.AST] = {(file, ""): tree}
     own: dict[Node, list[ast.AST]] = {(file, ""): []}
     twice: set[Node] = set()
-    todo: list[tuple[ast.AST, list[ast.AST], str, int]] = [(tree, own[file, ""], "", 0)]
+    todo: list[tuple[ast.AST, list[ast.AST], str]] = [(tree, own[file, ""], "")]
     while todo:
-        node, mine, prefix, depth = todo.pop()
-        if depth > _NESTED:
-            raise RecursionError
+        node, mine, prefix = todo.pop()
         mine.append(node)
         if isinstance(node, _DEFINITION):
             key = (file, prefix + node.name)
@@ -320,7 +306,7 @@ def _scanned(file: str, tree: ast.Module) -> tuple[dict[Node, ast.AST], dict[Nod
             nodes[key], own[key] = node, []
             mine, prefix = own[key], f"{key[1]}."
         children = [child for child in ast.iter_child_nodes(node) if not isinstance(child, _PASSED)]
-        todo += [(child, mine, prefix, depth + 1) for child in reversed(children)]
+        todo += [(child, mine, prefix) for child in reversed(children)]
     return nodes, own, twice
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import os
 from collections.abc import Iterable, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,16 +49,13 @@ def recipe(fork: Fork) -> Recipe:
     return Recipe("training losses", fork.edits)
 
 
-def recognise(path: str | os.PathLike[str]) -> Fork:
-    """Recognise the codebase at `path`.
+def recognise(project: Project) -> Fork:
+    """Recognise a codebase that trains in a loop of its own.
 
     Raises HostError if nothing in it trains with a Chamfer distance, or none that can be replaced safely; it says
     what was found where, and which two lines do it by hand.
     """
-    root = Path(path).expanduser()
-    if not root.is_dir():
-        raise HostError(f"{root} is not a folder; give the root of the clone (the folder with its main.py)")
-    fork = read(Project(root.resolve()))
+    root, fork = project.root, read(project)
     if fork.sites:
         return fork
     broken = "".join(f"{text}, so it was not looked at. " for text in fork.broken)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import ApmlError, HostError
+from ...files import opening
 from ...matching.native import loading_problem
 from ..base import Finding, read_yaml
 from .decorating import KEYS, hoist
@@ -18,6 +19,7 @@ from .structure import HostModel
 
 LEAST_VALIDATION_SAMPLES = 10
 DEFAULT_CLIP = 10.0
+MOST_INDEX = 16 << 20
 MISSPELT = ("loss", "losses", "los", "lss", "loses", "loss_func", "loss_fn", "criterion", "loss_opt", "loss_options")
 
 
@@ -176,9 +178,10 @@ def _warn_about_samples(found: Finding, config: dict[str, Any]) -> None:
         found.warnings.append(f"the dataset's index {index} is not there; was the data set downloaded?")
         return
     try:
-        entries = json.loads((root / index).read_text())
+        entries = json.loads(opening.read_regular(root / index, MOST_INDEX))
         samples = sum(len(entry.get(name, ())) for entry in entries)
-    except (ValueError, AttributeError, TypeError):
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
+        found.warnings.append(f"the dataset's index {index} cannot be read ({str(error)[:200]})")
         return
     if samples < LEAST_VALIDATION_SAMPLES:
         found.warnings.append(

@@ -84,7 +84,8 @@ def models_in(file: str, tree: ast.Module, registry: str) -> Iterator[HostModel]
             continue
         methods = {inner.name: inner for inner in node.body if isinstance(inner, ast.FunctionDef)}
         build, get_loss = methods.get("build_loss_func"), methods.get("get_loss")
-        if build or get_loss:
+        made = (last_name(inner.func) for inner in ast.walk(node) if isinstance(inner, ast.Call))
+        if build or get_loss or any("chamfer" in name.lower() for name in made):
             reads = _config_reads(methods["__init__"]) if "__init__" in methods else ()
             place, sites = Definition(file, node.name, node.lineno), sites_of([node.name], build, get_loss)
             yield HostModel(place, sites, reads, chain_of(build) if build else None)
