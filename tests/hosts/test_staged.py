@@ -19,7 +19,8 @@ from apml_plugin.cli import main as cli
 from apml_plugin.errors import HostError
 from apml_plugin.functional import apml_loss
 from apml_plugin.hosts import gates as calls
-from apml_plugin.hosts.loops import recipe, recognise
+from apml_plugin.hosts.loops import Fork, Project, recipe
+from apml_plugin.hosts.loops import recognise as recognise_project
 from apml_plugin.patching import Edit, Line, check, plan_apply, plan_revert, write
 from apml_plugin.patching.memory import compiled
 
@@ -70,6 +71,10 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calls, "_built", {})
     monkeypatch.setattr(calls, "named", [])
     monkeypatch.setattr(calls, "_told", set())
+
+
+def recognise(root: Path) -> Fork:
+    return recognise_project(Project(root.resolve()))
 
 
 def load(root: Path, edits: tuple[Edit | Line, ...] = ()) -> ModuleType:
