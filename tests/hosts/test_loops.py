@@ -229,6 +229,11 @@ SOLE: dict[str, tuple[dict[str, str], list[str]]] = {
                                   "    d2 = torch.sqrt(d2)\n    loss = d1.mean() + d2.mean()")},
         [f"'{BY_VALUE}' behind 'loss' in 'train'"],
     ),
+    "a value that a further argument weighs": (
+        {"dist.py": RAW, **script("from dist import chamfer_3DDist\n\n\ndef both(a, b, radius=1.0):\n    d1, d2, _, _ = chamfer_3DDist()(a, b)\n"
+                                  "    cd = d1.mean() + d2.mean()\n    return cd / radius\n", "both(pred, gt, 2.0)")},
+        ["'cd = training_value(cd, a, b, label='both')' behind 'cd' in 'both'"],
+    ),
     # loops of a library
     "Lightning": (
         {"main.py": "from pytorch3d.loss import chamfer_distance as cd\n\n\nclass Net(LightningModule):\n"

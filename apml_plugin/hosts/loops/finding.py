@@ -65,10 +65,8 @@ class Finder:
         self._seen.add(node)
         if read.kind == reading.ONE_SIDED:
             self.found.append(Kept(file, read.line, name, "measures one direction only (partial matching)"))
-        elif read.kind == reading.VALUE_AND_MORE:
-            self._seen.discard(node)
-        elif read.kind == reading.WEIGHED:
-            self.found.append(Refused(file, read.line, name, _WEIGHED))
+        elif read.kind in (reading.VALUE_AND_MORE, reading.WEIGHED):
+            self._seen.discard(node)  # a line may replace the value alone
         elif flow := self._into_network(node):
             why = f"its value also goes into the network ({flow}), so it is part of the architecture"
             self.found.append(Refused(file, read.line, name, why))
@@ -166,12 +164,13 @@ class Finder:
             behind = [] if inside else values.lines(self.chamfers, node, call)
             self._seen.add(node)
             for line in behind:
-                why = f"two-sided Chamfer in {line.after}; the indices stay its own"
+                why = f"two-sided Chamfer in {line.after}; all else stays its own"
                 self.found.append(Site(node[0], call.lineno, node[1], why, line))
             if inside and node not in told:
                 self.found.append(Kept(node[0], call.lineno, node[1], f"{name} is used inside the network"))
             elif not behind and node not in told:
-                why = f"{name} gives distances or indices that the code goes on with"
+                weighed = read and read.kind == reading.WEIGHED
+                why = _WEIGHED if weighed else f"{name} gives distances or indices that the code goes on with"
                 self.found.append(Refused(node[0], call.lineno, node[1] or name, why))
             told |= {node} if not behind else set()
 
@@ -234,12 +233,14 @@ class Finder:
         """Functions called like a Chamfer of two clouds of which nothing could be told."""
         for node in sorted(self.reached - self.loops - self._seen - self.edited):
             function, name = self.project.nodes[node], last(node[1])
-            if not isinstance(function, ast.FunctionDef) or not _CD.search(name) or len(parameters(function)) < 2:
-                continue
             read = self.chamfers.read(node)
+            told = _CD.search(name) or (read and read.kind == reading.WEIGHED)
+            if not isinstance(function, ast.FunctionDef) or not told or len(parameters(function)) < 2:
+                continue
             if (read and read.kind == reading.RAW) or self._is_class_call(node) or self._leads(node):
                 continue
             why = "is called like a Chamfer distance, but what it measures cannot be told from its code"
+            why = _WEIGHED if read and read.kind == reading.WEIGHED else why
             self.found.append(Refused(node[0], function.lineno, node[1], why))
 
     def replaces(self, node: Node, called: ast.expr) -> bool:
