@@ -163,8 +163,8 @@ def _without_operators(extension: ModuleType) -> None:
         library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     tell(
         "operators",
-        f"torchvision at {extension.__file__} was built for another PyTorch: its compiled operators ({', '.join(names)} "
-        "and more) fail when called, all else works. Install the torchvision that fits your PyTorch to have them",
+        f"torchvision at {extension.__file__} was built for another PyTorch: its operators ({', '.join(names)} and "
+        "more) fail when called, all else works. Install the torchvision that fits your PyTorch to have them",
     )
 
 
