@@ -24,6 +24,7 @@ THEN = "Now write `loss: {NAME: APML, reduction: mean}` into a YAML; `apml check
 def find(root: Path, others: tuple[Host, ...] = ()) -> Host:
     """The PoinTr-style host at `root`. Raises HostError saying what was looked for, and where."""
     found = recognise(root)
+    project = Project(found.root)
     replaced, kept = [], []
     for model in found.models:
         for site in model.sites:
@@ -44,11 +45,12 @@ def find(root: Path, others: tuple[Host, ...] = ()) -> Host:
             ("builds models in", f"{found.builder.file} ({found.builder.name})"),
             ("reads YAML in", f"{found.reader.file} ({found.reader.name})"),
             ("models", ", ".join(model.name for model in found.models)),
+            *(("not looked at", text) for text in project.broken.values()),
         ),
         (recipe_for_all(found), *(recipe_for_model(found, model) for model in found.models)),
         tuple(replaced),
         tuple(kept),
-        findings=tuple(_imports_of_nothing(found)),
+        findings=tuple(_imports_of_nothing(found, project)),
         source=SOURCE_OF_LOSS,
         then=THEN,
         models={model.name: recipe_for_model(found, model) for model in found.models},
@@ -82,9 +84,8 @@ def _reader(host: RegistryHost) -> Edit:
     return Edit(host.reader.file, host.reader.name, "hoists_loss", SOURCE, shared=True)
 
 
-def _imports_of_nothing(host: RegistryHost) -> Iterator[str]:
+def _imports_of_nothing(host: RegistryHost, project: Project) -> Iterator[str]:
     """Files that import the builder from a module that the clone does not have: a folder is missing or renamed."""
-    project = Project(host.root)
     name = host.builder.name
     for file, tree in project.trees.items():
         for node in ast.walk(tree):
