@@ -26,7 +26,7 @@ _COPIES = re.compile(r"_codecs\.encode|builtins\.(bytearray|set)|torch\.Size|col
 _MADE_OF_TENSORS = re.compile(r"torch\._utils\._rebuild_(sparse|device|nested)_?\w*")
 _CLASSES = re.compile(r"torch\.(\w+\.)*\w*(Tensor|Storage)")
 _VIEWS = re.compile(r"torch\._utils\._rebuild_(tensor(_v\d)?|qtensor)")
-_HEAVIEST_KEY = 1000
+_HEAVIEST_KEY, _DEEPEST = 1000, 500
 _ENTRIES = {
     "Short": 2, "Half": 2, "BFloat16": 2, "Int": 4, "Float": 4, "QInt32": 4, "Long": 8, "Double": 8,
     "ComplexFloat": 8, "ComplexDouble": 16,
@@ -97,16 +97,28 @@ class _Name(str):
     __slots__ = ()
 
 
-class _Tuple(tuple[Any, ...]):
-    """weight: how many entries it has, those of tuples in it included, as often as they are there."""
+class _Nested(tuple[Any, ...]):
+    """A tuple of tuples. weight: how many entries all of them have, as often as they are there; depth: of tuples."""
 
-    weight: int = 1
+    weight: int
+    depth: int
 
-    @classmethod
-    def of(cls, items: Iterable[Any]) -> _Tuple:
-        made = cls(items)
-        made.weight = min(1 + sum(getattr(item, "weight", 1) for item in made), 1 << 40)
+
+def _tuple(items: Iterable[Any]) -> tuple[Any, ...]:
+    made = tuple(items)
+    inner = [item for item in made if isinstance(item, tuple)]
+    if not inner:
         return made
+    nested = _Nested(made)
+    nested.weight = min(len(made) + sum(map(_weight, inner)), 1 << 40)
+    nested.depth = 1 + max(getattr(item, "depth", 1) for item in inner)
+    if nested.depth > _DEEPEST:
+        raise CheckpointError("is nested too deeply to be a checkpoint")
+    return nested
+
+
+def _weight(value: Any) -> int:
+    return getattr(value, "weight", 1 + len(value)) if isinstance(value, tuple) else 1
 
 
 class _Thing:
@@ -114,8 +126,8 @@ class _Thing:
 
     __slots__ = ("args", "name", "size", "storage")
 
-    def __init__(self, name: str = "", args: _Tuple | None = None, size: int = 0, storage: int = 0) -> None:
-        self.name, self.args, self.size, self.storage = name, args or _Tuple(), size, storage
+    def __init__(self, name: str = "", args: tuple[Any, ...] = (), size: int = 0, storage: int = 0) -> None:
+        self.name, self.args, self.size, self.storage = name, args, size, storage
 
 
 class _Looking:
@@ -158,13 +170,13 @@ class _Looking:
                 items = stack
                 stack, opened = marks.pop()
                 if name == "TUPLE":
-                    stack.append(_Tuple.of(items))
+                    stack.append(_tuple(items))
                 else:
                     self._put(stack[-1], items, keyed=name == "SETITEMS")
             elif name in ("EMPTY_TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"):
                 count = 0 if name == "EMPTY_TUPLE" else int(name[-1])
                 items = [stack.pop() for _ in range(count)]
-                stack.append(_Tuple.of(reversed(items)))
+                stack.append(_tuple(reversed(items)))
             elif name == "EMPTY_LIST":
                 stack.append([])
             elif name in ("EMPTY_DICT", "EMPTY_SET"):
@@ -206,14 +218,14 @@ class _Looking:
         for key in items[::2] if keyed else ():
             _check_key(key)
 
-    def _storage(self, described: _Tuple) -> _Thing:
+    def _storage(self, described: tuple[Any, ...]) -> _Thing:
         """What ("storage", type, key, location, number of entries, view) stands for."""
         _, kind, key, _, count, *view = described
         if not isinstance(key, str | int) or not _number(count):
             raise CheckpointError(_DAMAGED.format("a storage without a key and a size"))
         if key not in self._storages:
             entry = _bytes_of(kind)
-            self._storages[key] = _Thing("storage", None, count * entry, entry)
+            self._storages[key] = _Thing("storage", (), count * entry, entry)
             self._claimed += count * entry
             if self._claimed > self._size:
                 raise CheckpointError(_TOO_MUCH.format(f"storages of {self._claimed} bytes"))
@@ -222,11 +234,11 @@ class _Looking:
             count = view[0][2]
             if not _number(count) or count * found.storage > found.size:
                 raise CheckpointError(_TOO_MUCH.format("a view of more than its storage"))
-            return _Thing("storage", None, count * found.storage, found.storage)
+            return _Thing("storage", (), count * found.storage, found.storage)
         return found
 
     def _call(self, function: Any, args: Any) -> _Thing:
-        if not isinstance(args, _Tuple):
+        if not isinstance(args, tuple):
             raise CheckpointError(_DAMAGED.format("a call without a tuple of arguments"))
         name = function if isinstance(function, _Name) else ""
         if name == "torch._tensor._rebuild_from_type_v2":
@@ -238,16 +250,16 @@ class _Looking:
                 raise CheckpointError(_TOO_MUCH.format(f"a call of {name}, which torch.save never writes"))
         elif _COPIES.fullmatch(name) and args:
             what = args[0]
-            if not isinstance(what, str | list | _Tuple | _Thing) or (isinstance(what, _Thing) and _is_tensor(what)):
+            if not isinstance(what, str | list | tuple | _Thing) or (isinstance(what, _Thing) and _is_tensor(what)):
                 raise CheckpointError(_TOO_MUCH.format(f"a call of {name}, as torch.save never writes it"))
-            for item in what if isinstance(what, list | _Tuple) else ():
+            for item in what if isinstance(what, list | tuple) else ():
                 _check_key(item)
             return _Thing(name, args, self._copy([what]))
         elif _MADE_OF_TENSORS.fullmatch(name):
-            self._copy([item for arg in args for item in (arg if isinstance(arg, _Tuple) else [arg])])
+            self._copy([item for arg in args for item in (arg if isinstance(arg, tuple) else [arg])])
         return _Thing(name, args)
 
-    def _view(self, name: str, args: _Tuple) -> _Thing:
+    def _view(self, name: str, args: tuple[Any, ...]) -> _Thing:
         """A tensor of a storage: within it, because PyTorch makes a storage larger that is too small."""
         storage, offset, size, stride = args[:4]
         size, stride = (_numbers(value) for value in (size, stride))
@@ -264,7 +276,7 @@ class _Looking:
 
     def _build(self, stack: list[Any], state: Any) -> None:
         target = stack[-1]
-        if isinstance(target, _Thing) and isinstance(state, _Tuple):
+        if isinstance(target, _Thing) and isinstance(state, tuple):
             self._copy(state)  # an array copies its bytes
             if len(state) == 4 and isinstance(state[0], _Thing) and state[0].storage:  # Tensor.set_
                 self._view("", state)
@@ -272,7 +284,7 @@ class _Looking:
     def _copy(self, values: Iterable[Any]) -> int:
         size = 0
         for value in values:
-            if isinstance(value, list | _Tuple):
+            if isinstance(value, list | tuple):
                 size += 32 * len(value)
             else:
                 size += len(value) if isinstance(value, str) else getattr(value, "size", 0)
@@ -287,15 +299,15 @@ def _is_tensor(thing: _Thing) -> bool:
 
 
 def _check_key(key: Any) -> None:
-    if getattr(key, "weight", 1) > _HEAVIEST_KEY:
-        raise CheckpointError(_TOO_MUCH.format(f"a key of {key.weight} entries"))
+    if _weight(key) > _HEAVIEST_KEY:
+        raise CheckpointError(_TOO_MUCH.format(f"a key of {_weight(key)} entries"))
 
 
 def _numbers(value: Any) -> list[int]:
     """A shape: a tuple, a list or a torch.Size of one."""
     if isinstance(value, _Thing) and value.name == "torch.Size" and value.args:
         value = value.args[0]
-    if not isinstance(value, list | _Tuple) or not all(_number(item) for item in value):
+    if not isinstance(value, list | tuple) or not all(_number(item) for item in value):
         raise CheckpointError(_DAMAGED.format("a shape that is not made of numbers"))
     return list(value)
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from apml_plugin.errors import CloudFileError
 
 from . import pcd, ply
-from .opening import open_regular, size_of
+from .opening import open_regular, size_of, why
 from .rows import lines
 from .wording import printable
 
@@ -66,7 +66,7 @@ def read_array(path: str | os.PathLike[str]) -> Cloud:
     except CloudFileError as error:
         raise CloudFileError(printable(f"{file}: {error}")) from None
     except OSError as error:
-        raise CloudFileError(printable(f"{file}: {error.strerror or str(error)[:200]}")) from None
+        raise CloudFileError(printable(f"{file}: {why(error)[:300]}")) from None
     except MemoryError:
         raise CloudFileError(f"{file}: needs more memory than there is; split it") from None
     except Exception as error:  # each library has errors of its own for a damaged file

@@ -39,6 +39,12 @@ def read_regular(path: str | os.PathLike[str], most: int) -> bytes:
         return data
 
 
+def why(error: OSError) -> str:
+    """What follows a file's name in a message."""
+    told = error.strerror or str(error)
+    return told if told.startswith(("is ", "has ")) else f"cannot be read ({told})"
+
+
 def size_of(count: float) -> str:
     """A number of bytes for people."""
     for unit in ("bytes", "KiB", "MiB"):

@@ -19,8 +19,10 @@ def lines(file: BinaryIO, most: int | None = None) -> Iterator[bytes]:
         line = file.readline(_LONGEST + 1)
         if not line:
             return
-        if len(line) > _LONGEST or (most and number > most):
-            raise CloudFileError(f"line {number} is longer, or later, than the header and the rows of such a file go")
+        if len(line) > _LONGEST:
+            raise CloudFileError(f"line {number} has more than {_LONGEST} characters, so it is no row of numbers")
+        if most and number > most:
+            raise CloudFileError(f"the header has more than {most} lines, so it is none")
         yield line
 
 

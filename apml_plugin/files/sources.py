@@ -7,7 +7,7 @@ import errno
 import os
 from pathlib import Path
 
-from .opening import read_regular
+from . import opening
 
 MOST = 256 * 1024
 """Bytes. The largest file of the codebases we know has half of it; a syntax tree takes up to a thousand times as much
@@ -19,8 +19,7 @@ DEEPEST = 120
 
 def read_source(root: Path, file: str) -> bytes:
     """The bytes of a Python file of the clone at `root`. Raises OSError also for a large one and a link out of it."""
-    path = inside(root, file)
-    return read_regular(path, MOST)
+    return opening.read_regular(inside(root, file), MOST)
 
 
 def inside(root: Path, file: str) -> Path:
@@ -56,7 +55,6 @@ def parse(data: bytes) -> ast.Module:
 def why(error: OSError | SyntaxError) -> str:
     """What follows the file's name in a message: why it was not looked at."""
     if isinstance(error, OSError):
-        told = error.strerror or str(error)
-        return f" {told}" if told.startswith(("is ", "has ")) else f" cannot be read ({told})"
+        return f" {opening.why(error)}"
     where = f", line {error.lineno}" if error.lineno else ""
     return f"{where} {error.msg}" if error.msg.startswith("is ") else f"{where} is not valid Python ({error.msg})"

@@ -195,12 +195,12 @@ def around(start: Path) -> Host | None:
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML file as a mapping. Raises HostError naming the file when it is missing, broken or no mapping."""
-    from ..files import yamls
+    from ..files import opening, yamls
 
     try:
         data = yamls.read_yaml(path)
     except OSError as error:
-        raise HostError(f"cannot read {path}: {error.strerror}") from None
+        raise HostError(f"{path} {opening.why(error)}") from None
     except ValueError as error:
         raise HostError(f"{path} is not valid YAML, or more than plain values: {error}") from None
     if not isinstance(data, dict):

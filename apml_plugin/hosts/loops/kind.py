@@ -28,7 +28,11 @@ def find(clone: Clone, others: tuple[Host, ...] = ()) -> Host:
     return Host(
         fork.root,
         NAME,
-        (("trains in", ", ".join(fork.loops)), ("losses", ", ".join(f"{s.file} ({s.name})" for s in fork.sites))),
+        (
+            ("trains in", ", ".join(fork.loops)),
+            ("losses", ", ".join(f"{s.file} ({s.name})" for s in fork.sites)),
+            *(("not looked at", text) for text in fork.broken),
+        ),
         (recipe(fork),),
         tuple(str(site) for site in fork.sites),
         (*(str(kept) for kept in fork.kept), *(str(v) for v in fork.validators), "every call without a gradient"),
