@@ -48,21 +48,22 @@ def clean_environment(**env: str) -> dict[str, str]:
 class Forking:
     """A process that forks: `Forking("torch")(words, cwd)` is `python words` there, in a tenth of the time.
 
-    command: the words are those of `apml` instead.
+    command: the words are those of `apml` instead. under: words before `python`, such as those of `apml run`; the
+    children then keep the environment they find.
     """
 
-    def __init__(self, folder: Path, *modules: str, command: bool = False) -> None:
-        self.folder, self.command = folder, command
+    def __init__(self, folder: Path, *modules: str, command: bool = False, under: Sequence[str] = ()) -> None:
+        self.folder, self.command, self.inherits = folder, command, bool(under)
         self.process = subprocess.Popen(
-            [sys.executable, __file__, *modules],
+            [*under, sys.executable, __file__, *modules],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=clean_environment(),
         )  # fmt: skip
 
     def __call__(self, words: Sequence[str], cwd: Path, **env: str) -> Done:
         out, err = self.folder / "stdout", self.folder / "stderr"
         job = {
-            "words": list(words), "cwd": str(cwd), "env": clean_environment(**env), "command": self.command,
-            "stdout": str(out), "stderr": str(err),
+            "words": list(words), "cwd": str(cwd), "env": None if self.inherits else clean_environment(**env),
+            "command": self.command, "stdout": str(out), "stderr": str(err),
         }  # fmt: skip
         assert self.process.stdin is not None
         assert self.process.stdout is not None
@@ -110,11 +111,12 @@ def _become(job: Mapping[str, Any]) -> None:
         os.close(opened)
     sys.stdin = open(0, closefd=False)  # noqa: SIM115
     os.chdir(job["cwd"])
-    os.environ.clear()
-    os.environ.update(job["env"])
+    if job["env"] is not None:
+        os.environ.clear()
+        os.environ.update(job["env"])
+        given = job["env"]["PYTHONPATH"].split(os.pathsep)
+        sys.path[1:] = [*given, *(entry for entry in sys.path[1:] if entry not in given)]
     words = job["words"]
-    given = job["env"]["PYTHONPATH"].split(os.pathsep)
-    sys.path[1:] = [*given, *(entry for entry in sys.path[1:] if entry not in given)]
     if job["command"]:
         from apml_plugin.cli import main
 

@@ -50,7 +50,7 @@ def test_without_the_plugin(name: str, tmp_path: Path, python: Forking) -> None:
     assert any(torch.allclose(own, weights, rtol=0, atol=2e-6) for weights in with_a_chamfer(form))
     assert not torch.allclose(own, with_apml(form), rtol=0, atol=2e-3)
     if form.evaluation:
-        assert validation(clone.go_on(python, (form.evaluation,))).startswith("val 0.")
+        assert validation(clone.go_on(python, (form.evaluation,))).startswith(("val 0.", "val 1."))
     for file, edits in form.by_hand.items():
         assert [form.files[file].count(old) for old, _ in edits] == [1] * len(edits)
 
