@@ -13,7 +13,7 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from hosts.real_pointr import ADAM, AIRPLANE, STEP, apml_run, pcn_data, shapenet
 
 MEAN = "{NAME: APML, reduction: mean}"
 POINTS = 2048
+FAKES = Path(__file__).with_name("real_fakes.py")
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,10 @@ class Fork:
 
     prepare: (clone, data folder, learning rate) -> words of the command after the starter.
     folder: where its script runs. losses, validation: patterns whose groups are the numbers of the first iteration
-    and of the validation (None: it has none). calls: two-sided Chamfers of one iteration.
+    and of the validation (None: it has none). calls: two-sided Chamfers of one iteration. iterations: how many.
+    shown: what of the values of the first iteration's calls stands in `losses`.
     needs: packages beyond ours that it uses and for which there is no stand-in.
+    fakes: functions of `real_fakes` that stand in for what is neither installed nor of this plugin.
     """
 
     prepare: Callable[[Path, Path, float], list[str]]
@@ -43,6 +46,10 @@ class Fork:
     needs: tuple[str, ...] = ()
     settings: Callable[[Path, float], Mapping[str, Any]] = field(default=lambda data, lr: {})
     module: str = ""
+    iterations: int = 1
+    shown: Callable[[list[float]], list[float]] = field(default=lambda values: [value * 1000 for value in values])
+    fakes: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     def missing(self) -> list[str]:
         return [name for name in self.needs if importlib.util.find_spec(name) is None]
@@ -75,17 +82,18 @@ class Run:
         return [line for line in self.output.splitlines() if "[apml]" in line and " trains with " in line]
 
 
-def run_fork(fork: Fork, clone: Path, data: Path, rate: float, loss: str = "") -> Run:
-    """The host's own script for one iteration an epoch, with `--loss` if one is given. Traces of the run go."""
+def run_fork(fork: Fork, clone: Path, data: Path, rate: float, loss: str = "", options: Sequence[str] = ()) -> Run:
+    """The host's own script, with `--loss` if one is given and further options of `apml run`. Traces of the run go."""
     folder = clone / fork.folder
     starter, settings = folder / "apml_test_starter.py", data / "settings.json"
     known = status(clone)
     starter.write_text(_STARTER)
     try:
         words = fork.prepare(clone, data, rate)
-        settings.write_text(json.dumps({"module": fork.module, "values": fork.settings(data, rate)}))
-        told = ["--loss", loss] if loss else []
-        output = apml_run(folder, [*told, starter.name, str(settings), *words])
+        said = {"module": fork.module, "values": fork.settings(data, rate), "fakes": [str(FAKES), *fork.fakes]}
+        settings.write_text(json.dumps(said))
+        told = [*options, *(["--loss", loss] if loss else [])]
+        output = apml_run(folder, [*told, starter.name, str(settings), *words], more=fork.environment)
     finally:
         for line in set(status(clone)) - set(known):
             left = clone / line[3:]
@@ -323,17 +331,22 @@ forward = APML.forward
 
 def watched(self, pred, gt, *args, **kwargs):
     value = forward(self, pred, gt, *args, **kwargs)
-    if not (torch.is_grad_enabled() and pred.requires_grad):
+    if not (torch.is_grad_enabled() and (pred.requires_grad or gt.requires_grad)):
         seen["without_gradient"] += 1
     again = apml_loss(pred.detach(), gt.detach(), reduction=self.reduction)
-    seen["worst"] = max(seen["worst"], abs(float(again) - float(value)) / abs(float(value)))
-    seen["values"].append(float(value))
+    seen["worst"] = max(seen["worst"], float(((again - value) / value).abs().max()))
+    seen["values"].append(float(value.mean()))
     return value
 
 
 APML.forward = watched
 with open(sys.argv[1]) as stream:
     settings = json.load(stream)
+file, *fakes = settings["fakes"]
+if fakes:
+    namespace = runpy.run_path(file)
+    for name in fakes:
+        namespace[name]()
 for seed in (random.seed, np.random.seed, torch.manual_seed):
     seed(7)
 for name, value in settings["values"].items():
@@ -344,6 +357,8 @@ for name, value in settings["values"].items():
     assert last in part, name
     part[last] = value
 del sys.argv[:2]
-runpy.run_path(sys.argv[0], run_name="__main__")
-print("\\nSPIED " + json.dumps(seen))
+try:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+finally:
+    print("\\nSPIED " + json.dumps(seen))
 """
