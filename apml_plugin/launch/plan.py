@@ -53,12 +53,11 @@ def make(
         journal.recover(clone)
     if attach and not module and command[1:] == list(words):
         command = in_memory.command(words) or command
-    absent, cuda = probe.missing(folder, _clean(base))
-    reason = ""
+    reason = "--cpu was given" if cpu else ""
     if cpu:
-        reason = "--cpu was given"
         base["CUDA_VISIBLE_DEVICES"] = ""
-    elif cpu_mode and not cuda:
+    absent, cuda = probe.missing(folder, _clean(base))
+    if not cpu and cpu_mode and not cuda:
         reason = "PyTorch sees no CUDA device"
     settings = environment.Settings(absent if standins else {}, reason, _project(folder) if attach else "")
     return Plan(command, environment.write(base, settings), settings)

@@ -1,7 +1,8 @@
-"""What a stand-in says of a name that it does not have."""
+"""What a stand-in says of a name that it does not have, and under which other names it is imported."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -15,3 +16,12 @@ def absent(module: str, remedy: str) -> Callable[[str], NoReturn]:
         raise AttributeError(f"{module}.{name} is not in the stand-in for {module.partition('.')[0]}. {remedy}")
 
     return __getattr__
+
+
+def also(module: str, *names: str, at: str = "") -> None:
+    """Has ``module`` imported under other names too: as submodules of its own, or of ``at``, itself for name ""."""
+    this = sys.modules[module]
+    for name in names:
+        sys.modules[f"{at or module}.{name}".rstrip(".")] = this
+        if name and name not in vars(this):
+            setattr(this, name, this)

@@ -11,7 +11,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from apml_plugin.launch import old_tensorboard
+from apml_plugin.launch import dropped
 
 APML = [sys.executable, "-m", "apml_plugin", "run"]
 
@@ -68,10 +68,10 @@ def test_extensions_whose_compiling_fails(tmp_path):
 def test_a_python_without_find_loader(tmp_path):
     script = """
 import importlib
-from apml_plugin.launch import old_importlib
-if hasattr(importlib, 'find_loader') and importlib.find_loader is not old_importlib.find_loader:
+from apml_plugin.launch import dropped
+if 'find_loader' in vars(importlib):
     del importlib.find_loader
-    old_importlib.prepare(importlib)
+    dropped.prepare(importlib)
 print(importlib.find_loader('chamfer_3D').name, importlib.find_loader('json') is None, importlib.find_loader('nono'))
 """
     done = run(script, tmp_path, "--cpu")
@@ -145,9 +145,9 @@ def test_an_image_with_channels_last_is_told_apart() -> None:
         def add_image(self, tag, img_tensor, global_step=None, walltime=None, dataformats="CHW"):
             given.append(dataformats)
 
-    module = ModuleType("writer")
+    module = ModuleType("tensorboardX.writer")
     module.SummaryWriter = SummaryWriter  # type: ignore[attr-defined]
-    old_tensorboard.prepare(module)
+    dropped.prepare(module)
     writer = SummaryWriter()
     writer.add_image("a", np.zeros((8, 6, 3)), 1)
     writer.add_image("b", np.zeros((3, 8, 6)), 1)

@@ -1,18 +1,18 @@
-"""Stand-in for the few names of ``timm`` that completion hosts use.
+"""Stand-in for the names of ``timm`` that completion hosts use, in all the places where old and new timm keep them.
 
-DropPath and trunc_normal_ in ``timm.layers`` (and ``timm.models.layers``), CosineLRScheduler in
-``timm.scheduler``. Anything else: install timm with the torchvision that fits the PyTorch in use.
+DropPath, trunc_normal_, Mlp and Attention are in ``timm.layers``, ``timm.models.layers`` and
+``timm.models.vision_transformer``; CosineLRScheduler is in ``timm.scheduler``.
 """
 
-from apml_plugin.standins.absent import absent
+from apml_plugin.standins.absent import absent, also
 
-from . import layers, models, scheduler
+from . import layers, scheduler
 
 __all__ = ["layers", "models", "scheduler"]
 __version__ = "0.0.0+apml.standin"
 
+models = layers
+also(f"{__name__}.layers", "layers", "vision_transformer", "drop", "mlp", "weight_init", "attention")
+also(f"{__name__}.layers", "", "layers", "vision_transformer", at=f"{__name__}.models")
 
-__getattr__ = absent(
-    "timm",
-    "It has DropPath, trunc_normal_ and CosineLRScheduler. Install the real one: pip install timm torchvision",
-)
+__getattr__ = absent("timm", layers.REMEDY)
