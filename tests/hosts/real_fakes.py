@@ -21,45 +21,9 @@ def _module(name: str, **names: Any) -> None:
     sys.modules[name] = module
 
 
-def mmcv() -> None:
-    """OpenMMLab's mmcv below 2: imported by MVP_Benchmark's mm3d_pn2 and not used by its completion task."""
-    names = ("RoIAlign", "SigmoidFocalLoss", "get_compiler_version", "get_compiling_cuda_version", "nms")
-    registry = types.SimpleNamespace(register_module=lambda *args, **kwargs: lambda cls: cls)
-    _module("mmcv")
-    _module("mmcv.ops", **dict.fromkeys((*names, "roi_align", "sigmoid_focal_loss")))
-    _module("mmcv.runner", force_fp32=lambda *args, **kwargs: lambda function: function)
-    _module("mmcv.cnn", NORM_LAYERS=registry)
-
-
-def mm3d_extensions() -> None:
-    """The compiled parts of MVP_Benchmark's own mm3d_pn2 package, which it imports relatively, by `pointnet2_cuda`."""
-    import pointnet2_cuda as kernels
-
-    def knn(b: int, n: int, m: int, k: int, xyz: Any, new_xyz: Any, idx: Any, dist2: Any) -> None:
-        distances, found = torch.cdist(new_xyz, xyz).square().topk(k, largest=False)
-        idx.copy_(found)
-        dist2.copy_(distances)
-
-    def group(b: int, c: int, n: int, m: int, k: int, features: Any, idx: Any, out: Any) -> None:
-        kernels.group_points_wrapper(b, c, n, m, k, features, idx, out)
-
-    def group_back(b: int, c: int, n: int, m: int, k: int, grad_out: Any, idx: Any, grad: Any) -> None:
-        kernels.group_points_grad_wrapper(b, c, n, m, k, grad_out, idx, grad)
-
-    def ball(b: int, n: int, m: int, least: float, most: float, k: int, new_xyz: Any, xyz: Any, idx: Any) -> None:
-        assert not least
-        kernels.ball_query_wrapper(b, n, m, most, k, new_xyz, xyz, idx)
-
-    more = {"group_points": {"forward": group, "backward": group_back}, "knn": {"knn_wrapper": knn}}
-    more["ball_query"] = {"ball_query_wrapper": ball}
-    for name in ("ball_query", "furthest_point_sample", "gather_points", "group_points", "interpolate", "knn"):
-        _module(f"mm3d_pn2.ops.{name}.{name}_ext", **{**vars(kernels), **more.get(name, {})})
-
-
 def other_models() -> None:
     """What LIDARLearn's sixty models import and the trained ones do not: any name of these is an empty class."""
     names = ("addict", "clip", "lightly", "torch_cluster", "torch_geometric")
-    names += ("pointnet2_ops._ext", "pointnet2_ops.pointnet2_modules")
 
     def empty_class(name: str) -> type:
         if name.startswith("__"):
@@ -119,9 +83,11 @@ def minkowski() -> None:
 
 def lightning_of_then() -> None:
     """Names of Lightning 1.5 for LiDiff on Lightning 2, and every logged value printed."""
+    sys.modules["torchvision"] = None  # type: ignore[assignment]
     import pytorch_lightning
     from pytorch_lightning import LightningModule, Trainer
 
+    del sys.modules["torchvision"]
     _module("pytorch_lightning.core.lightning", LightningModule=LightningModule)
     log, start = LightningModule.log, Trainer.__init__
 

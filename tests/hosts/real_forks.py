@@ -36,6 +36,7 @@ class Fork:
     shown: what of the values of the first iteration's calls stands in `losses`.
     needs: packages beyond ours that it uses and for which there is no stand-in.
     fakes: functions of `real_fakes` that stand in for what is neither installed nor of this plugin.
+    dies: what its script ends with, by a mistake of its own, when all has been said.
     """
 
     prepare: Callable[[Path, Path, float], list[str]]
@@ -49,6 +50,7 @@ class Fork:
     iterations: int = 1
     shown: Callable[[list[float]], list[float]] = field(default=lambda values: [value * 1000 for value in values])
     fakes: tuple[str, ...] = ()
+    dies: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
 
     def missing(self) -> list[str]:
@@ -93,7 +95,8 @@ def run_fork(fork: Fork, clone: Path, data: Path, rate: float, loss: str = "", o
         said = {"module": fork.module, "values": fork.settings(data, rate), "fakes": [str(FAKES), *fork.fakes]}
         settings.write_text(json.dumps(said))
         told = [*options, *(["--loss", loss] if loss else [])]
-        output = apml_run(folder, [*told, starter.name, str(settings), *words], more=fork.environment)
+        output = apml_run(folder, [*told, starter.name, str(settings), *words], fails=bool(fork.dies), more=fork.environment)
+        assert fork.dies in output
     finally:
         for line in set(status(clone)) - set(known):
             left = clone / line[3:]
