@@ -42,14 +42,16 @@ def compare(weights: Mapping[str, torch.Tensor], config: Path, host_path: Path |
 
     weights: keys without `module.`. Raises CheckpointError saying why, if the host's model cannot be built.
     """
-    from ..hosts.inspecting import read_yaml
-    from ..hosts.recognise import find_root, recognise
+    from ..hosts.base import around, identify, read_yaml
+    from ..hosts.pointr.structure import RegistryHost
 
     try:
         described = read_yaml(config)
-        host = recognise(host_path) if host_path is not None else find_root(config) or find_root(Path.cwd())
+        found = identify(host_path) if host_path is not None else around(config) or around(Path.cwd())
     except HostError as error:
         raise CheckpointError(f"not compared: {error}") from None
+    parts = [part.detail for part in found.parts] if found else []
+    host = next((part for part in parts if isinstance(part, RegistryHost)), None)
     if host is None:
         raise CheckpointError(f"not compared: {config} lies in no PoinTr-style clone; name the clone with --host")
     model = described.get("model")
@@ -69,8 +71,8 @@ def _built(host: Any, config: Path) -> dict[str, list[int]]:
 
     base = {**plan._clean(os.environ), "CUDA_VISIBLE_DEVICES": ""}
     standins, _ = probe.missing(str(host.root), base)
-    # No folder is named as the project: the loss is not attached, and it has no weights anyway.
-    environ = environment.write(base, environment.Settings(standins, "the model is only looked at", ""))
+    # The loss is not attached, and it has no weights anyway.
+    environ = environment.write(base, environment.Settings(standins, "the model is only looked at", False))
     places = [host.builder.file, host.builder.name, host.reader.file, host.reader.name]
     command = [sys.executable, comparing_child.__file__, str(host.root), *places, str(config.resolve())]
     try:

@@ -19,9 +19,9 @@ def register(app: typer.Typer) -> None:
         """
         from rich.console import Console
 
-        from apml_plugin.hosts.inspecting import inspect_config
+        from apml_plugin.hosts.base import check_config
 
-        found = inspect_config(config, host)
+        found = check_config(config, host)
         console = Console(soft_wrap=True, highlight=False)
 
         def say(label: str, text: str) -> None:

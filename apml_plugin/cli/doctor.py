@@ -128,37 +128,14 @@ def _host_modules() -> list[tuple[str, str]]:
 
 
 def _host(path: Path) -> list[tuple[str, str]]:
-    from apml_plugin.errors import HostError, PatchError
-    from apml_plugin.hosts.pointr import all_recipes, recognise
-    from apml_plugin.patching import check
-
-    try:
-        host = recognise(path)
-    except HostError:
-        return _other_host(path)
-    rows = [
-        ("host", f"PoinTr-style codebase at {host.root}"),
-        ("builds models", str(host.builder)),
-        ("reads YAML", str(host.reader)),
-    ]
-    for model in host.models:
-        stages = ", ".join(model.stages) or "no Chamfer that a loss could replace"
-        rows.append((f"model {model.name}", f"{model.definition.file}: {stages}"))
-    try:
-        patched = check(host.root, all_recipes(host))
-    except PatchError as error:
-        return [*rows, ("patched", str(error))]
-    return [*rows, ("patched", ", ".join(patched) or "no: `loss:` is read only under `apml run`")]
-
-
-def _other_host(path: Path) -> list[tuple[str, str]]:
-    """A host of another kind, and what is broken in it."""
     from apml_plugin.errors import PatchError
-    from apml_plugin.hosts.kinds import identify
+    from apml_plugin.hosts.base import identify
     from apml_plugin.patching import check
 
     found = identify(path)
     rows = [("host", f"{found.kind} at {found.root}"), *found.described]
+    rows += [("replaced in training", line) for line in found.replaced]
+    rows += [("left alone", line) for line in found.refused]
     rows += [("broken or surprising there", line) for line in found.findings]
     try:
         patched = check(found.root, found.recipes)

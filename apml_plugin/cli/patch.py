@@ -12,7 +12,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from apml_plugin.hosts.kinds import Found
+    from apml_plugin.hosts.base import Host
     from apml_plugin.patching import Plan, Recipe
 
 
@@ -73,7 +73,7 @@ def run(path: Path, models: Sequence[str], *, revert: bool = False, mode: Mode =
     """
     from rich.console import Console
 
-    from apml_plugin.hosts.kinds import identify
+    from apml_plugin.hosts.base import identify
     from apml_plugin.patching import check, plan_apply, plan_revert, write
 
     console = Console(soft_wrap=True, highlight=False)
@@ -97,17 +97,18 @@ def run(path: Path, models: Sequence[str], *, revert: bool = False, mode: Mode =
     return 0
 
 
-def _show_host(console: Console, found: Found) -> None:
+def _show_host(console: Console, found: Host) -> None:
     console.print(f"{found.kind} at {found.root}", markup=False)
     for label, text in found.described:
         console.print(f"  {label if label.endswith(' in') else label + ':':<16} {text}", markup=False)
 
 
-def _explain(console: Console, found: Found, wanted: Sequence[Recipe], there: tuple[str, ...]) -> None:
+def _explain(console: Console, found: Host, wanted: Sequence[Recipe], there: tuple[str, ...]) -> None:
     edits = dict.fromkeys(edit for recipe in wanted for edit in recipe.edits)
     sections = {
         "replaced in training": found.replaced,
         "stays the host's": found.kept,
+        "changes with another loss": found.warnings,
         "left alone, because it cannot be replaced safely": found.refused,
         "broken in the host itself, reported only": found.findings,
         "edited, one import and one marked line each": [f"{edit.file}: {edit}" for edit in edits],

@@ -12,6 +12,13 @@ _LOSS = typer.Option(
     metavar="TEXT",
     help="The loss, as YAML: APML or '{NAME: APML, reduction: mean}'; wins over the host's.",
 )
+_FROM_STEP = typer.Option(
+    0,
+    "--loss-from-step",
+    metavar="N",
+    min=0,
+    help="The host takes N optimiser steps with something else before it uses the loss.",
+)
 _CPU = typer.Option(False, "--cpu", help="Run on the CPU even if there is a GPU.")
 _NO_CPU = typer.Option(False, "--no-cpu-mode", help="Leave CUDA calls alone even without a GPU.")
 _NO_STANDINS = typer.Option(False, "--no-standins", help="No stand-ins for modules that do not import.")
@@ -27,6 +34,7 @@ def register(app: typer.Typer) -> None:
         script: list[str] = _SCRIPT,
         module: bool = _MODULE,
         loss: str | None = _LOSS,
+        from_step: int = _FROM_STEP,
         cpu: bool = _CPU,
         no_cpu_mode: bool = _NO_CPU,
         no_standins: bool = _NO_STANDINS,
@@ -40,6 +48,7 @@ def register(app: typer.Typer) -> None:
         """
         import os
 
+        from apml_plugin.hosts import guard
         from apml_plugin.hosts.chosen import VARIABLE, parse
         from apml_plugin.launch import asked, environment, plan
 
@@ -47,9 +56,11 @@ def register(app: typer.Typer) -> None:
         if loss is not None:
             parse(loss)
             environ[VARIABLE] = loss
-        trains = asked.loss_of(script, environ) if not no_attach or environ.get(VARIABLE) else ""
+        if from_step:
+            environ[guard.FROM_STEP] = str(from_step)
+        trains, who = asked.loss_of(script, environ) if not no_attach or environ.get(VARIABLE) else ("", "")
         planned = plan.make(
-            script, module, cpu, not no_cpu_mode, standins=not no_standins, attach=not no_attach, environ=environ
+            script, module, cpu, not no_cpu_mode, not no_standins, not no_attach, asked=who, environ=environ
         )
         if trust_checkpoints:
             planned.environ[environment.TRUST] = "1"
@@ -62,10 +73,16 @@ def register(app: typer.Typer) -> None:
 def _show(planned, trains: str) -> None:  # type: ignore[no-untyped-def]
     import shlex
 
-    standins, cpu, root = planned.settings
+    standins, cpu = planned.settings.standins, planned.settings.cpu
     typer.echo("command:   " + shlex.join(planned.command))
-    typer.echo("project:   " + (root or "modules are left alone (--no-attach)"))
+    typer.echo("project:   " + (planned.lines.root or "modules are left alone (--no-attach)"))
     typer.echo("loss:      " + (trains or "not known: there is no APML_LOSS, and no --config with a YAML that tells"))
+    for file, edits in planned.lines.edits.items():
+        for edit in edits:
+            typer.echo(f"  {file}: {edit}")
+    if not planned.lines.edits:
+        for note in planned.lines.notes:
+            typer.echo(f"  {note}")
     typer.echo("CPU mode:  " + (f"on ({cpu})" if cpu else "off"))
     typer.echo("stand-ins: " + ("" if standins else "none"))
     for name, reason in standins.items():

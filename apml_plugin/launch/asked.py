@@ -10,8 +10,10 @@ from apml_plugin.errors import ApmlError, HostError
 from apml_plugin.hosts.chosen import VARIABLE, parse
 
 
-def loss_of(words: Sequence[str], environ: Mapping[str, str]) -> str:
-    """What trains, in words, as far as ``APML_LOSS`` or the YAML after ``--config`` tells; "" if neither is there.
+def loss_of(words: Sequence[str], environ: Mapping[str, str]) -> tuple[str, str]:
+    """(what trains, who asked for it), in words, as far as ``APML_LOSS`` or the YAML after ``--config`` tells.
+
+    Both are empty where neither is there; who asked is empty where it is the host's own loss.
 
     Raises what building the loss raises; for a YAML's, HostError with the file's name. A YAML of a host that reads
     its `loss:` itself is none of our business.
@@ -19,30 +21,31 @@ def loss_of(words: Sequence[str], environ: Mapping[str, str]) -> str:
     if environ.get(VARIABLE, "").strip():
         from apml_plugin.registry import build_loss, describe
 
-        return f"{describe(build_loss(parse(environ[VARIABLE])))} ({VARIABLE})"
+        text = describe(build_loss(parse(environ[VARIABLE])))
+        return f"{text} ({VARIABLE})", f"{VARIABLE} (apml run --loss) asks for {text}"
     path = config_among(words)
     if path is None:
-        return ""
-    from apml_plugin.hosts.inspecting import inspect_config, read_yaml
+        return "", ""
+    from apml_plugin.hosts.base import check_config, read_yaml
 
     try:
         config = read_yaml(path)
     except HostError:  # the script will say so in its own words
-        return ""
+        return "", ""
     if all(part.get(key) is None for part in (config, _model(config)) for key in ("loss", "loss_opts")):
-        return f"the host's own (no loss: in {path})"
+        return f"the host's own (no loss: in {path})", ""
     try:
-        found = inspect_config(path)
+        found = check_config(path)
     except ApmlError:
-        return ""
+        return "", ""
     if found.host is None or (found.error and not _model(config) and "train_loader" not in config):
-        return ""
+        return "", ""
     if found.error:
         raise HostError(f"{path}: {found.error}")
     if not found.stages:
-        return f"the host's own ({found.found_at})" if found.found_at else "the host's own"
+        return f"the host's own ({found.found_at})" if found.found_at else "the host's own", ""
     stages = ", ".join(f"{stage}: {text}" for stage, text in found.stages.items())
-    return f"{stages} ({found.found_at} in {path})"
+    return f"{stages} ({found.found_at} in {path})", f"{found.found_at} in {path} asks for {stages}"
 
 
 def config_among(words: Sequence[str]) -> Path | None:

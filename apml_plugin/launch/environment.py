@@ -13,8 +13,14 @@ STANDINS = "APML_RUN_STANDINS"
 CPU = "APML_RUN_CPU"
 """Why CUDA calls are taken to the CPU; empty or unset: they are not."""
 
-ROOT = "APML_RUN_ROOT"
-"""Folder of the project; modules below it are offered to the host adapters. Empty or unset: none are."""
+ATTACH = "APML_RUN_ATTACH"
+"""Not empty: modules of projects get the lines of their recipes."""
+
+RECIPE = "APML_RUN_RECIPE"
+"""JSON: the recipe of the project that the command belongs to (:mod:`.recipes`); empty: each process works it out."""
+
+ASKED = "APML_RUN_ASKED"
+"""Which loss was asked for, and where, in words; empty or unset: none was, as far as the parent can tell."""
 
 HOME = "APML_RUN_HOME"
 """Folder that holds ``apml_plugin``, for a script whose Python finds it nowhere else."""
@@ -31,14 +37,18 @@ class Settings(NamedTuple):
 
     standins: dict[str, str]
     cpu: str
-    root: str
+    attach: bool
+    asked: str = ""
+    recipe: str = ""
 
 
 def read(environ: Mapping[str, str]) -> Settings | None:
     """The settings of the run this interpreter belongs to, None outside of one."""
     if STANDINS not in environ:
         return None
-    return Settings(json.loads(environ[STANDINS]), environ.get(CPU, ""), environ.get(ROOT, ""))
+    return Settings(
+        json.loads(environ[STANDINS]), environ.get(CPU, ""), bool(environ.get(ATTACH)), environ.get(ASKED, "")
+    )
 
 
 def write(environ: Mapping[str, str], settings: Settings) -> dict[str, str]:
@@ -49,7 +59,8 @@ def write(environ: Mapping[str, str], settings: Settings) -> dict[str, str]:
     result.pop(TRUST, None)
     result[STANDINS] = json.dumps(settings.standins)
     result[CPU] = settings.cpu
-    result[ROOT] = settings.root
+    result[ATTACH] = "1" if settings.attach else ""
+    result[RECIPE], result[ASKED] = settings.recipe, settings.asked
     result[HOME] = os.path.dirname(os.path.dirname(here))
     site = os.path.join(here, "site")
     others = [entry for entry in result.get("PYTHONPATH", "").split(os.pathsep) if entry and entry != site]

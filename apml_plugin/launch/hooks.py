@@ -1,8 +1,9 @@
 """The import hooks of a run: stand-ins, CPU mode, names that newer libraries dropped, and the loss.
 
 One finder stands first in ``sys.meta_path``. It serves the stand-ins, and has two kinds of modules looked at
-right after they ran: a few libraries (``torch`` for CPU mode, and those in :data:`CARE`) and those of the user's
-project (attaching the loss). Everything else is left to the finders that were there. Standard library only.
+right after they ran: a few libraries (``torch`` for CPU mode, and those in :data:`CARE`). Modules of projects run with
+the lines of their recipes (:mod:`.recipes`). Everything else is left to the finders that were there. Standard
+library only.
 """
 
 from __future__ import annotations
@@ -12,13 +13,12 @@ import importlib.util
 import json
 import os
 import sys
-import sysconfig
 from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-from apml_plugin.errors import ApmlError
-from apml_plugin.launch import dropped, environment, just_in_time
+from apml_plugin.hosts import guard
+from apml_plugin.launch import dropped, environment, just_in_time, recipes
 from apml_plugin.launch.announce import tell, warn
 from apml_plugin.standins import JUST_IN_TIME, STANDINS
 
@@ -37,6 +37,11 @@ def install() -> None:
     if settings is None or any(isinstance(finder, Hooks) for finder in sys.meta_path):
         return
     sys.meta_path.insert(0, Hooks(settings))
+    if settings.attach:
+        sys.path_hooks.insert(0, recipes.Script)
+    guard.mark(guard.CARRIED)
+    if settings.asked:
+        guard.arm(settings.asked)
     if "LOCAL_RANK" in os.environ:
         from apml_plugin.launch import local_rank
 
@@ -46,6 +51,7 @@ def install() -> None:
             _prepare(CARE[name], sys.modules[name])
     if "torch" in sys.modules:  # a .pth file can have imported it before us
         _loading(sys.modules["torch"])
+        guard.install()
         if settings.cpu:
             _cpu_mode(sys.modules["torch"], settings.cpu)
 
@@ -55,9 +61,6 @@ class Hooks:
 
     def __init__(self, settings: environment.Settings) -> None:
         self.settings = settings
-        self.root = os.path.join(os.path.realpath(settings.root), "") if settings.root else ""
-        libraries = {sysconfig.get_path(key) for key in ("stdlib", "platstdlib", "purelib", "platlib")}
-        self.foreign = tuple(os.path.join(os.path.realpath(p), "") for p in [*libraries, _PACKAGE] if p)
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -69,20 +72,21 @@ class Hooks:
             if spec is not None:
                 _after(spec, lambda module: _prepare(CARE[name], module))
             return spec
-        if path is not None and name not in NEEDS and not any(self._is_project(os.path.join(p, "")) for p in path):
+        if name in sys.builtin_module_names:
             return None
-        if path is None and name.partition(".")[0] in sys.builtin_module_names:
+        if path and name not in NEEDS and all(map(recipes.is_library, path)):
             return None
         spec = self._ask_others(name, path, target)
         if spec is None or spec.loader is None:
             return spec
         if name == "torch":
             _after(spec, _loading)
+            _after(spec, lambda module: guard.install())
             reason = self.settings.cpu
             if reason:  # its own wrapper of torch.load goes around ours
                 _after(spec, lambda module: _cpu_mode(module, reason))
-        elif spec.has_location and spec.origin and self._is_project(spec.origin):
-            _after(spec, _attach)
+        elif self.settings.attach and spec.has_location and spec.origin and not recipes.is_library(spec.origin):
+            recipes.into(spec)
         return spec
 
     def _waits(self, name: str) -> bool:
@@ -125,16 +129,6 @@ class Hooks:
             # Announced when it is executed, not when somebody only asks whether it exists.
             _after(spec, lambda module: tell(name, text))
         return spec
-
-    def _is_project(self, path: str) -> bool:
-        if not self.root:
-            return False
-        real = os.path.realpath(path)
-        if path.endswith(os.sep):
-            real = os.path.join(real, "")
-        if not real.startswith(self.root) or real.startswith(self.foreign):
-            return False
-        return "site-packages" not in real and "dist-packages" not in real
 
 
 def _after(spec: ModuleSpec, call: Callable[[ModuleType], None]) -> None:
@@ -209,15 +203,3 @@ def _prepare(how: str, module: ModuleType) -> None:
         importlib.import_module(f"apml_plugin.launch.{how}").prepare(module)
     except Exception as error:
         warn(f"{module.__name__} is left as it is ({type(error).__name__}: {error})")
-
-
-def _attach(module: ModuleType) -> None:
-    """Offers a module of the project to the host adapters. What the loss itself raises goes to the user."""
-    try:
-        from apml_plugin.hosts.pointr import attach_to_module
-
-        attach_to_module(module)
-    except ApmlError:
-        raise
-    except Exception as error:
-        tell("attach", f"no loss attached to {module.__name__} ({type(error).__name__}: {error})")

@@ -6,11 +6,15 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from apml_plugin.errors import HostError
-from apml_plugin.launch import environment, in_memory, probe
+from apml_plugin.hosts import guard
+from apml_plugin.hosts.base import root_of
+from apml_plugin.hosts.chosen import VARIABLE
+from apml_plugin.launch import environment, probe, recipes, supervise
 from apml_plugin.patching import journal
 
 
@@ -20,6 +24,7 @@ class Plan(NamedTuple):
     command: list[str]
     environ: dict[str, str]
     settings: environment.Settings
+    lines: recipes.Lines
 
 
 def make(
@@ -29,6 +34,7 @@ def make(
     cpu_mode: bool = True,
     standins: bool = True,
     attach: bool = True,
+    asked: str = "",
     environ: Mapping[str, str] | None = None,
 ) -> Plan:
     """Plans a run of ``words``: a script (or a module, or a command such as torchrun) and its arguments.
@@ -38,7 +44,8 @@ def make(
         cpu: run on the CPU even if there is a CUDA device.
         cpu_mode: take CUDA calls to the CPU if there is no CUDA device.
         standins: replace modules that do not import.
-        attach: let the project's modules be offered to the host adapters.
+        attach: put the recipe of the host into its modules.
+        asked: which loss was asked for, in words; empty if none was.
         environ: the environment to start from, by default this process's.
 
     Raises:
@@ -51,25 +58,32 @@ def make(
     command, folder = _command(words, module)
     if clone := journal.find(folder):
         journal.recover(clone)
-    if attach and not module and command[1:] == list(words):
-        command = in_memory.command(words) or command
     reason = "--cpu was given" if cpu else ""
     if cpu:
         base["CUDA_VISIBLE_DEVICES"] = ""
     absent, cuda = probe.missing(folder, _clean(base))
     if not cpu and cpu_mode and not cuda:
         reason = "PyTorch sees no CUDA device"
-    settings = environment.Settings(absent if standins else {}, reason, _project(folder) if attach else "")
-    return Plan(command, environment.write(base, settings), settings)
+    lines = recipes.of(root_of(folder)) if attach else recipes.Lines("", {}, [])
+    settings = environment.Settings(absent if standins else {}, reason, attach, asked, lines.write() if attach else "")
+    return Plan(command, environment.write(base, settings), settings, lines)
 
 
 def execute(plan: Plan) -> int:
-    """Becomes the planned command. Returns, with its exit code, only where a process cannot be replaced."""
+    """Becomes the planned command, or, where a loss was asked for, a small process that waits for it.
+
+    Returns, with the exit code, only where a process cannot be replaced.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
+    command, environ = plan.command, plan.environ
+    if plan.settings.asked:
+        environ = {**environ, guard.FOLDER: tempfile.mkdtemp(prefix="apml-run-")}
+        explicit = "1" if environ.get(VARIABLE, "").strip() else ""
+        command = [sys.executable, "-I", "-S", supervise.__file__, environ[guard.FOLDER], explicit, *command]
     if os.name == "nt":  # exec there returns to the shell at once and loses the exit code
-        return subprocess.call(plan.command, env=plan.environ)
-    return os.execvpe(plan.command[0], plan.command, plan.environ)
+        return subprocess.call(command, env=environ)
+    return os.execvpe(command[0], command, environ)
 
 
 def _command(words: Sequence[str], module: bool) -> tuple[list[str], str]:
@@ -94,17 +108,6 @@ def _command(words: Sequence[str], module: bool) -> tuple[list[str], str]:
 def _folder_of(script: str) -> str:
     real = os.path.realpath(script)
     return real if os.path.isdir(real) else os.path.dirname(real)
-
-
-def _project(folder: str) -> str:
-    """The nearest folder at or above the script's that is a git checkout, else the script's own."""
-    at = os.path.realpath(folder)
-    while not os.path.exists(os.path.join(at, ".git")):
-        above = os.path.dirname(at)
-        if above == at:
-            return os.path.realpath(folder)
-        at = above
-    return at
 
 
 def _clean(environ: Mapping[str, str]) -> dict[str, str]:

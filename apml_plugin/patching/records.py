@@ -24,7 +24,7 @@ class Edit:
     file: str
     anchor: str
     decorator: str
-    source: str = "apml_plugin.hosts.pointr"
+    source: str = "apml_plugin.hooks"
     shared: bool = False
     arguments: str = ""
 

@@ -15,7 +15,7 @@ from checkpoints.making import old_file, weights
 import apml_plugin
 from apml_plugin.checkpoints import comparing
 from apml_plugin.cli import main
-from apml_plugin.hosts.recognise import recognise
+from apml_plugin.hosts.pointr.recognise import recognise
 from apml_plugin.launch import probe
 
 HOST = Path(apml_plugin.__file__).parent / "demo" / "host"

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from apml_plugin.hosts.pointr import hoist
-from apml_plugin.hosts.stages import KNOWN
+from apml_plugin.hosts.pointr.decorating import hoist
+from apml_plugin.hosts.pointr.stages import KNOWN
 from apml_plugin.losses import APML
 from apml_plugin.registry import build_loss
 

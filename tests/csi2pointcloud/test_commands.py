@@ -12,8 +12,8 @@ import yaml
 
 from apml_plugin.cli import main
 from apml_plugin.cli.csi2pointcloud import script
+from apml_plugin.hosts.base import check_config
 from apml_plugin.hosts.csi2pointcloud.training import wanted
-from apml_plugin.hosts.inspecting import inspect_config
 from apml_plugin.launch import in_memory, plan
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -82,7 +82,7 @@ def test_doctor_says_what_is_broken(host: Path, capsys: Captured) -> None:
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
 def test_shipped_configs(config: Path, host: Path) -> None:
-    found = inspect_config(config, host)
+    found = check_config(config, host)
     assert not found.error
     assert found.stages["training"].startswith("APML(")
     assert [warning for warning in found.warnings if "is not patched" not in warning] == []

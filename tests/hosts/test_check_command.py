@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from apml_plugin.cli import main
-from apml_plugin.hosts import inspecting
-from apml_plugin.hosts.inspecting import Finding, inspect_config
+from apml_plugin.hosts.base import Finding, check_config
+from apml_plugin.hosts.pointr import checking as inspecting
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def warned(found: Finding, words: str) -> bool:
 
 
 def test_the_loss_per_stage_and_where_it_was_found(write: Any, host: Path) -> None:
-    found = inspect_config(write(loss={"fine": {"NAME": "APML", "p_min": 0.9, "reduction": "mean"}}))
+    found = check_config(write(loss={"fine": {"NAME": "APML", "p_min": 0.9, "reduction": "mean"}}))
     assert found.host is not None
     assert found.host.root == host.resolve()
     assert found.found_at == "loss: at the top level"
@@ -38,8 +38,8 @@ def test_the_loss_per_stage_and_where_it_was_found(write: Any, host: Path) -> No
     assert found.stages["fine"].startswith("APML(p_min=0.9,")
     assert warned(found, "not patched for PCN")
     main(["patch", str(host)])
-    assert inspect_config(write(loss={"NAME": "APML", "reduction": "mean"})).warnings == []
-    under = inspect_config(write(model={"NAME": "AdaPoinTr", "num_pred": 32, "loss": "ChamferL1"}))
+    assert check_config(write(loss={"NAME": "APML", "reduction": "mean"})).warnings == []
+    under = check_config(write(model={"NAME": "AdaPoinTr", "num_pred": 32, "loss": "ChamferL1"}))
     assert under.found_at == "loss: under model:"
     assert under.stages == {
         "denoise": "the host's own loss",
@@ -50,17 +50,17 @@ def test_the_loss_per_stage_and_where_it_was_found(write: Any, host: Path) -> No
 
 def test_patched_for_that_model_is_enough(write: Any, host: Path) -> None:
     main(["patch", str(host), "--model", "PCN"])
-    assert not warned(inspect_config(write(loss="ChamferL1")), "not patched")
+    assert not warned(check_config(write(loss="ChamferL1")), "not patched")
     other = {"NAME": "PoinTr", "num_pred": 32}
-    assert warned(inspect_config(write(loss="ChamferL1", model=other)), "not patched for PoinTr")
+    assert warned(check_config(write(loss="ChamferL1", model=other)), "not patched for PoinTr")
 
 
 def test_the_scale_of_a_sum(write: Any) -> None:
-    default = inspect_config(write(loss="APML", optimizer={"type": "SGD"}))
+    default = check_config(write(loss="APML", optimizer={"type": "SGD"}))
     assert warned(default, "x1000")
     assert warned(default, "grad_norm_clip is 10:")
     assert warned(default, "SGD")
-    raised = inspect_config(write(loss="APML", grad_norm_clip=163840, optimizer={"type": "Adam"}))
+    raised = check_config(write(loss="APML", grad_norm_clip=163840, optimizer={"type": "Adam"}))
     assert warned(raised, "x1000")
     assert not warned(raised, "grad_norm_clip is")
     assert not warned(raised, "SGD")
@@ -72,22 +72,22 @@ def test_too_few_validation_samples(write: Any, host: Path, count: int, short: b
     (host / "cfgs").mkdir(exist_ok=True)
     (host / "cfgs" / "data.yaml").write_text("CATEGORY_FILE_PATH: index.json\n")
     dataset = {"val": {"_base_": "cfgs/data.yaml", "others": {"subset": "test"}}}
-    assert warned(inspect_config(write(dataset=dataset)), "ZeroDivisionError") is short
+    assert warned(check_config(write(dataset=dataset)), "ZeroDivisionError") is short
 
 
 def test_a_dataset_that_is_not_there(write: Any) -> None:
-    found = inspect_config(write(dataset={"val": {"_base_": "cfgs/missing.yaml", "others": {"subset": "test"}}}))
+    found = check_config(write(dataset={"val": {"_base_": "cfgs/missing.yaml", "others": {"subset": "test"}}}))
     assert warned(found, "relative to the clone's root")
 
 
 def test_keys_the_model_needs(write: Any) -> None:
-    assert warned(inspect_config(write(model={"NAME": "PCN"})), "PCN reads model.num_pred")
-    assert warned(inspect_config(write(loss="APML", model={"NAME": "Nobody"})), "no model Nobody")
+    assert warned(check_config(write(model={"NAME": "PCN"})), "PCN reads model.num_pred")
+    assert warned(check_config(write(loss="APML", model={"NAME": "Nobody"})), "no model Nobody")
 
 
 def test_the_hosts_own_loss(write: Any) -> None:
     for loss in (None, {"sparse": 1.0}):
-        found = inspect_config(write(loss=loss))
+        found = check_config(write(loss=loss))
         assert found.stages == {}
         assert found.error == ""
 
@@ -130,25 +130,25 @@ def test_the_command_line(write: Any, host: Path, tmp_path: Path, capsys: pytest
     ],
 )
 def test_near_misses_of_the_key_are_pointed_out(keys: dict[str, Any], words: str, write: Any) -> None:
-    assert warned(inspect_config(write(**keys)), words)
+    assert warned(check_config(write(**keys)), words)
 
 
 def test_a_loss_that_cannot_run_is_an_error(write: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "none" in inspect_config(write(loss={"NAME": "APML", "reduction": "none"})).error
+    assert "none" in check_config(write(loss={"NAME": "APML", "reduction": "none"})).error
     monkeypatch.setattr(inspecting, "loading_problem", lambda: "nothing was compiled here yet")
-    found = inspect_config(write(loss={"NAME": "APML", "backend": "native"}))
+    found = check_config(write(loss={"NAME": "APML", "backend": "native"}))
     assert "native cannot be used, there are no compiled ops: nothing was compiled here yet" in found.error
 
 
 def test_half_patched_is_said_once(write: Any, host: Path) -> None:
     main(["patch", str(host)])
-    reader = inspect_config(write()).host.reader.file
+    reader = check_config(write()).host.reader.file
     (host / reader).write_bytes(
         b"".join(
             line for line in (host / reader).read_bytes().splitlines(keepends=True) if b"# apml-plugin" not in line
         )
     )
-    found = inspect_config(write(loss={"NAME": "APML", "reduction": "mean"}))
+    found = check_config(write(loss={"NAME": "APML", "reduction": "mean"}))
     assert found.half_patched
     assert warned(found, "half patched")
     assert not warned(found, "not patched for")

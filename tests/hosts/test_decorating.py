@@ -15,8 +15,9 @@ import yaml
 from easydict import EasyDict
 
 from apml_plugin.errors import LossArgumentError, UnknownLossError
-from apml_plugin.hosts.attaching import attached
-from apml_plugin.hosts.pointr import attach_to_module, hoist, hoists_loss, takes_loss
+from apml_plugin.hooks import hoists_loss, takes_loss
+from apml_plugin.hosts.pointr.attach import attached
+from apml_plugin.hosts.pointr.decorating import hoist
 
 Importer = Callable[[str], ModuleType]
 

@@ -8,7 +8,7 @@ import yaml
 from easydict import EasyDict
 from pointlosses import POINT_LOSSES, config_of
 
-from apml_plugin.hosts.pointr import attach
+from apml_plugin.hosts.pointr.attach import attach
 from apml_plugin.registry import build_loss
 
 

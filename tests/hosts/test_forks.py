@@ -18,10 +18,10 @@ from hosts import fork_hosts as forks
 from apml_plugin.cli import main as cli
 from apml_plugin.errors import HostError, LossArgumentError, LossValueError, UnknownLossError
 from apml_plugin.functional import apml_loss
+from apml_plugin.hosts import gates as calls
 from apml_plugin.hosts import training
-from apml_plugin.hosts import training_calls as calls
+from apml_plugin.hosts.base import identify
 from apml_plugin.hosts.forks import attach_to_module, attaching, recipe, recognise
-from apml_plugin.hosts.kinds import identify
 from apml_plugin.launch.environment import Settings
 from apml_plugin.launch.hooks import Hooks
 from apml_plugin.patching import check, plan_apply, plan_revert, write

@@ -9,7 +9,7 @@ import torch
 from easydict import EasyDict
 
 from apml_plugin.errors import HostError, LossArgumentError
-from apml_plugin.hosts.pointr import hoists_loss
+from apml_plugin.hooks import hoists_loss
 from apml_plugin.metrics import cd_l1, dcd, emd
 
 TABLE = """

@@ -33,7 +33,7 @@ from hosts.real_pointr import (
     write_config,
 )
 
-from apml_plugin.hosts.inspecting import inspect_config
+from apml_plugin.hosts.base import check_config
 
 pytestmark = [pytest.mark.pointr, pytest.mark.slow]
 
@@ -124,7 +124,7 @@ def test_our_configs_carry_the_hosts_facts(clone: Path, path: Path) -> None:
     if gentler:
         assert ours["optimizer"]["kwargs"]["lr"] == pytest.approx(theirs["optimizer"]["kwargs"]["lr"] / 10)
 
-    found = inspect_config(path, clone)
+    found = check_config(path, clone)
     assert not found.error
     assert not [warning for warning in found.warnings if "building it will fail" in warning]
     said = {stage: text.split("(")[0] for stage, text in found.stages.items()}

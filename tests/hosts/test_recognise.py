@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from apml_plugin.errors import HostError
-from apml_plugin.hosts.pointr import find_root, recognise
+from apml_plugin.hosts.pointr.recognise import recognise
 
 
 def test_finds_builder_reader_and_models(host: Path) -> None:

@@ -15,9 +15,10 @@ from easydict import EasyDict
 from apml_plugin.cli import main as cli
 from apml_plugin.errors import HostError
 from apml_plugin.functional import apml_loss
-from apml_plugin.hosts.decorating import attach_to_module, hoist
-from apml_plugin.hosts.inspecting import inspect_config
-from apml_plugin.hosts.pointr import recipe_for_all, recognise
+from apml_plugin.hosts.base import check_config
+from apml_plugin.hosts.pointr.decorating import attach_to_module, hoist
+from apml_plugin.hosts.pointr.kind import recipe_for_all
+from apml_plugin.hosts.pointr.recognise import recognise
 from apml_plugin.patching import check, plan_apply, plan_revert, write
 
 Importable = tuple[Path, Callable[[str], ModuleType]]
@@ -189,7 +190,7 @@ def test_check_knows_a_string_that_the_model_reads(host: Path, tmp_path: Path) -
     add(host)
     config = host / "masked.yaml"
     config.write_text("model: {NAME: Masked, loss: cdl2}\n")
-    found = inspect_config(config, host)
+    found = check_config(config, host)
     assert not found.error
     assert "'cdl2', which Masked reads itself" in found.found_at
 

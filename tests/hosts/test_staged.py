@@ -19,7 +19,7 @@ import torch
 from apml_plugin.cli import main as cli
 from apml_plugin.errors import HostError
 from apml_plugin.functional import apml_loss
-from apml_plugin.hosts import training_calls as calls
+from apml_plugin.hosts import gates as calls
 from apml_plugin.hosts.forks import attach_to_module, attaching, recipe, recognise
 from apml_plugin.patching import check, plan_apply, plan_revert, write
 

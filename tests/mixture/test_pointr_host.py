@@ -17,7 +17,8 @@ from easydict import EasyDict
 import apml_plugin.demo
 from apml_plugin.demo.dataset import dataset_config, write_dataset
 from apml_plugin.errors import LossArgumentError
-from apml_plugin.hosts.pointr import hoist, takes_loss
+from apml_plugin.hooks import takes_loss
+from apml_plugin.hosts.pointr.decorating import hoist
 from apml_plugin.losses import APML
 from apml_plugin.losses.mixture import GMM, HGMM, EigenPenalty, LatentKL
 from apml_plugin.models.pointgmm.pointr import PointGMM

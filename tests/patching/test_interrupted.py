@@ -304,7 +304,8 @@ def test_every_command_that_looks_at_the_clone_cleans_up(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from apml_plugin.cli import main
-    from apml_plugin.hosts.pointr import all_recipes, recipe_for_all, recognise
+    from apml_plugin.hosts.pointr.kind import recipe_for_all
+    from apml_plugin.hosts.pointr.recognise import recognise
     from apml_plugin.launch import probe
 
     host = tmp_path / "host"

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from ... import metrics
 from ...errors import HostError
-from ..inspecting import read_yaml
-from ..structure import Definition
+from ..base import read_yaml
+from ..pointr.structure import Definition
 from .checkpoint import read_checkpoint
 from .records import CsiHost, Script
 

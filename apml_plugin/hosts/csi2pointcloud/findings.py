@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ..stages import last_name
-from ..structure import Definition
+from ..pointr.stages import last_name
+from ..pointr.structure import Definition
 from .reading import imports, literal_arguments, parse
 from .records import CsiHost, Script
 from .structure import python_files

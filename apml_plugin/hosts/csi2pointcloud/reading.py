@@ -8,8 +8,8 @@ from typing import Any
 
 from ...errors import PatchError
 from ...patching.source import bare
-from ..stages import last_name
-from ..structure import Definition
+from ..pointr.stages import last_name
+from ..pointr.structure import Definition
 from .records import Script, TrainStep
 
 WEIGHTS = ("chamfer_weight", "regularization_weight")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ...patching.records import Line, Recipe
 from .records import CsiHost, Script
 
-_SOURCE, _NAME = "apml_plugin.hosts", "csi2pointcloud"
+_SOURCE, _NAME = "apml_plugin.hooks", "csi2pointcloud"
 
 
 def recipe_for_script(script: Script) -> Recipe:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..structure import Definition
+from ..pointr.structure import Definition
 
 
 @dataclass(frozen=True)

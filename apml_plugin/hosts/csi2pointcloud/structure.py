@@ -43,19 +43,6 @@ def recognise(path: str | os.PathLike[str]) -> CsiHost:
     return CsiHost(root, tuple(found))
 
 
-def find_root(start: str | os.PathLike[str]) -> CsiHost | None:
-    """The codebase that a file lies in: the nearest folder upwards that is one, or None."""
-    here = Path(start).expanduser().resolve()
-    for folder in [here, *here.parents] if here.is_dir() else here.parents:
-        if folder == folder.parent or not any((folder / name).is_dir() for name in ("scripts", "src", "data")):
-            continue
-        try:
-            return recognise(folder)
-        except HostError:
-            continue
-    return None
-
-
 def python_files(root: Path) -> Iterator[str]:
     """Python files at most two folders down, paths with forward slashes."""
     for folder, names, files in os.walk(root):

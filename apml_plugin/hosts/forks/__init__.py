@@ -1,11 +1,9 @@
 """Hosts without a model registry: their loss is a function, a local object, or chosen by a string.
 
 - `recognise(path)` reads such a codebase without importing any of it: what trains, which Chamfer it trains with.
-- `recipe(fork)` says what a patch edits; `attach_to_module` does the same at import, for ``apml run``.
 """
 
-from .attaching import attach_to_module
 from .recognise import Fork, recipe, recognise
 from .sites import Kept, Refused, Site
 
-__all__ = ["Fork", "Kept", "Refused", "Site", "attach_to_module", "recipe", "recognise"]
+__all__ = ["Fork", "Kept", "Refused", "Site", "recipe", "recognise"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 from dataclasses import dataclass, field, replace
 
-from ..stages import last_name
+from ..pointr.stages import last_name
 from .project import Node, Project, own_code
 
 TWO_SIDED, PER_SAMPLE, ONE_SIDED, INDICES = "two-sided", "per-sample", "one-sided", "indices"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ...patching import Edit, Line
 
-SOURCE = "apml_plugin.hosts.training"
+SOURCE = "apml_plugin.hooks"
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """First thing an interpreter of ``apml run`` executes; does nothing in any other.
 
 Python imports one module of this name at start-up. Ours comes first on PYTHONPATH, installs the hooks and then
-runs the one it hides, if any. It never breaks an interpreter: what fails here becomes one line on stderr.
+runs the one it hides, if any. What fails here is one line on stderr, and ends the interpreter of a run that asked for
+a loss: going on would train with another.
 """
 
 import os
@@ -22,6 +23,10 @@ def _install() -> None:
     except Exception as error:
         if sys.stderr is not None:
             print(f"[apml] running without the plugin ({type(error).__name__}: {error})", file=sys.stderr)
+            sys.stderr.flush()
+        # The parent of the run finds out about an older Python that trained.
+        if os.environ.get("APML_RUN_ASKED") and sys.version_info >= (3, 10):
+            os._exit(1)
 
 
 def _run_hidden() -> None:

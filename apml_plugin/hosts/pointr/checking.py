@@ -4,91 +4,32 @@ from __future__ import annotations
 
 import difflib
 import json
-import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import ApmlError, HostError, PatchError
-from ..matching.native import loading_problem
+from ...errors import ApmlError, HostError
+from ...matching.native import loading_problem
+from ..base import Finding, read_yaml
 from .decorating import KEYS, hoist
 from .metrics import wanted
 from .models import OURS
-from .recognise import Host, HostModel, find_root, recognise
+from .structure import HostModel
 
 LEAST_VALIDATION_SAMPLES = 10
 DEFAULT_CLIP = 10.0
 MISSPELT = ("loss", "losses", "los", "lss", "loses", "loss_func", "loss_fn", "criterion", "loss_opt", "loss_options")
 
 
-@dataclass
-class Finding:
-    """What `apml check` tells. stages: stage -> description of its loss. error: the run would stop there."""
-
-    config: Path
-    host: Host | None = None
-    patched: tuple[str, ...] = ()
-    model: str = ""
-    found_at: str = ""
-    stages: dict[str, str] = field(default_factory=dict)
-    error: str = ""
-    half_patched: bool = False
-    warnings: list[str] = field(default_factory=list)
-
-
-def inspect_config(path: str | os.PathLike[str], host_path: str | os.PathLike[str] | None = None) -> Finding:
-    """Read a YAML as its host would and say which loss it gets.
-
-    The host is `host_path`, else the codebase the file lies in, else the one around the current folder.
-    Raises HostError if the file cannot be read, or if `host_path` is given and is no host.
-    """
-    config_path = Path(path).expanduser()
-    config = read_yaml(config_path)
-    from .csi2pointcloud.inspecting import inspect_config as inspect_csi
-
-    if (csi := inspect_csi(config_path, host_path)) is not None:
-        return csi
-    found = Finding(config_path)
-    found.host = recognise(host_path) if host_path is not None else find_root(config_path) or find_root(Path.cwd())
-    found.patched = _patched(found)
+def check(found: Finding, config: dict[str, Any]) -> bool:
+    """Say which loss a run with a YAML gets, read as its host would read it."""
     _resolve_loss(found, config)
     _warn_about_samples(found, config)
-    return found
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file as a mapping. Raises HostError naming the file when it is missing, broken or no mapping."""
-    import yaml
-
-    try:
-        data = yaml.load(path.read_bytes(), Loader=yaml.FullLoader)
-    except OSError as error:
-        raise HostError(f"cannot read {path}: {error.strerror}") from None
-    except yaml.YAMLError as error:
-        raise HostError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(data, dict):
-        raise HostError(f"{path} holds {type(data).__name__}, not a mapping with model:, dataset: and so on")
-    return data
-
-
-def _patched(found: Finding) -> tuple[str, ...]:
-    from ..patching import check
-    from .pointr import all_recipes
-
-    if found.host is None:
-        return ()
-    try:
-        return check(found.host.root, all_recipes(found.host))
-    except PatchError as error:
-        found.half_patched = True
-        told = str(error).removesuffix(". Nothing was changed")
-        found.warnings.append(f"{told}. Until then part of what a YAML says under loss: may be ignored")
-        return ()
+    return True
 
 
 def _resolve_loss(found: Finding, config: dict[str, Any]) -> None:
-    from ..registry import build_loss, looks_like_loss
+    from ...registry import build_loss, looks_like_loss
 
     model = config.get("model")
     if not isinstance(model, dict):
@@ -120,9 +61,9 @@ def _resolve_loss(found: Finding, config: dict[str, Any]) -> None:
 
 
 def _describe(found: Finding, loss: Any) -> None:
-    from ..errors import LossValueError
-    from ..registry import PerStage, describe
-    from .attaching import check_two_clouds
+    from ...errors import LossValueError
+    from ...registry import PerStage, describe
+    from .attach import check_two_clouds
 
     known = _host_model(found)
     if known:
@@ -140,7 +81,7 @@ def _describe(found: Finding, loss: Any) -> None:
 
 
 def _host_model(found: Finding) -> HostModel | None:
-    models = found.host.models if found.host else ()
+    models = found.host.detail.models if found.host else ()
     return next((model for model in models if model.name == found.model), None)
 
 
@@ -155,7 +96,7 @@ def _warn_about_run(found: Finding, config: dict[str, Any], loss: Any) -> None:
                 "Run `apml patch` on it, or start it with `apml run main.py ...`"
             )
     elif _host_model(found) is None:
-        names = [*(model.name for model in found.host.models), *OURS]
+        names = [*(model.name for model in found.host.detail.models), *OURS]
         close = difflib.get_close_matches(found.model, names, n=1)
         offer = f"; did you mean {close[0]}?" if close else ""
         found.warnings.append(

@@ -28,7 +28,7 @@ def offer(build: Callable[..., Any], config: Any, is_registry: Callable[[Any], b
             try:
                 registry.register_module(name=name)(ours)
             except (TypeError, KeyError) as error:
-                from ..errors import HostError
+                from ...errors import HostError
 
                 raise HostError(
                     f"this host's registry {registry!r} cannot take the model {name!r} ({error}); register "

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from ..errors import HostError, LossArgumentError
+from ...errors import HostError, LossArgumentError
 
 SCALED = ("CDL1", "CDL2", "EMD")
 """These are multiplied by 1000, as everything of PoinTr's is."""
@@ -44,7 +44,7 @@ def wanted(config: Any) -> list[str]:
     names = [names] if isinstance(names, str) else names
     if not isinstance(names, list | tuple) or not names or not all(isinstance(name, str) for name in names):
         return []
-    from ..metrics.accumulators import PAIRS
+    from ...metrics.accumulators import PAIRS
 
     close = {name: difflib.get_close_matches(name, PAIRS, n=1) for name in names}
     if not any(name in PAIRS or close[name] for name in names):
@@ -75,8 +75,8 @@ def _is_table(cls: type) -> bool:
 
 
 def _extend(table: Any, names: list[str]) -> None:
-    from ..metrics.accumulators import HIGHER_IS_BETTER
-    from .announce import announce
+    from ...metrics.accumulators import HIGHER_IS_BETTER
+    from ..announce import announce
 
     added = []
     for name in names:
@@ -103,8 +103,8 @@ def _extend(table: Any, names: list[str]) -> None:
 def _evaluator(name: str) -> Any:
     def evaluate(pred: Any, gt: Any) -> Any:
         """The mean over the batch of (B, N, 3) against (B, M, 3), 0-dim on gt's device."""
-        from ..metrics.accumulators import PAIRS
-        from ..metrics.emd import sampled_emd
+        from ...metrics.accumulators import PAIRS
+        from ...metrics.emd import sampled_emd
 
         measure = sampled_emd if name == "EMD" else PAIRS[name]
         value = measure(pred.float(), gt.float()).mean().to(gt.device)

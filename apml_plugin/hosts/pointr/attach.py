@@ -9,17 +9,21 @@ from __future__ import annotations
 import ast
 import functools
 import inspect
+import re
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import nn
 
-from ..errors import HostError, LossArgumentError, LossValueError
-from ..losses import PerStage, Schedule
-from ..registry import build_loss, describe, looks_like_loss
-from .announce import announce
-from .chosen import VARIABLE, chosen_loss
+from ...errors import HostError, LossArgumentError, LossValueError
+from ...losses import PerStage, Schedule
+from ...registry import build_loss, describe, looks_like_loss
+from .. import gates, guard
+from ..announce import announce
+from ..chosen import VARIABLE, chosen_loss
 from .hostloss import HostLoss
 from .stages import LossSite, sites_of
 
@@ -32,44 +36,96 @@ def attach(model: nn.Module, config: Any) -> nn.Module:
     Without `loss:`, or where `loss:` is the host's own (numbers, or a string the host reads itself), the model comes
     back untouched. A second call changes nothing. Prints one line naming the loss, its parameters and backend.
 
+    Every Chamfer object that hangs on the model is gated, whichever method made it. Where none does, the loss is the
+    one of the gates in the host's functions, and the guard sees to it that one of them is used.
+
     Raises:
         UnknownLossError, LossArgumentError, LossValueError: from building the loss; also LossValueError for a
             stage this host does not have and for a Schedule in a host that does not pass the epoch.
-        HostError: a model in which no loss can be replaced.
+        HostError: a loss whose replacement would change the model's state dict.
     """
     value, opts, where = chosen_loss(_lookup(config, "loss"), _lookup(config, "loss_opts"))
     if not isinstance(model, nn.Module) or attached(model):
         return model
     cls = type(model)
-    if where == VARIABLE and not any(hasattr(cls, name) for name in ("build_loss_func", "get_loss")):
-        return model  # asked for by nobody in particular: a model without any loss of its own is none of ours
     own_key = _reads_loss_itself(cls)
     if where != VARIABLE and (value is None or (not looks_like_loss(value) and (own_key or _is_numbers(value)))):
         if value is None and opts is not None and not own_key:
             raise LossArgumentError(f"loss_opts={opts!r} is given without loss:; write loss: APML beside it")
         return model
-    loss, sites = build_loss(value, opts), model_sites(cls)
-    if not sites and own_key:
+    loss = build_loss(value, opts)
+    guard.arm(f"{VARIABLE} asks for {value!r}" if where == VARIABLE else f"loss: {value!r} was asked for")
+    found = dict(_bound(model, model_sites(cls)))
+    if not found:
+        if where != VARIABLE and not own_key:
+            gates.choose(value, opts)
         return model
-    if not sites:
-        raise HostError(
-            f"{cls.__name__} has no loss to replace: looked in its build_loss_func for attributes that hold a "
-            "ChamferDistance. Remove loss: from the YAML to train with the host's own loss"
-        )
     _check_schedule(cls, loss)
-    _check_stages(cls, sites, loss)
+    _check_stages(cls, list(found.values()), loss)
     check_two_clouds(cls.__name__, loss)
-    replaced = [_host_loss(cls, getattr(model, site.attribute, None), site, loss) for site in sites]
-    for site, host_loss in zip(sites, replaced, strict=True):
-        setattr(model, site.attribute, host_loss)
+    replaced = {place: _host_loss(cls, place, site, loss) for place, site in found.items()}
+    for place, host_loss in replaced.items():
+        place.put(host_loss)
     ensure_wrapped(cls)
-    announce(_line(cls, sites, replaced, where))
+    announce(_line(cls, list(replaced.values()), where))
     return model
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where on a model an object hangs: an attribute of a module, or an entry of a dict or list in one."""
+
+    holder: Any = field(hash=False, compare=False)
+    key: Any
+    name: str
+    own: Any = field(hash=False, compare=False)
+
+    def put(self, value: Any) -> None:
+        if isinstance(self.holder, nn.Module):
+            setattr(self.holder, self.key, value)
+        else:
+            self.holder[self.key] = value
+
+
+def _bound(model: nn.Module, sites: tuple[LossSite, ...]) -> Iterator[tuple[_Place, LossSite | None]]:
+    """Every Chamfer object on a model, with what is known of the calls of it: by `sites`, or not before it runs."""
+    known = {site.attribute: site for site in sites}
+    for path, module in list(model.named_modules()):
+        for key, value in [*vars(module).items(), *module._modules.items()]:
+            if key in _INTERNAL:
+                continue
+            entries = [(module, key, value)]
+            if isinstance(value, dict | list | nn.ModuleDict | nn.ModuleList):
+                keys = value.items() if isinstance(value, dict | nn.ModuleDict) else enumerate(value)
+                entries += [(value, inner, entry) for inner, entry in keys]
+            for holder, at, own in entries:
+                name = ".".join(filter(None, [path, key])) + (f"[{at!r}]" if holder is value else "")
+                site = known.get(name) if holder is module else None
+                if site is not None or looks_like_chamfer(own):
+                    yield _Place(holder, at, name, own), site
+
+
+_CHAMFER = re.compile(r"chamfer|(?<![a-z])cd(?![a-z])|(?<![A-Za-z])CD(?=L[12]|Loss)", re.IGNORECASE)
+_ONE_WAY = ("_PM", "_split")
+_INTERNAL = set(vars(nn.Module()))
+
+
+def looks_like_chamfer(value: Any) -> bool:
+    """Whether a callable goes by the name of a Chamfer distance; what it gives is found out when it is called."""
+    if isinstance(value, type | HostLoss) or not callable(value):
+        return False
+    inner = getattr(value, "func", getattr(value, "__func__", value))
+    names = [getattr(inner, "__name__", "")] if not isinstance(inner, nn.Module) else []
+    names += [base.__name__ for base in type(inner).__mro__]
+    return not names[0].endswith(_ONE_WAY) and any(_CHAMFER.search(name) for name in names)
 
 
 def attached(model: nn.Module) -> tuple[HostLoss, ...]:
     """The losses this plugin put into a model."""
-    return tuple(child for child in model.children() if isinstance(child, HostLoss))
+    inside = [v for m in model.modules() for held in vars(m).values() if isinstance(held, dict | list)
+              for v in (held.values() if isinstance(held, dict) else held)]  # fmt: skip
+    found = [m for m in (*model.modules(), *inside) if isinstance(m, HostLoss)]
+    return tuple({id(loss): loss for loss in found}.values())
 
 
 def model_sites(cls: type) -> tuple[LossSite, ...]:
@@ -86,8 +142,8 @@ def _method(cls: type, name: str) -> ast.FunctionDef | None:
             continue
         try:
             tree = ast.parse(textwrap.dedent(inspect.getsource(inspect.unwrap(function))))
-        except (OSError, TypeError, SyntaxError) as error:
-            raise HostError(f"cannot read the source of {owner.__name__}.{name} to find its loss: {error}") from None
+        except (OSError, TypeError, SyntaxError):
+            return None
         node = tree.body[0]
         if isinstance(node, ast.FunctionDef) and f"super().{name}(" not in ast.unparse(node):
             return node
@@ -115,6 +171,7 @@ def _wrapper(original: Any) -> Any:
         if not losses or losses[0].running:
             return original(self, *args, **kwargs)
         epoch = signature.bind(self, *args, **kwargs).arguments.get("epoch")
+        _count_calls(losses, functools.partial(original, self, *args, **kwargs))
         for loss in losses:
             loss.begin(epoch)
         try:
@@ -127,14 +184,31 @@ def _wrapper(original: Any) -> Any:
     return get_loss
 
 
-def _host_loss(cls: type, own: Any, site: LossSite, loss: nn.Module) -> HostLoss:
-    if not isinstance(own, nn.Module):
-        raise HostError(f"{cls.__name__}.{site.attribute} is not a loss module but {own!r}; nothing was replaced")
-    if own.state_dict() or loss.state_dict():
+def _count_calls(losses: tuple[HostLoss, ...], get_loss: Any) -> None:
+    """Where stages have losses of their own and only a run tells how many there are: one run that only counts."""
+    counting = [loss for loss in losses if loss.must_count]
+    if not counting:
+        return
+    for loss in counting:
+        loss.counting, loss._call = True, 0
+    with torch.no_grad():
+        get_loss()
+    for loss in counting:
+        loss.counting = False
+        loss.name_stages()
+
+
+def _host_loss(cls: type, place: _Place, site: LossSite | None, loss: nn.Module) -> HostLoss:
+    own = place.own
+    if not callable(own):
+        raise HostError(f"{cls.__name__}.{place.name} is not a loss but {own!r}; nothing was replaced")
+    if loss.state_dict() or (isinstance(own, nn.Module) and own.state_dict()):
         raise HostError(
-            f"{cls.__name__}.{site.attribute} or the loss to put there has weights or buffers of its own; replacing it "
+            f"{cls.__name__}.{place.name} or the loss to put there has weights or buffers of its own; replacing it "
             "would break strict loading of checkpoints, so nothing was replaced"
         )
+    if site is None:
+        return HostLoss(own, None, {"": loss}, cls)
     if isinstance(loss, PerStage):
         chosen = {name: part for name in site.stages if (part := loss.stage(name)) is not None}
     else:
@@ -149,9 +223,11 @@ def check_two_clouds(model: str, loss: nn.Module) -> None:
             raise LossValueError(f"loss: {model} gives a predicted and a true cloud, but {needs}")
 
 
-def _check_stages(cls: type, sites: tuple[LossSite, ...], loss: nn.Module) -> None:
-    known = list(dict.fromkeys(stage for site in sites for stage in site.stages))
-    unknown = [name for name in loss.names if name not in known] if isinstance(loss, PerStage) else []
+def _check_stages(cls: type, sites: list[LossSite | None], loss: nn.Module) -> None:
+    if not isinstance(loss, PerStage) or None in sites:
+        return  # the calls of a get_loss are counted when it runs
+    known = list(dict.fromkeys(stage for site in sites if site for stage in site.stages))
+    unknown = [name for name in loss.names if name not in known]
     if unknown:
         raise LossValueError(
             f"loss: {cls.__name__} has no stage {' or '.join(map(repr, unknown))}; its stages are {', '.join(known)}"
@@ -178,21 +254,22 @@ def _reads_loss_itself(cls: type) -> bool:
     return code is not None and "loss" in (*code.co_names, *code.co_consts, *code.co_varnames)
 
 
-def _line(cls: type, sites: tuple[LossSite, ...], losses: list[HostLoss], where: str) -> str:
+def _line(cls: type, losses: list[HostLoss], where: str) -> str:
     parts = []
-    for site, loss in zip(sites, losses, strict=True):
-        own = type(loss.own).__name__
+    for loss in losses:
+        own = gates.name_of(loss.own)
+        stages = ", ".join(loss.chosen) if loss.stages is None else f"stages {', '.join(loss.chosen)}"
         if len({id(part) for part in loss.chosen.values()}) == 1:
-            said = describe(next(iter(loss.chosen.values())))
-            parts.append(f"{said} in place of {own} (stages {', '.join(loss.chosen)})")
+            parts.append(f"{describe(next(iter(loss.chosen.values())))} in place of {own} ({stages})")
         else:
             said = ", ".join(f"{stage}: {describe(part)}" for stage, part in loss.chosen.items())
             parts.append(f"{{{said}}} in place of {own}")
-        kept = [stage for stage in site.stages if stage not in loss.chosen]
+        kept = [stage for stage in loss.stages or () if stage not in loss.chosen]
         if kept:
             parts[-1] += f", {own} kept for {', '.join(kept)}"
+    said = "; ".join(dict.fromkeys(parts))
     source = f" (from {where})" if where == VARIABLE else ""
-    return f"[apml] {cls.__name__} trains with {'; '.join(parts)}{source}; validation keeps the host's own metrics"
+    return f"[apml] {cls.__name__} trains with {said}{source}; validation keeps the host's own metrics"
 
 
 def _lookup(config: Any, key: str) -> Any:

@@ -11,15 +11,15 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..errors import HostError
+from ...errors import HostError
 from .stages import last_name
-from .structure import Definition, Host, HostModel, builders_in, models_in, readers_in
+from .structure import Definition, HostModel, RegistryHost, builders_in, models_in, readers_in
 
 _SKIPPED = {"__pycache__", "node_modules", "site-packages", "build", "dist", "venv", "env", "experiments", "data"}
 _DEPTH = 4
 
 
-def recognise(path: str | os.PathLike[str]) -> Host:
+def recognise(path: str | os.PathLike[str]) -> RegistryHost:
     """Recognise the PoinTr-style codebase at `path`.
 
     Raises HostError saying what was looked for, and where, when a part is missing or cannot be told apart.
@@ -50,22 +50,7 @@ def recognise(path: str | os.PathLike[str]) -> Host:
             f"{len(files)} Python files for {'; and for '.join(missing)}: not found. Give the root of the clone (the "
             f"folder with its main.py){_hint(files)}"
         )
-    return Host(root, builder, reader, models)
-
-
-def find_root(start: str | os.PathLike[str]) -> Host | None:
-    """The host that a file (a YAML, say) lies in: the nearest folder upwards that is one, or None."""
-    here = Path(start).expanduser().resolve()
-    for folder in [here, *here.parents] if here.is_dir() else here.parents:
-        if folder == folder.parent:
-            break
-        if not any(entry.is_dir() for entry in folder.iterdir()) or not any(folder.glob("*.py")):
-            continue
-        try:
-            return recognise(folder)
-        except HostError:
-            continue
-    return None
+    return RegistryHost(root, builder, reader, models)
 
 
 def _python_files(root: Path) -> Iterator[str]:

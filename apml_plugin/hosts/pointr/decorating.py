@@ -1,4 +1,4 @@
-"""The two decorators a patch inserts, and the same by hand for a module that was just imported.
+"""The two decorators a patch inserts into a PoinTr-style host.
 
 Nothing here imports torch: patched files load this before the host has decided on its devices.
 """
@@ -6,15 +6,14 @@ Nothing here imports torch: patched files load this before the host has decided 
 from __future__ import annotations
 
 import functools
-import inspect
 import os
 import sys
 from collections.abc import Callable, Mapping, MutableMapping
 from types import ModuleType
 from typing import Any, TypeVar
 
-from .chosen import VARIABLE
-from .interrupted import interrupted
+from ..chosen import VARIABLE
+from ..interrupted import interrupted
 from .models import offer
 
 T = TypeVar("T")
@@ -71,8 +70,8 @@ def hoist(config: Any) -> Any:
     model = config.get("model") if isinstance(config, Mapping) else None
     if not isinstance(config, MutableMapping) or not isinstance(model, MutableMapping) or config.get("loss") is None:
         return config
-    from ..errors import LossArgumentError
-    from ..registry import looks_like_loss
+    from ...errors import LossArgumentError
+    from ...registry import looks_like_loss
 
     loss = config["loss"]
     ours = looks_like_loss(loss)
@@ -90,51 +89,6 @@ def hoist(config: Any) -> Any:
         if ours:
             config.pop(key)
     return config
-
-
-def attach_to_module(module: ModuleType) -> bool:
-    """The same without a patch: called after a host's module was imported; True if it had anything to attach to.
-
-    A registry in it gets its `build` wrapped in the instance, which everyone sees who imported it before; a
-    function that reads YAML into an EasyDict is replaced by its wrapped self. Cheap, and harmless when repeated or
-    on a patched clone.
-    """
-    found = False
-    for name, value in list(vars(module).items()):
-        if _is_registry(value):
-            found = True
-            if _TAKES not in vars(value):
-                value.build = _wrap_builder(value.build)
-                setattr(value, _TAKES, True)
-        elif inspect.isfunction(value) and value.__module__ == module.__name__:
-            if hasattr(value, _HOISTS):
-                found = True
-            elif _reads_yaml(value):
-                found = True
-                setattr(module, name, hoists_loss(value))
-        elif isinstance(value, type) and value.__module__ == module.__name__ and "build_loss_func" in vars(value):
-            _let_through(value)
-    from .forks import attach_to_module as attach_by_source
-
-    return attach_by_source(module) or found
-
-
-def _let_through(cls: type) -> None:
-    """A model that chooses its loss by a string in `build_loss_func` takes our names, too."""
-    import ast
-    import textwrap
-
-    from .structure import chain_of
-    from .training import lets_loss_through
-
-    function = vars(cls)["build_loss_func"]
-    try:
-        node = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
-    except (OSError, TypeError, SyntaxError):
-        return
-    chain = chain_of(node) if isinstance(node, ast.FunctionDef) else None
-    if chain:
-        cls.build_loss_func = lets_loss_through(*chain)(function)  # type: ignore[attr-defined]
 
 
 def _wrap_builder(build: Callable[..., Any]) -> Callable[..., Any]:
@@ -164,7 +118,7 @@ def _attach(model: Any, config: Any) -> Any:
     given = [config.get(key) if isinstance(config, Mapping) else getattr(config, key, None) for key in KEYS]
     if (given == [None, None] and not os.environ.get(VARIABLE)) or not _is_module(model):
         return model
-    from .attaching import attach
+    from .attach import attach
 
     return attach(model, config)
 
@@ -192,11 +146,3 @@ def _is_registry(value: Any) -> bool:
         return False
     home = getattr(sys.modules.get(kind.__module__), "__file__", None) or ""
     return "site-packages" not in home and "dist-packages" not in home
-
-
-def _reads_yaml(function: Any) -> bool:
-    """As `recognise` tells the reader, from the compiled code: opens a file, loads YAML, makes an EasyDict."""
-    names = set(function.__code__.co_names)
-    makes = any(getattr(function.__globals__.get(name), "__name__", "") == "EasyDict" for name in names)
-    opens = names & {"open", "read_text", "read_bytes"} and function.__code__.co_argcount
-    return bool(makes and opens and "yaml" in names and function.__name__ not in names)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import HostError
+from ...errors import HostError
 from .stages import LossSite, last_name, sites_of
 
 
@@ -45,7 +45,7 @@ class HostModel:
 
 
 @dataclass(frozen=True)
-class Host:
+class RegistryHost:
     """A recognised codebase. builder: the function that builds models; reader: the one that reads a YAML."""
 
     root: Path
@@ -92,7 +92,7 @@ def models_in(file: str, tree: ast.Module, registry: str) -> Iterator[HostModel]
 
 def chain_of(build: ast.FunctionDef) -> tuple[str, str] | None:
     """(parameter, a name for which a Chamfer is built) of an if/elif chain over strings in `build_loss_func`."""
-    from .forks.chains import builds_chamfer, chains_in
+    from ..forks.chains import builds_chamfer, chains_in
 
     parameters = [argument.arg for argument in build.args.args]
     found = [(subject, known) for subject, known, _ in chains_in(build, builds_chamfer) if subject in parameters]

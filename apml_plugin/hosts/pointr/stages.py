@@ -84,12 +84,17 @@ def _stages(attribute: str, get_loss: ast.FunctionDef | None) -> tuple[str, ...]
     """coarse .. fine, by the position in `ret` where every call takes `ret[i]`, else by calling order."""
     calls = _calls(attribute, get_loss) if get_loss else []
     count = max(1, len(calls))
-    names = ["coarse", *(f"stage{i}" for i in range(2, count)), "fine"] if count > 1 else ["fine"]
+    names = stage_names(count)
     positions = [_index(call.args[0]) if call.args else None for call in calls]
     given = [position for position in positions if position is not None]
     if len(set(given)) != count:
-        return tuple(names)
+        return names
     return tuple(names[sorted(given).index(position)] for position in given)
+
+
+def stage_names(count: int) -> tuple[str, ...]:
+    """coarse, stage2, ..., fine."""
+    return ("coarse", *(f"stage{i}" for i in range(2, count)), "fine") if count > 1 else ("fine",)
 
 
 def _calls(attribute: str, get_loss: ast.FunctionDef) -> list[ast.Call]:

@@ -1,0 +1,248 @@
+"""What a kind of host answers, the list of kinds, and what a clone is: one or more hosts in one folder."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from ..errors import HostError, PatchError
+from ..patching import Edit, Line, Recipe
+from ..patching import check as patched
+
+KINDS = ("csi2pointcloud", "pointr", "forks")
+"""Folders beside this file, each with a module ``kind`` (see `Kind`); the first that knows a codebase comes first."""
+
+
+@dataclass(frozen=True)
+class Host:
+    """What a kind says of a codebase. described: label and text, line by line. recipes: the first is for everything.
+
+    replaced, kept, refused: training losses that become ours, that stay, that cannot be replaced, each with file:line
+    (and for the refused, what to write by hand). warnings: what else changes or goes wrong with another loss.
+    findings: what is broken in the host itself. source: where the loss is taken from. then: what to do after
+    patching. models: name -> recipe for one model alone. detail: the kind's own record. inside: the
+    hosts of several kinds that this one stands for.
+    """
+
+    root: Path
+    kind: str
+    described: tuple[tuple[str, str], ...]
+    recipes: tuple[Recipe, ...]
+    replaced: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    findings: tuple[str, ...] = ()
+    source: str = ""
+    then: str = ""
+    models: Mapping[str, Recipe] = field(default_factory=dict, compare=False)
+    detail: Any = field(default=None, compare=False)
+    inside: tuple[Host, ...] = field(default=(), compare=False)
+
+    @property
+    def parts(self) -> tuple[Host, ...]:
+        """The hosts that this one is made of: itself, or several kinds in one clone."""
+        return self.inside or (self,)
+
+    @property
+    def edits(self) -> tuple[Edit | Line, ...]:
+        return tuple(dict.fromkeys(self.recipes[0].edits))
+
+    def recipe(self, model: str) -> Recipe:
+        """The recipe for one model alone. Raises HostError where there is no such model."""
+        if model in self.models:
+            return self.models[model]
+        has = f"it has {', '.join(self.models)}" if self.models else "leave out --model"
+        raise HostError(f"{self.root} ({self.kind}) has no model '{model}' to patch alone; {has}")
+
+
+@dataclass
+class Finding:
+    """What `apml check` tells of a config. stages: stage -> description of its loss. error: the run would stop."""
+
+    config: Path
+    host: Host | None = None
+    patched: tuple[str, ...] = ()
+    model: str = ""
+    found_at: str = ""
+    stages: dict[str, str] = field(default_factory=dict)
+    error: str = ""
+    half_patched: bool = False
+    warnings: list[str] = field(default_factory=list)
+
+
+class Kind(Protocol):
+    """The names in a kind's module. NAME: what `Host.kind` says for it."""
+
+    NAME: str
+
+    def find(self, root: Path, others: tuple[Host, ...]) -> Host:
+        """The host at `root`, without what `others`, found before, answer for. Raises HostError saying why not."""
+
+    def check(self, found: Finding, config: dict[str, Any]) -> bool:
+        """Fill in what a run with `config` would use; False for a config of another kind. The host is known by then."""
+
+
+def kinds() -> tuple[Kind, ...]:
+    """The modules of `KINDS`."""
+    return tuple(importlib.import_module(f"{__package__}.{name}.kind") for name in KINDS)  # type: ignore[misc]
+
+
+def identify(path: str | os.PathLike[str]) -> Host:
+    """The hosts in the clone at `path`, as one.
+
+    Raises HostError saying what was looked for, what was found where, and what to do by hand.
+    """
+    root = Path(path).expanduser()
+    if not root.is_dir():
+        raise HostError(f"{root} is not a folder; give the root of the clone (the folder with its main.py)")
+    root = root.resolve()
+    found: list[Host] = []
+    reasons: dict[str, str] = {}
+    for name, kind in zip(KINDS, kinds(), strict=True):
+        try:
+            found.append(kind.find(root, tuple(found)))
+        except HostError as error:
+            reasons[name] = str(error)
+    if not found:
+        # A codebase without any training is most likely the wrong folder: what makes a PoinTr-style one helps more.
+        last = reasons[KINDS[-1]]
+        raise HostError(reasons["pointr"] if "has no training loop" in last else last)
+    return found[0] if len(found) == 1 else _merged(root, found)
+
+
+def _merged(root: Path, hosts: list[Host]) -> Host:
+    def both(name: str) -> tuple[Any, ...]:
+        return tuple(dict.fromkeys(entry for host in hosts for entry in getattr(host, name)))
+
+    every = Recipe("everything", tuple(dict.fromkeys(edit for host in hosts for edit in host.recipes[0].edits)))
+    return Host(
+        root,
+        " and ".join(host.kind for host in hosts),
+        both("described"),
+        (every, *(recipe for host in hosts for recipe in host.recipes)),
+        both("replaced"),
+        both("kept"),
+        both("refused"),
+        both("warnings"),
+        both("findings"),
+        source="; ".join(host.source for host in hosts),
+        then=hosts[0].then,
+        models={name: recipe for host in hosts for name, recipe in host.models.items()},
+        inside=tuple(hosts),
+    )
+
+
+def check_config(path: str | os.PathLike[str], host: str | os.PathLike[str] | None = None) -> Finding:
+    """Read a config as its host would and say which loss a run with it gets.
+
+    The host is that at `host`, else the codebase the file lies in, else the one around the current folder.
+    Raises HostError if the file cannot be read, or if `host` is given and is no host.
+    """
+    file = Path(path).expanduser()
+    config = read_yaml(file)
+    at = identify(host) if host is not None else around(file) or around(Path.cwd())
+    for kind in kinds():
+        found = Finding(file, next((part for part in at.parts if part.kind == kind.NAME), None) if at else None)
+        if found.host:
+            try:
+                found.patched = patched(found.host.root, at.recipes)  # type: ignore[union-attr]
+            except PatchError as error:
+                found.half_patched = True
+                told = str(error).removesuffix(". Nothing was changed")
+                found.warnings.append(f"{told}. Until then part of what a config says may be ignored")
+        if kind.check(found, config):
+            return found
+    raise HostError(f"{file} is no config of a kind of host this plugin knows")
+
+
+def around(start: Path) -> Host | None:
+    """The host that a file lies in: the nearest folder upwards that is one, or None."""
+    here = start.expanduser().resolve()
+    for folder in [here, *here.parents][: _ABOVE + 1]:
+        if folder.is_dir() and any(entry.is_dir() for entry in folder.iterdir()):
+            with contextlib.suppress(HostError):
+                return identify(folder)
+    return None
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file as a mapping. Raises HostError naming the file when it is missing, broken or no mapping."""
+    import yaml
+
+    try:
+        data = yaml.load(path.read_bytes(), Loader=yaml.FullLoader)
+    except OSError as error:
+        raise HostError(f"cannot read {path}: {error.strerror}") from None
+    except yaml.YAMLError as error:
+        raise HostError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(data, dict):
+        raise HostError(f"{path} holds {type(data).__name__}, not a mapping with model:, dataset: and so on")
+    return data
+
+
+_MARKS = ("README", "LICENSE", "requirements", "setup.py", "pyproject.toml", "environment.y", ".gitignore")
+_ABOVE = 4
+
+
+def root_of(file: str | os.PathLike[str]) -> str:
+    """The root of the project that a file or folder belongs to.
+
+    The nearest folder with a ``.git``; in a clone without one, the highest of the nearest folders that hold what a
+    project's root holds (a README, a licence, ...); else the folder above a script's if Python files lie in another
+    folder beside it and are imported; else the file's own folder.
+    """
+    real = os.path.realpath(file)
+    here = real if os.path.isdir(real) else os.path.dirname(real)
+    above = [here]
+    while len(above) <= _ABOVE and os.path.dirname(above[-1]) != above[-1]:
+        above.append(os.path.dirname(above[-1]))
+    limits = {os.path.realpath(os.path.expanduser("~")), os.path.realpath(_temporary()), os.path.abspath(os.sep)}
+    inside = [folder for i, folder in enumerate(above) if not limits & set(above[: i + 1])] or [here]
+    at = here
+    while os.path.dirname(at) != at:
+        if os.path.exists(os.path.join(at, ".git")):
+            return at
+        at = os.path.dirname(at)
+    marked = [folder for folder in inside if any(name.startswith(_MARKS) for name in _names(folder))]
+    if marked:
+        return marked[-1]
+    if len(inside) > 1 and _imports_from(here, inside[1]):
+        return inside[1]
+    return here
+
+
+def _imports_from(folder: str, above: str) -> bool:
+    """Whether a Python file of `folder` names a folder with Python files that lies beside it in an import."""
+    beside = [name for name in _names(above) if name.isidentifier() and _holds_python(os.path.join(above, name))]
+    wanted = re.compile(rb"^\s*(?:from|import)\s+(?:%s)\b" % "|".join(beside).encode(), re.MULTILINE)
+    for name in _names(folder) if beside else ():
+        file = os.path.join(folder, name)
+        if name.endswith(".py") and os.path.isfile(file) and os.path.getsize(file) < 1_000_000:
+            with open(file, "rb") as stream:
+                if wanted.search(stream.read()):
+                    return True
+    return False
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except OSError:
+        return []
+
+
+def _holds_python(folder: str) -> bool:
+    return os.path.isdir(folder) and any(name.endswith(".py") for name in _names(folder))
+
+
+def _temporary() -> str:
+    import tempfile
+
+    return tempfile.gettempdir()

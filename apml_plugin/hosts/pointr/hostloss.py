@@ -1,0 +1,128 @@
+"""The module that stands where a host's loss stood."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from ...errors import LossValueError
+from ...losses import PerStage
+from ...registry import set_epoch
+from .. import gates, guard
+from .repeats import same_tensor
+from .stages import stage_names
+
+_Memo = tuple[nn.Module, torch.Tensor, torch.Tensor, torch.Tensor, tuple[int, ...]]
+
+
+class HostLoss(nn.Module):
+    """`loss(pred (B, N, 3), gt (B, M, 3))` with the chosen loss in training and the host's own everywhere else.
+
+    Holds no parameters and no buffers: checkpoints load and save exactly as without it. own: the host's loss, also
+    used for stages that keep it. stages: what the calls within one `get_loss` are for, in order; None where only a
+    run can tell. chosen: stage -> loss; for unknown stages, a PerStage or one loss under "". Outside of `get_loss` a
+    call counts as the last stage. The same pair twice within one `get_loss` (FoldingNet and TopNet return one cloud
+    as both coarse and fine) is computed once.
+    """
+
+    def __init__(
+        self, own: Any, stages: tuple[str, ...] | None, chosen: Mapping[str, nn.Module], host_class: type
+    ) -> None:
+        super().__init__()
+        self.own = own
+        self.stages = stages
+        self.chosen = nn.ModuleDict({name or "every stage": loss for name, loss in chosen.items()})
+        self.host_class = host_class
+        self.running = False
+        self.counting = False
+        self._call = 0
+        self._memo: list[_Memo] = []
+
+    def begin(self, epoch: int | None) -> None:
+        """A `get_loss` starts: count its calls from zero and tell schedules the epoch, if it is known."""
+        self.running, self._call, self._memo = True, 0, []
+        if epoch is not None:
+            for loss in self.chosen.values():
+                set_epoch(loss, int(epoch))
+
+    def end(self) -> None:
+        """The `get_loss` is over: forget its tensors."""
+        self.running, self._memo = False, []
+
+    @property
+    def must_count(self) -> bool:
+        """Whether losses differ by stage and the calls of a `get_loss` must be counted first."""
+        return self.stages is None and any(isinstance(loss, PerStage) for loss in self.chosen.values())
+
+    def name_stages(self) -> None:
+        """After a `get_loss` in which calls were only counted. Raises LossValueError for a stage there is not."""
+        self.stages = stage_names(self._call)
+        losses = self.chosen["every stage"]
+        unknown = [name for name in losses.names if name not in self.stages]  # type: ignore[attr-defined, union-attr]
+        if unknown:
+            raise LossValueError(
+                f"loss: {self.host_class.__name__} has no stage {' or '.join(map(repr, unknown))}; its stages are "
+                f"{', '.join(self.stages)}"
+            )
+        parts = {name: losses.stage(name) for name in self.stages}  # type: ignore[operator]
+        self.chosen = nn.ModuleDict({name: part for name, part in parts.items() if part is not None})
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        if self.counting:
+            self._call += 1
+            return self.own(*args, **kwargs)
+        clouds = (*args, *kwargs.values())[:2]
+        loss = self._next()
+        if loss is self.own or not gates.trains(*clouds):
+            if loss is not self.own and torch.is_grad_enabled():
+                guard.saw(f"{gates.name_of(self.own)} is not called with two clouds of which one wants a gradient")
+            return self.own(*args, **kwargs)
+        return gates.gated(self.own, args, kwargs, gates.name_of(self.own), self, functools.partial(self._value, loss))
+
+    def _value(self, loss: nn.Module, pred: torch.Tensor, gt: torch.Tensor, **lengths: Any) -> torch.Tensor:
+        for used, old_pred, old_gt, value, versions in self._memo:
+            # After an in-place change by the host (`value += ...`) a tensor is no longer what was computed.
+            fresh = used is loss and versions == _versions(old_pred, old_gt, value)
+            if fresh and same_tensor(pred, old_pred) and same_tensor(gt, old_gt):
+                return value.clone()
+        value = loss(pred, gt, **lengths)
+        if self.running:
+            self._memo.append((loss, pred, gt, value, _versions(pred, gt, value)))
+        return value
+
+    def _next(self) -> Any:
+        if self.stages is None:
+            if self.must_count:
+                raise LossValueError(
+                    f"{self.host_class.__name__} does not compute its loss in get_loss, so stages cannot be told "
+                    "apart; give one loss for all of them"
+                )
+            return next(iter(self.chosen.values()))
+        call = self._call if self.running else len(self.stages) - 1
+        self._call += 1
+        if call < len(self.stages):
+            stage = self.stages[call]
+            return self.chosen[stage] if stage in self.chosen else self.own  # noqa: SIM401 (a ModuleDict has no get)
+        used = list(self.chosen.values())
+        if len(self.chosen) == len(self.stages) and all(loss is used[0] for loss in used):
+            return used[0]
+        raise LossValueError(
+            f"{self.host_class.__name__}.get_loss asks for its loss more than {len(self.stages)} times "
+            f"({', '.join(self.stages)}), so stages cannot be told apart; give one loss for all of them"
+        )
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """A whole model unpickled in a fresh process needs its class wrapped there, too."""
+        super().__setstate__(state)
+        from .attach import ensure_wrapped
+
+        ensure_wrapped(self.host_class)
+
+
+def _versions(*tensors: torch.Tensor) -> tuple[int, ...]:
+    """How often each was changed in place; inference tensors keep no count."""
+    return tuple(0 if tensor.is_inference() else tensor._version for tensor in tensors)

@@ -1,0 +1,148 @@
+"""A host's recipe put into its modules while they are imported, the main script included.
+
+What is executed is the text that ``apml patch`` would write (:mod:`apml_plugin.patching.memory`); nothing on disk
+changes, and tracebacks show the lines of the file. Standard library only until a module of a project is imported.
+"""
+
+from __future__ import annotations
+
+import importlib.machinery
+import json
+import os
+import sys
+import sysconfig
+from dataclasses import asdict
+from functools import cache
+from types import CodeType, ModuleType
+from typing import Any
+
+from apml_plugin.errors import HostError
+from apml_plugin.launch import environment
+
+_LIMIT = 100_000
+"""Bytes of an environment variable; a longer recipe is worked out again by each process."""
+
+
+class Lines:
+    """What goes into the files of one project. notes: losses that stay the host's, for the guard's message."""
+
+    def __init__(self, root: str, edits: dict[str, list[Any]], notes: list[str]) -> None:
+        self.root, self.edits, self.notes = root, edits, notes
+
+    def write(self) -> str:
+        """The text for `RECIPE`; empty if it is too long."""
+        edits = {f: [[type(e).__name__, asdict(e)] for e in some] for f, some in self.edits.items()}
+        text = json.dumps([self.root, edits, self.notes])
+        return text if len(text) < _LIMIT else ""
+
+
+@cache
+def of(root: str) -> Lines:
+    """The lines of the project at `root`; none if it is no host. What else goes wrong is the caller's to report."""
+    from apml_plugin.patching import records
+
+    told = os.environ.get(environment.RECIPE, "")
+    if told:
+        there, edits, notes = json.loads(told)
+        if there == root:
+            return Lines(
+                root, {f: [getattr(records, kind)(**given) for kind, given in some] for f, some in edits.items()}, notes
+            )
+    from apml_plugin.hosts.base import identify
+
+    try:
+        host = identify(root)
+    except HostError as error:
+        return Lines(root, {}, [str(error)])
+    by_file: dict[str, list[Any]] = {}
+    for edit in host.edits:
+        by_file.setdefault(edit.file, []).append(edit)
+    return Lines(root, by_file, [*host.refused, *host.kept])
+
+
+@cache
+def _root(folder: str) -> str:
+    from apml_plugin.hosts.base import root_of
+
+    return root_of(folder)
+
+
+def code_for(path: str) -> CodeType | None:
+    """The code of a project's file with its lines in it; None where none belong there.
+
+    Whatever goes wrong on the way stops the run: a rank or a worker that goes on without the loss would train with
+    another one.
+    """
+    from apml_plugin.hosts import guard
+
+    try:
+        real = os.path.realpath(path)
+        lines = of(_root(os.path.dirname(real)))
+        guard.notes.extend(note for note in lines.notes if note not in guard.notes)
+        edits = lines.edits.get(os.path.relpath(real, lines.root).replace(os.sep, "/"))
+        if not edits:
+            return None
+        from apml_plugin.patching.memory import compiled
+
+        with open(real, "rb") as file:
+            return compiled(file.read(), edits, path)
+    except Exception as error:
+        return guard.stop(f"{path} could not be given the loss: {type(error).__name__}: {error}")  # type: ignore[func-returns-value]
+
+
+def into(spec: importlib.machinery.ModuleSpec) -> None:
+    """Have a module that is about to be imported run with its lines."""
+    if isinstance(spec.loader, importlib.machinery.SourceFileLoader) and spec.origin:
+        code = code_for(spec.origin)
+        if code is not None:
+            # Shadowed on this one loader, whose type stays what inspect and pkgutil expect.
+            spec.loader.get_code = lambda fullname: code  # type: ignore[method-assign, misc]
+
+
+class Script:
+    """Finds ``__main__`` in a script that gets lines.
+
+    Python asks ``sys.path_hooks`` whether the script it was told to run is a folder or archive to run a ``__main__``
+    from, and does so if a hook says yes. Scripts without lines it runs as ever.
+    """
+
+    def __init__(self, path: str) -> None:
+        if not path.endswith(".py") or not os.path.isfile(path) or is_library(path) or code_for(path) is None:
+            raise ImportError
+        self.path = path
+
+    def find_spec(self, name: str, target: ModuleType | None = None) -> importlib.machinery.ModuleSpec | None:
+        if name != "__main__":
+            return None
+        spec = importlib.machinery.ModuleSpec(name, self, origin=self.path)  # type: ignore[arg-type]
+        spec.has_location = True
+        return spec
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> None:
+        return None
+
+    def get_code(self, name: str) -> CodeType:
+        run = f"__import__({__name__!r}, fromlist=['run_script']).run_script({self.path!r}, globals())"
+        return compile(run, f"<{__name__}>", "exec")
+
+
+def run_script(path: str, scope: dict[str, Any]) -> None:
+    """Run a script in `scope` as Python itself would: by its path, not as a module with a spec."""
+    if scope.get("__name__") == "__main__" and sys.path[:1] == [path]:
+        sys.path[:1] = [] if getattr(sys.flags, "safe_path", False) else [os.path.dirname(os.path.realpath(path))]
+    loader = importlib.machinery.SourceFileLoader(scope["__name__"], path)
+    scope.update(__file__=path, __spec__=None, __package__=None, __cached__=None, __loader__=loader)
+    exec(code_for(path), scope)  # type: ignore[arg-type]
+
+
+@cache
+def _libraries() -> tuple[str, ...]:
+    ours = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    places = {sysconfig.get_path(key) for key in ("stdlib", "platstdlib", "purelib", "platlib")}
+    return tuple(os.path.join(os.path.realpath(place), "") for place in (*places, ours) if place)
+
+
+def is_library(path: str) -> bool:
+    """Whether a file is no project's: of the standard library, of an installed package or of this plugin."""
+    real = os.path.realpath(path)
+    return real.startswith(_libraries()) or "site-packages" in real or "dist-packages" in real
