@@ -11,6 +11,8 @@ import collections.abc
 import functools
 import importlib.util
 import math
+import os
+import re
 import sys
 from collections.abc import Callable
 from types import ModuleType
@@ -142,22 +144,28 @@ def _old_keywords(init: Any) -> Any:
 
 
 def _without_operators(extension: ModuleType) -> None:
-    """Declares ``torchvision::nms`` for a torchvision whose operators are not for this PyTorch.
+    """Declares the operators of a torchvision that is not for this PyTorch, so that it can be imported, and timm too.
 
-    It registers a fake kernel for it whether it is there or not, and could not be imported; nor could timm, which
-    needs none of the operators. Calling one still raises torchvision's own error.
+    torchvision registers fake kernels for a few of them whether they are there or not, which PyTorch refuses.
+    Calling one still raises torchvision's own error: there is nothing behind the declarations.
     """
     if extension._has_ops():
         return
     import torch
 
-    # Kept alive by the module: a library that is collected takes its declarations along.
-    extension._apml_library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[attr-defined]
-    extension._apml_library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")  # type: ignore[attr-defined]
+    with open(
+        os.path.join(os.path.dirname(str(extension.__file__)), "_meta_registrations.py"), encoding="utf-8"
+    ) as file:
+        names = re.findall(r"\"torchvision::(\w+)\"\)", file.read())
+    # Kept by the module: a library that is collected takes its declarations along.
+    library = vars(extension)["_apml_library"] = torch.library.Library("torchvision", "FRAGMENT")
+    for name in sorted(set(names)):
+        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     tell(
-        "nms",
-        f"torchvision at {extension.__file__}: its compiled operators (nms and the like) are not for this PyTorch, "
-        "calling one will fail; all else works. Install the torchvision that fits your PyTorch to have them",
+        "operators",
+        f"torchvision at {extension.__file__} was built for another PyTorch: its compiled operators "
+        f"({', '.join(names)} and more) fail when called, all else works. "
+        "Install the torchvision that fits your PyTorch to have them",
     )
 
 

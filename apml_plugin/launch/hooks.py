@@ -72,9 +72,8 @@ class Hooks:
             if spec is not None:
                 _after(spec, lambda module: _prepare(CARE[name], module))
             return spec
-        if name in sys.builtin_module_names:
-            return None
-        if path and name not in NEEDS and all(map(recipes.is_library, path)):
+        library = path is not None and all(map(recipes.is_library, path))
+        if name in sys.builtin_module_names or (library and name not in NEEDS):
             return None
         spec = self._ask_others(name, path, target)
         if spec is None or spec.loader is None:
@@ -188,13 +187,9 @@ def _loading(torch: ModuleType) -> None:
 
 
 def _cpu_mode(torch: ModuleType, reason: str) -> None:
-    try:
-        from apml_plugin.launch import cpu_mode
+    from apml_plugin.launch import cpu_mode
 
-        cpu_mode.install()
-    except Exception as error:
-        warn(f"CPU mode failed ({type(error).__name__}: {error})")
-        return
+    cpu_mode.install()
     tell("cpu", f"CPU mode: .cuda() and device='cuda' mean the CPU ({reason})")
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from types import ModuleType
 from typing import NoReturn
 
 
-def absent(module: str, remedy: str) -> Callable[[str], NoReturn]:
+def absent(module: str, remedy: str = "Compile the real one: see the host's README") -> Callable[[str], NoReturn]:
     """A module's ``__getattr__``: AttributeError naming the module, the name asked for, and what to install."""
 
     def __getattr__(name: str) -> NoReturn:
@@ -18,10 +19,10 @@ def absent(module: str, remedy: str) -> Callable[[str], NoReturn]:
     return __getattr__
 
 
-def also(module: str, *names: str, at: str = "") -> None:
-    """Has ``module`` imported under other names too: as submodules of its own, or of ``at``, itself for name ""."""
-    this = sys.modules[module]
+def also(module: ModuleType, package: str, *names: str) -> None:
+    """Has ``module`` imported under further names of ``package`` too, among which the real one spreads it."""
     for name in names:
-        sys.modules[f"{at or module}.{name}".rstrip(".")] = this
-        if name and name not in vars(this):
-            setattr(this, name, this)
+        sys.modules[f"{package}.{name}"] = module
+        for parent, word in ((package, name), (f"{package}.{name}".rpartition(".")[0], name.rpartition(".")[2])):
+            if "." not in word and word not in vars(sys.modules[parent]):
+                setattr(sys.modules[parent], word, module)

@@ -13,8 +13,8 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial import cKDTree
 from torch import Tensor
 
+from apml_plugin.matching.exact import BLOCK_ENTRIES
 from apml_plugin.matching.search import squared_distance
-from apml_plugin.standins.nearest import BLOCK_ENTRIES
 
 EXACT = 1024
 """Up to so many points an exact solver is quick whatever the clouds are; beyond, it can take minutes."""

@@ -33,6 +33,8 @@ class ChamferFunction(torch.autograd.Function):
 class ChamferDistanceL2(nn.Module):
     """Mean squared distance one way plus the other."""
 
+    _value: Any = staticmethod(lambda dist1, dist2: dist1.mean() + dist2.mean())
+
     def __init__(self, ignore_zeros: bool = False) -> None:
         super().__init__()
         self.ignore_zeros = ignore_zeros
@@ -42,43 +44,35 @@ class ChamferDistanceL2(nn.Module):
             xyz1, xyz2 = (cloud[cloud.sum(dim=2).ne(0)][None] for cloud in (xyz1, xyz2))
         return self._value(*ChamferFunction.apply(xyz1, xyz2))
 
-    def _value(self, dist1: Tensor, dist2: Tensor) -> Any:
-        return dist1.mean() + dist2.mean()
+
+class ChamferDistanceL1(ChamferDistanceL2):
+    """Half the sum of the mean distances one way and the other."""
+
+    _value = staticmethod(lambda dist1, dist2: (dist1.sqrt().mean() + dist2.sqrt().mean()) / 2)
 
 
 class ChamferDistanceL2_split(ChamferDistanceL2):
     """Both mean squared distances."""
 
-    def _value(self, dist1: Tensor, dist2: Tensor) -> Any:
-        return dist1.mean(), dist2.mean()
-
-
-class PatialChamferDistanceL2(ChamferDistanceL2):
-    """Mean squared distance from the first cloud to the second."""
-
-    def _value(self, dist1: Tensor, dist2: Tensor) -> Any:
-        return dist1.mean()
-
-
-class ChamferDistanceL1(ChamferDistanceL2):
-    """Half the sum of the mean distances one way and the other."""
-
-    def _value(self, dist1: Tensor, dist2: Tensor) -> Any:
-        return (dist1.sqrt().mean() + dist2.sqrt().mean()) / 2
+    _value = staticmethod(lambda dist1, dist2: (dist1.mean(), dist2.mean()))
 
 
 class ChamferDistanceL1_split(ChamferDistanceL2):
     """Both mean distances."""
 
-    def _value(self, dist1: Tensor, dist2: Tensor) -> Any:
-        return dist1.sqrt().mean(), dist2.sqrt().mean()
+    _value = staticmethod(lambda dist1, dist2: (dist1.sqrt().mean(), dist2.sqrt().mean()))
 
 
 class ChamferDistanceL1_PM(ChamferDistanceL2):
     """Mean distance from the first cloud to the second."""
 
-    def _value(self, dist1: Tensor, dist2: Tensor) -> Any:
-        return dist1.sqrt().mean()
+    _value = staticmethod(lambda dist1, dist2: dist1.sqrt().mean())
+
+
+class PatialChamferDistanceL2(ChamferDistanceL2):
+    """Mean squared distance from the first cloud to the second."""
+
+    _value = staticmethod(lambda dist1, dist2: dist1.mean())
 
 
 PatialChamferDistanceL1 = ChamferDistanceL1_PM

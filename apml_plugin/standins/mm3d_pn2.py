@@ -7,21 +7,14 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from apml_plugin.matching.exact import FAR, furthest, within
 from apml_plugin.standins.absent import absent
-from apml_plugin.standins.nearest import FAR, furthest
-from apml_plugin.standins.nearest import nearest as _nearest
 from apml_plugin.standins.pointnet2_ops import pointnet2_utils as _utils
-from apml_plugin.standins.pointnet2_ops.pointnet2_utils import (
-    GroupAll,
-    gather_operation,
-    grouping_operation,
-    three_interpolate,
-    three_nn,
-)
+from apml_plugin.standins.pointnet2_ops.pointnet2_utils import grouping_operation, three_interpolate, three_nn
 
-__all__ = ["GroupAll", "gather_points", "grouping_operation", "three_interpolate", "three_nn"]
+__all__ = ["grouping_operation", "three_interpolate", "three_nn"]
 
-gather_points = gather_operation
+gather_points = _utils.gather_operation
 
 
 def furthest_point_sample(points_xyz: Tensor, num_points: int) -> Tensor:
@@ -31,7 +24,7 @@ def furthest_point_sample(points_xyz: Tensor, num_points: int) -> Tensor:
 
 def ball_query(min_radius: float, max_radius: float, sample_num: int, xyz: Tensor, center_xyz: Tensor) -> Tensor:
     """Indices int32 (B, p, sample_num): at the centre or from ``min_radius`` to below ``max_radius`` away."""
-    return _utils.ball_query(max_radius, sample_num, xyz, center_xyz, least=min_radius)
+    return within(max_radius, sample_num, xyz, center_xyz, min_radius).int()
 
 
 def knn(k: int, xyz: Tensor, center_xyz: Tensor | None = None, transposed: bool = False) -> Tensor:
@@ -39,7 +32,7 @@ def knn(k: int, xyz: Tensor, center_xyz: Tensor | None = None, transposed: bool 
     centres = xyz if center_xyz is None else center_xyz
     if transposed:
         xyz, centres = xyz.transpose(1, 2), centres.transpose(1, 2)
-    return _nearest(centres, xyz, k)[1].transpose(1, 2).int()
+    return _utils.knn_query(k, xyz, centres)[1].transpose(1, 2).contiguous()
 
 
-__getattr__ = absent("mm3d_pn2", "Compile the real one with the host's own setup.py (needs a CUDA compiler)")
+__getattr__ = absent("mm3d_pn2")

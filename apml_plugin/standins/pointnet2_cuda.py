@@ -1,71 +1,50 @@
-"""Stand-in for ``pointnet2_cuda``: :mod:`.pointnet2_ops`, results written into the caller's last tensor; returns 1.
+"""Stand-in for ``pointnet2_cuda``: :mod:`.pointnet2_ops`, results written into the caller's last tensors.
 
-Sizes come first in every call and are not looked at: the tensors tell. Indices are int32. Unlike pointnet2_ops it
-samples points near the origin too.
+Every call begins with sizes, which the tensors tell as well, and returns 1. Gradients are added to what is there.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+import torch
 from torch import Tensor
 
+from apml_plugin.matching.exact import furthest
 from apml_plugin.standins.absent import absent
 from apml_plugin.standins.inplace import write
-from apml_plugin.standins.nearest import furthest
 from apml_plugin.standins.pointnet2_ops import _ext
 
 
-def furthest_point_sampling_wrapper(b: int, n: int, m: int, points: Tensor, temp: Tensor, idx: Tensor) -> int:
-    """``idx`` (B, m) of points (B, N, 3), from index 0; ``temp`` (B, N), at first 1e10, holds distances to them."""
-    return write(idx, furthest(points, int(m), temp))
+def _into(last: int, sizes: int, function: Callable[..., Any]) -> Callable[..., int]:
+    """A wrapper that drops the leading ``sizes`` and writes what ``function`` of the rest gives into the ``last``."""
+
+    def wrapper(*args: Any) -> int:
+        with torch.no_grad():
+            results = function(*args[sizes:])
+            for buffer, result in zip(args[-last:], results if last > 1 else [results], strict=True):
+                write(buffer, result)
+        return 1
+
+    return wrapper
 
 
-def gather_points_wrapper(b: int, c: int, n: int, m: int, points: Tensor, idx: Tensor, out: Tensor) -> int:
-    """Columns ``idx`` (B, m) of (B, C, N) into (B, C, m)."""
-    return write(out, _ext.gather_points(points, idx))
+def _furthest(points: Tensor, temp: Tensor, idx: Tensor) -> Tensor:
+    # Unlike pointnet2_ops it samples points near the origin too; temp, at first 1e10, is left with the distances.
+    return furthest(points, idx.shape[1], temp)
 
 
-def gather_points_grad_wrapper(b: int, c: int, n: int, m: int, grad_out: Tensor, idx: Tensor, grad: Tensor) -> int:
-    """Gradient (B, C, N) from (B, C, m); added to what is there."""
-    return write(grad, grad + _ext.gather_points_grad(grad_out, idx, grad.shape[2]))
+furthest_point_sampling_wrapper = _into(1, 3, _furthest)
+gather_points_wrapper = _into(1, 4, lambda points, idx, out: _ext.gather_points(points, idx))
+gather_points_grad_wrapper = _into(1, 4, lambda g, idx, out: out + _ext.gather_points_grad(g, idx, out.shape[2]))
+group_points_wrapper = _into(1, 5, lambda points, idx, out: _ext.group_points(points, idx))
+group_points_grad_wrapper = _into(1, 5, lambda g, idx, out: out + _ext.group_points_grad(g, idx, out.shape[2]))
+three_nn_wrapper = _into(2, 3, lambda unknown, known, dist2, idx: _ext.three_nn(unknown, known))
+three_interpolate_wrapper = _into(1, 4, lambda points, idx, w, out: _ext.three_interpolate(points, idx, w))
+three_interpolate_grad_wrapper = _into(
+    1, 4, lambda g, idx, w, out: out + _ext.three_interpolate_grad(g, idx, w, out.shape[2])
+)
+ball_query_wrapper = _into(1, 3, lambda radius, n, new_xyz, xyz, idx: _ext.ball_query(new_xyz, xyz, radius, n))
 
-
-def group_points_wrapper(b: int, c: int, n: int, p: int, s: int, points: Tensor, idx: Tensor, out: Tensor) -> int:
-    """Columns ``idx`` (B, p, s) of (B, C, N) into (B, C, p, s)."""
-    return write(out, _ext.group_points(points, idx))
-
-
-def group_points_grad_wrapper(
-    b: int, c: int, n: int, p: int, s: int, grad_out: Tensor, idx: Tensor, grad: Tensor
-) -> int:
-    """Gradient (B, C, N) from (B, C, p, s); added to what is there."""
-    return write(grad, grad + _ext.group_points_grad(grad_out, idx, grad.shape[2]))
-
-
-def three_nn_wrapper(b: int, n: int, m: int, unknown: Tensor, known: Tensor, dist2: Tensor, idx: Tensor) -> int:
-    """Squared distances and indices (B, n, 3) of the three nearest of ``known`` (B, m, 3)."""
-    near, index = _ext.three_nn(unknown, known)
-    return write(dist2, near) and write(idx, index)
-
-
-def three_interpolate_wrapper(
-    b: int, c: int, m: int, n: int, points: Tensor, idx: Tensor, weight: Tensor, out: Tensor
-) -> int:
-    """Weighted sums (B, C, n) of three columns of (B, C, m) each."""
-    return write(out, _ext.three_interpolate(points, idx, weight))
-
-
-def three_interpolate_grad_wrapper(
-    b: int, c: int, n: int, m: int, grad_out: Tensor, idx: Tensor, weight: Tensor, grad: Tensor
-) -> int:
-    """Gradient (B, C, m) from (B, C, n); added to what is there."""
-    return write(grad, grad + _ext.three_interpolate_grad(grad_out, idx, weight, grad.shape[2]))
-
-
-def ball_query_wrapper(
-    b: int, n: int, m: int, radius: float, nsample: int, new_xyz: Tensor, xyz: Tensor, idx: Tensor
-) -> int:
-    """The first ``nsample`` of ``xyz`` (B, N, 3) closer than ``radius`` to each of ``new_xyz`` (B, m, 3)."""
-    return write(idx, _ext.ball_query(new_xyz, xyz, radius, nsample))
-
-
-__getattr__ = absent("pointnet2_cuda", "Compile the real one with the host's own setup.py (needs a CUDA compiler)")
+__getattr__ = absent("pointnet2_cuda")

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from apml_plugin.errors import LossValueError
+from apml_plugin.matching.exact import FAR, furthest, nearest, squared_distance, within
 from apml_plugin.standins.absent import absent
-from apml_plugin.standins.nearest import BLOCK_ENTRIES, FAR, furthest, nearest, squared_distance
 
 ORIGIN = 1e-3
 """Points with x^2 + y^2 + z^2 at or below this are never sampled: the compiled code takes them for padding."""
@@ -68,29 +68,12 @@ def three_interpolate(features: Tensor, idx: Tensor, weight: Tensor) -> Tensor:
     return (grouping_operation(features, idx) * weight.detach()[:, None]).sum(dim=-1)
 
 
-def ball_query(
-    radius: float, nsample: int, xyz: Tensor, new_xyz: Tensor, *, least: float = 0.0, fill: int | None = None
-) -> Tensor:
+def ball_query(radius: float, nsample: int, xyz: Tensor, new_xyz: Tensor) -> Tensor:
     """The first ``nsample`` indices of ``xyz`` (B, N, 3) closer than ``radius`` to each of ``new_xyz`` (B, p, 3).
 
-    Returns int32 (B, p, nsample) in ascending order; free places hold ``fill``, by default the first hit, 0 without
-    any. What is nearer than ``least``, but not at the very place, does not count. No gradient.
+    Returns int32 (B, p, nsample) in ascending order; free places repeat the first hit, 0 without any. No gradient.
     """
-    with torch.no_grad():
-        low, limit = torch.tensor([least, radius], dtype=xyz.dtype, device=xyz.device).square()
-        n = xyz.shape[1]
-        found = [torch.empty(0, nsample, dtype=torch.int32, device=xyz.device)]
-        for centres, points in zip(new_xyz, xyz, strict=True):
-            order = torch.arange(n, device=xyz.device)
-            for block in centres.split(max(1, BLOCK_ENTRIES // max(1, n))):
-                far = squared_distance(block[:, None], points)
-                inside = (far < limit) & ((far >= low) | (far == 0))
-                hits = torch.where(inside, order, n).sort(dim=-1).values[:, :nsample]
-                if hits.shape[1] < nsample:
-                    hits = torch.cat([hits, hits.new_full((len(hits), nsample - hits.shape[1]), n)], dim=1)
-                free = hits[:, :1].where(hits[:, :1] < n, 0) if fill is None else fill
-                found.append(torch.where(hits < n, hits, free).int())
-        return torch.cat(found).view(*new_xyz.shape[:2], nsample)
+    return within(radius, nsample, xyz, new_xyz).int()
 
 
 class QueryAndGroup(nn.Module):

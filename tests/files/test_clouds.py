@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from apml_plugin.errors import CloudFileError
-from apml_plugin.evaluate.reading import READERS, read_clouds
-from apml_plugin.standins.open3d import _pcd, _ply
+from apml_plugin.files import pcd, ply
+from apml_plugin.files.clouds import READERS, read_clouds
 
 CLOUD = np.random.default_rng(0).random((7, 3)).astype(np.float32).astype(np.float64)
 
@@ -17,7 +17,7 @@ def write(file, cloud):
     elif kind == ".npz":
         np.savez(file, points=cloud, faces=np.zeros((2, 3)))
     elif kind in (".pcd", ".ply"):
-        file.write_bytes({".pcd": _pcd, ".ply": _ply}[kind].dump(cloud, ascii=False))
+        file.write_bytes({".pcd": pcd, ".ply": ply}[kind].dump(cloud, ascii=False))
     elif kind in (".h5", ".hdf5"):
         h5py = pytest.importorskip("h5py")
         with h5py.File(file, "w") as archive:

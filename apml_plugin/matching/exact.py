@@ -1,4 +1,4 @@
-"""Nearest and furthest points as compiled modules find them: by distance, then lowest index.
+"""Nearest, furthest and near points to the bit, as compiled modules find them: by distance, then lowest index.
 
 Distances are sums of squared differences in the clouds' own dtype (exact 0 for coinciding points, which the
 matrix-product form of ``cdist`` does not give). On the CPU a k-d tree proposes and that arithmetic decides.
@@ -82,6 +82,30 @@ def furthest(xyz: Tensor, count: int, gap: Tensor, start: Tensor | int = 0) -> T
             torch.minimum(gap, sum(step[1:], step[0]), out=gap)
             chosen[:, i] = gap.argmax(dim=1)
         return chosen
+
+
+def within(
+    radius: float, most: int, points: Tensor, queries: Tensor, least: float = 0.0, fill: int | None = None
+) -> Tensor:
+    """The first ``most`` indices int64 (B, n, most) of ``points`` (B, m, D) closer than ``radius`` to each query.
+
+    Ascending; free places hold ``fill``, by default the first hit, 0 without any. What is nearer to its query of
+    (B, n, D) than ``least``, but not at the very place, does not count. No gradient.
+    """
+    with torch.no_grad():
+        low, limit = torch.tensor([least, radius], dtype=points.dtype, device=points.device).square()
+        m = points.shape[1]
+        order = torch.arange(m, device=points.device)
+        found = [torch.empty(0, most, dtype=torch.int64, device=points.device)]
+        for centres, cloud in zip(queries, points, strict=True):
+            for block in centres.split(max(1, BLOCK_ENTRIES // max(1, m))):
+                far = squared_distance(block[:, None], cloud)
+                inside = (far < limit) & ((far >= low) | (far == 0))
+                hits = torch.where(inside, order, m).sort(dim=-1).values[:, :most]
+                hits = torch.cat([hits, hits.new_full((len(hits), most - hits.shape[1]), m)], dim=1)
+                free = hits[:, :1].where(hits[:, :1] < m, 0) if fill is None else fill
+                found.append(torch.where(hits < m, hits, free))
+        return torch.cat(found).view(*queries.shape[:2], most)
 
 
 def _indices(queries: Tensor, points: Tensor, k: int, distance: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
