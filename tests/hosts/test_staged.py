@@ -19,7 +19,8 @@ from apml_plugin.cli import main as cli
 from apml_plugin.errors import HostError
 from apml_plugin.functional import apml_loss
 from apml_plugin.hosts import gates as calls
-from apml_plugin.hosts.loops import recipe, recognise
+from apml_plugin.hosts.loops import Fork, Project, recipe
+from apml_plugin.hosts.loops import recognise as recognise_project
 from apml_plugin.patching import Edit, Line, check, plan_apply, plan_revert, write
 from apml_plugin.patching.memory import compiled
 
@@ -70,6 +71,10 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calls, "_built", {})
     monkeypatch.setattr(calls, "named", [])
     monkeypatch.setattr(calls, "_told", set())
+
+
+def recognise(root: Path) -> Fork:
+    return recognise_project(Project(root.resolve()))
 
 
 def load(root: Path, edits: tuple[Edit | Line, ...] = ()) -> ModuleType:
@@ -142,7 +147,7 @@ def test_other_ways_of_writing_it(old: str, new: str, tmp_path: Path) -> None:
     assert old in HOST
     (tmp_path / "main.py").write_text(HOST.replace(old, new, 1))
     (site,) = recognise(tmp_path).sites
-    assert site.what == "two-sided Chamfer in stage; the indices stay its own"
+    assert site.what == "two-sided Chamfer in stage; all else stays its own"
     assert "training_value(stage, outputs[i].permute(0, 2, 1), truths[i].permute(0, 2, 1)" in str(site.edit)
 
 
@@ -168,7 +173,7 @@ def test_explain_says_where_the_line_goes(tmp_path: Path, capsys: pytest.Capture
     (tmp_path / "main.py").write_text(HOST)
     assert cli(["patch", "--explain", str(tmp_path)]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "staged: two-sided Chamfer in stage; the indices stay its own" in said
+    assert "staged: two-sided Chamfer in stage; all else stays its own" in said
     assert "nothing was written" in said
 
 

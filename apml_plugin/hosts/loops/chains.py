@@ -64,7 +64,8 @@ def chains_in(function: ast.FunctionDef, is_chamfer) -> Iterator[tuple[str, str,
             else:
                 break
         subjects = {compared[0] for compared, _ in branches if compared}
-        if len(branches) < 2 or len(subjects) != 1 or not all(compared for compared, _ in branches):
+        alone = len(branches) < 2 and not any(isinstance(statement, ast.Raise) for statement in at.orelse)
+        if alone or len(subjects) != 1 or not all(compared for compared, _ in branches):
             continue
         known = next((compared[1] for compared, body in branches if compared and is_chamfer(body)), None)
         if known is not None:

@@ -39,7 +39,7 @@ class Finder:
         self._seen: set[Node] = set()
         self._objects: dict[int, tuple[Made, Node]] = {}
         self._imported: dict[tuple[str, str], tuple[Node, ast.AST, str]] = {}
-        self._unnamed: dict[Node, tuple[Node, int]] = {}
+        self._unnamed: dict[Node, tuple[Node, ast.AST]] = {}
         self._raw: list[tuple[Node, ast.Call, str]] = []
         for node in sorted(reached):
             self._function(node)
@@ -47,8 +47,8 @@ class Finder:
             self._uses(node)
         self._take_raw()
         self._take_objects()
-        self._take_imported()
         self._take_unnamed()
+        self._take_imported()
         self._not_judged()
         self.found.sort(key=lambda item: (item.file, item.line))
         self.using |= {node for node in reached - self.edited if self._leads(node)}
@@ -65,10 +65,8 @@ class Finder:
         self._seen.add(node)
         if read.kind == reading.ONE_SIDED:
             self.found.append(Kept(file, read.line, name, "measures one direction only (partial matching)"))
-        elif read.kind == reading.VALUE_AND_MORE:
-            self._seen.discard(node)
-        elif read.kind == reading.WEIGHED:
-            self.found.append(Refused(file, read.line, name, _WEIGHED))
+        elif read.kind in (reading.VALUE_AND_MORE, reading.WEIGHED):
+            self._seen.discard(node)  # a line may replace the value alone
         elif flow := self._into_network(node):
             why = f"its value also goes into the network ({flow}), so it is part of the architecture"
             self.found.append(Refused(file, read.line, name, why))
@@ -122,15 +120,9 @@ class Finder:
             self.ours |= {id(call)} if kind == reading.NUMBER else set()
             for made in objects:
                 self._object(made, node)
-        cls = self.project.resolve(node[0], call.func, node)
-        if cls and self.chamfers.kind(cls) == reading.NUMBER and isinstance(self.project.nodes.get(cls), ast.ClassDef):
-            self._unnamed.setdefault(cls, (node, call.lineno))
-        elif (
-            isinstance(call.func, ast.Call)
-            and kind == reading.NUMBER
-            and (made_by := self.chamfers.maker(node, call.func))
-        ):
-            self._unnamed.setdefault(made_by, (node, call.lineno))
+        cls = self.chamfers.maker(node, call) if id(call) not in self.chamfers.bound and name else None
+        if cls and self.chamfers.kind(cls) == reading.NUMBER and self.chamfers.makers.get(node) != cls:
+            self._unnamed.setdefault(cls, (node, call.func))
 
     def _object(self, made: Made, node: Node) -> None:
         self._seen.add(node)
@@ -172,12 +164,13 @@ class Finder:
             behind = [] if inside else values.lines(self.chamfers, node, call)
             self._seen.add(node)
             for line in behind:
-                why = f"two-sided Chamfer in {line.after}; the indices stay its own"
+                why = f"two-sided Chamfer in {line.after}; all else stays its own"
                 self.found.append(Site(node[0], call.lineno, node[1], why, line))
             if inside and node not in told:
                 self.found.append(Kept(node[0], call.lineno, node[1], f"{name} is used inside the network"))
             elif not behind and node not in told:
-                why = f"{name} gives distances or indices that the code goes on with"
+                weighed = read and read.kind == reading.WEIGHED
+                why = _WEIGHED if weighed else f"{name} gives distances or indices that the code goes on with"
                 self.found.append(Refused(node[0], call.lineno, node[1] or name, why))
             told |= {node} if not behind else set()
 
@@ -221,32 +214,33 @@ class Finder:
 
     def _take_unnamed(self) -> None:
         """Classes whose objects no statement binds to a name: their `forward` is what can be replaced."""
-        bound = {made.cls for all_ in self.chamfers.made.values() for made in all_}
         for cls in self.reached:
             tree = self.project.nodes[cls]
             if isinstance(tree, ast.ClassDef) and tree.decorator_list and self.chamfers.kind(cls) == reading.NUMBER:
-                self._unnamed.setdefault(cls, (cls, tree.lineno))
-        for cls, (node, line) in sorted(self._unnamed.items()):
+                self._unnamed.setdefault(cls, (cls, tree))
+        for cls, (node, called) in sorted(self._unnamed.items()):
             forward = (self.project.method(cls, "forward") or self.project.method(cls, "__call__")) if cls[0] else None
             read = self.chamfers.read(forward) if forward else None
-            if cls in bound or by_name(node):
-                continue
             if forward and read and read.kind in (reading.TWO_SIDED, reading.PER_SAMPLE):
                 self._decorate(forward, read.line, read.kind)
+            elif not cls[0]:
+                self._imported.setdefault((node[0], dotted(called)), (node, called, cls[1]))
             else:
                 why = f"a {last(cls[1])} object is made here that no statement binds to a name"
-                self.found.append(Refused(node[0], line, node[1] or last(cls[1]), why))
+                self.found.append(Refused(node[0], called.lineno, node[1] or last(cls[1]), why))  # type: ignore
 
     def _not_judged(self) -> None:
         """Functions called like a Chamfer of two clouds of which nothing could be told."""
         for node in sorted(self.reached - self.loops - self._seen - self.edited):
             function, name = self.project.nodes[node], last(node[1])
-            if not isinstance(function, ast.FunctionDef) or not _CD.search(name) or len(parameters(function)) < 2:
-                continue
             read = self.chamfers.read(node)
+            told = _CD.search(name) or (read and read.kind == reading.WEIGHED)
+            if not isinstance(function, ast.FunctionDef) or not told or len(parameters(function)) < 2:
+                continue
             if (read and read.kind == reading.RAW) or self._is_class_call(node) or self._leads(node):
                 continue
             why = "is called like a Chamfer distance, but what it measures cannot be told from its code"
+            why = _WEIGHED if read and read.kind == reading.WEIGHED else why
             self.found.append(Refused(node[0], function.lineno, node[1], why))
 
     def replaces(self, node: Node, called: ast.expr) -> bool:

@@ -49,7 +49,6 @@ class Project:
         self.count = 0
         self._bound: dict[str, dict[str, Node]] = {}
         self._outside: dict[str, dict[str, str]] = {}
-        self._edges: dict[str, set[str]] = {}
         self._used: dict[Node, tuple[set[Node], set[str]]] = {}
         self._mros: dict[Node, list[Node]] = {}
         collecting = gc.isenabled()
@@ -177,10 +176,10 @@ class Project:
             self._used[node] = (found & self.nodes.keys()) - {node}, unknown & self.methods.keys()
         return self._used[node]
 
-    def reachable(self, roots: set[Node], stop: set[Node], files: set[str] | None = None) -> set[Node]:
+    def reachable(self, roots: set[Node], stop: set[Node], by_name: bool = False) -> set[Node]:
         """Everything that `roots` refer to, directly or not, without going into `stop`.
 
-        files: where methods of objects that nothing is known of are looked for, by their names.
+        by_name: of objects that nothing is known of, too, any method that is called so.
         """
         seen, todo = set(), [root for root in roots if root not in stop]
         while todo:
@@ -189,19 +188,8 @@ class Project:
                 continue
             seen.add(node)
             found, unknown = self.uses(node)
-            by_name = [m for name in unknown if files for m in self.methods[name] if m[0] in files]
-            todo += [used for used in (*found, *by_name) if used not in stop]
-        return seen
-
-    def imported(self, files: set[str]) -> set[str]:
-        """These files and all that they import, directly or not."""
-        seen, todo = set(), list(files)
-        while todo:
-            file = todo.pop()
-            if file not in seen:
-                seen.add(file)
-                self.bound(file)
-                todo += self._edges[file]
+            methods = [method for name in unknown if by_name for method in self.methods[name]]
+            todo += [used for used in (*found, *methods) if used not in stop]
         return seen
 
     def has_module(self, file: str, dotted: str, level: int) -> bool:
@@ -219,8 +207,7 @@ class Project:
             return self._bound[file]
         names: dict[str, Node] = {}
         outside: dict[str, str] = {}
-        edges: set[str] = set()
-        self._bound[file], self._outside[file], self._edges[file] = names, outside, edges  # a circle ends here
+        self._bound[file], self._outside[file] = names, outside  # a circle ends here
         tree = self.trees[file]
         for node in [
             n for at in self.definitions[file] for n in self.own[at] if isinstance(n, ast.Import | ast.ImportFrom)
@@ -230,11 +217,10 @@ class Project:
                     target = self._find(file, alias.name, 0)
                     if target:
                         names[alias.asname or alias.name] = (target, "")
-                        edges |= {target, *self._packages(target)}
                     else:
                         outside[alias.asname or alias.name] = alias.name
             elif isinstance(node, ast.ImportFrom):
-                self._import_from(file, node, names, outside, edges)
+                self._import_from(file, node, names, outside)
         names.update({name: (file, name) for _, name in self.definitions[file] if name and "." not in name})
         for statement in tree.body:
             if isinstance(statement, ast.Assign):
@@ -251,12 +237,8 @@ class Project:
             found.setdefault(node[0], []).append(node)
         return found
 
-    def _import_from(
-        self, file: str, node: ast.ImportFrom, names: dict[str, Node], outside: dict[str, str], edges: set[str]
-    ) -> None:
+    def _import_from(self, file: str, node: ast.ImportFrom, names: dict[str, Node], outside: dict[str, str]) -> None:
         source = self._find(file, node.module or "", node.level)
-        if source:
-            edges |= {source, *self._packages(source)}
         for alias in node.names:
             inner, name = f"{node.module}.{alias.name}" if node.module else alias.name, alias.asname or alias.name
             module = self._find(file, inner, node.level)
@@ -264,17 +246,12 @@ class Project:
                 names.update(self.bound(source))
             elif module:
                 names[name] = (module, "")
-                edges.add(module)
             elif source and (target := self.bound(source).get(alias.name)):
                 names[name] = target
                 if not target[0]:
                     outside[name] = target[1]
             elif not source and not node.level:
                 outside[name] = inner
-
-    def _packages(self, file: str) -> set[str]:
-        """The packages around a module: importing it runs them, too."""
-        return {init for above in Path(file).parents if (init := (above / "__init__.py").as_posix()) in self.trees}
 
     def _find(self, file: str, name: str, level: int) -> str | None:
         """The file of a module: beside the importing file, in the folders above, else the one that ends so."""

@@ -36,11 +36,10 @@ _MATHS = ("torch", "F", "np", "numpy", "math", "einops")
 
 @dataclass(frozen=True)
 class Reading:
-    """kind: one of those above. line: where the distances come from. made: of what."""
+    """kind: one of those above. line: where the distances come from."""
 
     kind: str
     line: int
-    made: str
 
 
 @dataclass(frozen=True)
@@ -77,13 +76,18 @@ class Made:
 
 
 class Chamfers:
-    """Which objects and functions of a project measure a Chamfer distance. Everything is read once."""
+    """Which objects and functions of a project measure a Chamfer distance. Everything is read once.
+
+    made: (class, function or file, name) -> the objects it may hold. bound: what (by id) such statements are made of.
+    makers: function -> the class of whose objects it returns one.
+    """
 
     def __init__(self, project: Project) -> None:
         self.project = project
         self._readings: dict[Node, Reading | None] = {}
         self._kinds: dict[Node, str] = {}
-        self._makers: dict[Node, Node | None] = {}
+        self.makers: dict[Node, Node | None] = {}
+        self.bound: set[int] = set()
         self._apart: dict[Node, set[int]] = {}
         self.made: dict[tuple[Node, str], list[Made]] = {}
         for node, own in project.own.items():
@@ -105,6 +109,7 @@ class Chamfers:
                 elif isinstance(self.project.nodes[node], ast.ClassDef):
                     attribute = f"self.{name}"
                 self.made.setdefault((scope, attribute), []).append(Made(node, name, statement, cls))
+                self.bound |= {id(n) for n in ast.walk(statement)}
 
     def find(self, node: Node, name: str) -> list[Made]:
         """The Chamfer objects that a (dotted) name may hold in a function."""
@@ -145,12 +150,12 @@ class Chamfers:
 
     def _made_by(self, function: Node, depth: int) -> Node | None:
         """The Chamfer class of whose objects a function returns one."""
-        if function not in self._makers:
-            self._makers[function] = None
+        if function not in self.makers:
+            self.makers[function] = None
             returned = [n.value for n in self.project.own[function] if isinstance(n, ast.Return) and n.value]
             found = (self.maker(function, value, depth + 1) for value in returned)
-            self._makers[function] = next((cls for cls in found if cls), None)
-        return self._makers[function]
+            self.makers[function] = next((cls for cls in found if cls), None)
+        return self.makers[function]
 
     def kind(self, cls: Node) -> str:
         """What objects of a class give: NUMBER, RAW, ONE_SIDED, WEIGHED; nothing if it is no Chamfer."""
@@ -252,7 +257,7 @@ class _Reader:
         self.axes: list[int] = []
         self.loops: set[str] = set()
         self.returned: list[_Value] = []
-        self.line, self.made = 0, ""
+        self.line = 0
         self.other = False
         """A cloud is a list of stages, or a Chamfer object gives the loss itself: not for this function to replace."""
 
@@ -271,7 +276,7 @@ class _Reader:
         kinds = {kind for value in self.returned if (kind := _kind(value))}
         if len(kinds) > 1:
             kinds = {VALUE_AND_MORE}
-        return Reading(kinds.pop(), self.line, self.made) if kinds else None
+        return Reading(kinds.pop(), self.line) if kinds else None
 
     def block(self, statements: Iterable[ast.stmt]) -> None:
         for statement in statements:
@@ -360,13 +365,13 @@ class _Reader:
         name = method or dotted(call.func)
         pair = [*given, *(self.value(keyword.value) for keyword in call.keywords)][:2]
         if len(pair) == 2 and all(self.is_cloud(v) for v in pair) and pair[0].clouds | pair[1].clouds == self.clouds:
-            kind, made, _ = self.chamfers.gives(self.node, call)
+            kind, _, _ = self.chamfers.gives(self.node, call)
             self.other = self.other or kind == NUMBER
             if kind == RAW:
-                self.line, self.made = self.line or call.lineno, made
+                self.line = self.line or call.lineno
                 return _Value(outputs=frozenset({_FIRST, _SECOND}), entries=_DISTANCES, how=_FOREIGN)
             if name == "knn_points":
-                self.line, self.made = self.line or call.lineno, name
+                self.line = self.line or call.lineno
                 first = pair[0].clouds == {min(self.clouds)}
                 return replace(_NOTHING, entries=(_DISTANCES[not first], _DISTANCES[_INDEX]))
         if name in _NOT_A_CLOUD:
@@ -400,7 +405,7 @@ class _Reader:
             return replace(of, outputs=of.outputs | {_INDEX}) if of.outputs else of
         if axis % 3 not in self.axes:
             self.axes.append(axis % 3)
-        self.line, self.made = self.line or call.lineno, "smallest distances"
+        self.line = self.line or call.lineno
         distances = _DISTANCES[min(self.axes.index(axis % 3), 1)]
         name = call.func.attr if isinstance(call.func, ast.Attribute) else ""
         return distances if name == "amin" else replace(_NOTHING, entries=(distances, _DISTANCES[_INDEX]))

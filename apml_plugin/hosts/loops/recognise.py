@@ -83,14 +83,12 @@ def read(project: Project, without: Set[Node] = frozenset()) -> Fork:
     evaluation = evaluating.evaluating(project, loops)
     if without:
         loops = {loop for loop in loops if not project.reachable({loop}, evaluation) & without}
-    files = project.imported({loop[0] for loop in loops})
     roots = set(loops)
     if not loops and not without:
         roots = set(project.nodes) - evaluation
-    elif any(_imports_by_name(project, file) for file in files):
-        files = set(project.trees)
-        roots |= {node for node in project.nodes if node[1].endswith(".forward")} if loops else set()
-    finder = Finder(Chamfers(project), project.reachable(roots - theirs, evaluation | theirs, files), loops)
+    elif loops and any(_imports_by_name(project, file) for file in project.trees):
+        roots |= {owner for node in project.nodes if node[1].endswith(".forward") and (owner := project.owner(node))}
+    finder = Finder(Chamfers(project), project.reachable(roots - theirs, evaluation | theirs, by_name=True), loops)
     if not finder.found and loops and not without:
         # What trains may be reached in a way that no name tells: by a registry, a config, a callback.
         finder = Finder(finder.chamfers, set(project.nodes) - evaluation, loops)
