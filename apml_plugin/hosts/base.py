@@ -84,8 +84,10 @@ class Finding:
 class Clone:
     """A folder that kinds of hosts are looked for in. project: its Python files, parsed once for all of them."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.root = Path(path).expanduser().resolve()
+        if not self.root.is_dir():
+            raise HostError(f"{path} is not a folder; give the root of the clone (the folder with its main.py)")
 
     @cached_property
     def project(self) -> Project:
@@ -116,13 +118,10 @@ def identify(path: str | os.PathLike[str]) -> Host:
 
     Raises HostError saying what was looked for, what was found where, and what to do by hand.
     """
-    root = Path(path).expanduser()
-    if not root.is_dir():
-        raise HostError(f"{root} is not a folder; give the root of the clone (the folder with its main.py)")
-    root = root.resolve()
+    clone = Clone(path)
+    root = clone.root
     if (above := _above_package(str(root))) != str(root):
         raise HostError(f"{root} is a package of the codebase at {above}; give that folder")
-    clone = Clone(root)
     found: list[Host] = []
     reasons: dict[str, str] = {}
     for name, kind in zip(KINDS, kinds(), strict=True):

@@ -290,6 +290,13 @@ def dotted(expression: ast.AST) -> str:
     return ".".join([expression.id, *reversed(parts)]) if isinstance(expression, ast.Name) else ""
 
 
+def last_name(expression: ast.AST) -> str:
+    """`c` of `a.b.c` and of `f().c`, `a` of `a`, else nothing."""
+    if isinstance(expression, ast.Attribute):
+        return expression.attr
+    return expression.id if isinstance(expression, ast.Name) else ""
+
+
 def _scanned(file: str, tree: ast.Module) -> tuple[dict[Node, ast.AST], dict[Node, list[ast.AST]], set[Node]]:
     """Every function and class, each one's own code in the source's order, and what is defined more than once.
 

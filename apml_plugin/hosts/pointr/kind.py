@@ -26,7 +26,7 @@ THEN = "Now write `loss: {NAME: APML, reduction: mean}` into a YAML; `apml check
 
 def find(clone: Clone, others: tuple[Host, ...] = ()) -> Host:
     """The PoinTr-style host in `clone`. Raises HostError saying what was looked for, and where."""
-    found = recognise(clone.root)
+    found = recognise(clone.project)
     functions = sites_for(clone.project, nodes_of(found) - {(found.builder.file, found.builder.name)})
     own = _reads_of_loss(clone.project)
     replaced, kept = [], []

@@ -11,6 +11,8 @@ import ast
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..loops.project import last_name
+
 
 @dataclass(frozen=True)
 class LossSite:
@@ -114,10 +116,3 @@ def _index(node: ast.expr) -> int | None:
     if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant) and isinstance(node.slice.value, int):
         return node.slice.value
     return None
-
-
-def last_name(node: ast.expr) -> str:
-    """`c` of `a.b.c`, `a` of `a`, else nothing."""
-    if isinstance(node, ast.Attribute):
-        return node.attr
-    return node.id if isinstance(node, ast.Name) else ""

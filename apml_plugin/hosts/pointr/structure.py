@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import HostError
-from .stages import LossSite, last_name, sites_of
+from ..loops.project import last_name
+from .stages import LossSite, sites_of
 
 
 @dataclass(frozen=True)
