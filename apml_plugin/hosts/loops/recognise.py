@@ -130,11 +130,3 @@ def _imports_by_name(project: Project, file: str) -> bool:
         for at in project.definitions[file]
         for node in project.own[at]
     )
-
-
-def in_file(fork: Fork, file: str) -> tuple[Edit | Line, ...]:
-    """The edits of one file, given relative to the root."""
-    return tuple(edit for edit in fork.edits if edit.file == file)
-
-
-__all__ = ["Fork", "Node", "in_file", "read", "recipe", "recognise", "sites_for"]

@@ -124,7 +124,7 @@ def _imports_of_nothing(host: RegistryHost, project: Project) -> Iterator[str]:
         for node in ast.walk(tree):
             if not isinstance(node, ast.ImportFrom) or name not in [alias.name for alias in node.names]:
                 continue
-            if not project.has_module(file, node.module or "", node.level):
+            if project.module(file, node.module or "", node.level) is None:
                 yield (
                     f"{file}:{node.lineno} imports {name} from {node.module}, which is not in this clone; it is "
                     f"defined in {host.builder.file}"
