@@ -265,24 +265,22 @@ class Finder:
 
     def _into_network(self, site: Node) -> str:
         """Where a network's forward feeds the site's value into one of its own layers."""
+        for node in filter(self._is_network, sorted(self.reached)):
+            held: set[str] = set()
 
-        def takes(within: Node, expression: ast.expr, tainted: set[str]) -> bool:
-            inner = (n.func for n in ast.walk(expression) if isinstance(n, ast.Call))
-            return bool(names(expression) & tainted) or any(
-                self.project.resolve(within[0], called, within) == site for called in inner
-            )
+            def holds(tree: ast.AST, node: Node = node, held: set[str] = held) -> bool:
+                calls = (n.func for n in ast.walk(tree) if isinstance(n, ast.Call))
+                return bool(names(tree) & held) or any(self.project.resolve(node[0], f, node) == site for f in calls)
 
-        for node in sorted(self.reached):
-            tainted: set[str] = set()
-            for inner in self.project.own[node] if self._is_network(node) else ():
-                layer = isinstance(inner, ast.Call) and dotted(inner.func).startswith("self.")
-                if layer and any(takes(node, argument, tainted) for argument in inner.args):  # type: ignore[attr-defined]
-                    return f"{node[0]}:{inner.lineno}"  # type: ignore[attr-defined]
-                if isinstance(inner, ast.Assign) and takes(node, inner.value, tainted):
+            for inner in self.project.own[node]:
+                if isinstance(inner, ast.Call) and dotted(inner.func).startswith("self."):
+                    if any(map(holds, inner.args)):
+                        return f"{node[0]}:{inner.lineno}"
+                elif isinstance(inner, ast.Assign) and holds(inner.value):
                     for target in inner.targets:
                         # Of an unpacked result the leading values become ours, not the raw distances behind them.
                         parts = target.elts[:2] if isinstance(target, ast.Tuple | ast.List) else [target]
-                        tainted |= set().union(*map(names, parts))
+                        held |= set().union(*map(names, parts))
         return ""
 
 
