@@ -1,4 +1,4 @@
-"""`apml run` keeps what `python` does: exit codes, signals, stdin, argv, cwd, -m, pdb. With and without a parent process.
+"""`apml run` keeps what `python` does: exit codes, signals, stdin, argv, cwd, -m, pdb.
 
 A run that asks for a loss has a small parent that waits for the command; without a loss there is none. What a user
 or a scheduler sees is the same.
@@ -66,7 +66,7 @@ def test_a_child_that_dies_of_a_signal(kind: str, number: signal.Signals, tmp_pa
 WAITS = """
 import os, signal, sys, time
 def told(number, frame):
-    print('got', signal.Signals(number).name, flush=True)
+    os.write(1, f'got {{signal.Signals(number).name}}\n'.encode())
     {then}
 for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
     signal.signal(number, told)
@@ -191,14 +191,14 @@ def test_the_script_finds_what_it_would_find(module: bool, tmp_path: Path) -> No
 def test_pdb(kind: str, tmp_path: Path) -> None:
     """`breakpoint()` in the script, and `-m pdb script`, with commands on stdin; lines are those of the file."""
     text = "x = 41\nbreakpoint()\nx += 1\nprint('x is', x)\n"
-    code, out, err = finish(start(tmp_path, text, options=RUNS[kind], stdin=subprocess.PIPE), "p x * 2\nnext\nc\n")
+    _, out, err = finish(start(tmp_path, text, options=RUNS[kind], stdin=subprocess.PIPE), "p x * 2\nnext\nc\n")
     assert "82" in out, out + err
     assert "x is 42" in out
     assert "main.py(3)<module>()" in out
     process = start(
-        tmp_path, text[:6] + "print(x)\n", "-m", "pdb", "main.py", options=RUNS[kind], stdin=subprocess.PIPE
+        tmp_path, text[:7] + "print(x)\n", "-m", "pdb", "main.py", options=RUNS[kind], stdin=subprocess.PIPE
     )
-    code, out, err = finish(process, "break 2\nc\np x + 1\nq\n")
+    _, out, err = finish(process, "break 2\nc\np x + 1\nq\n")
     assert "main.py:2" in out, out + err
     assert "42" in out
 
