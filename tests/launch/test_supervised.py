@@ -66,7 +66,7 @@ def test_a_child_that_dies_of_a_signal(kind: str, number: signal.Signals, tmp_pa
 WAITS = """
 import os, signal, sys, time
 def told(number, frame):
-    os.write(1, f'got {{signal.Signals(number).name}}\n'.encode())
+    os.write(1, ('got ' + signal.Signals(number).name + chr(10)).encode())
     {then}
 for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
     signal.signal(number, told)
