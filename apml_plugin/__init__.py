@@ -9,6 +9,8 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from apml_plugin.checkpoints import own as _own
+
 if TYPE_CHECKING:
     from apml_plugin.functional import apml_loss as apml_loss
     from apml_plugin.functional import chamfer_distance as chamfer_distance
@@ -86,3 +88,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted([*globals(), *_WHERE])
+
+
+_own.admit()

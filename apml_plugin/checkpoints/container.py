@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import io
 import os
-import stat
 import tarfile
 import zipfile
 from pathlib import Path
 from typing import IO, Any
 
 from ..errors import CheckpointError
+from ..files import opening
 
 ZIP, LEGACY, SAFETENSORS = "zip", "legacy", "safetensors"
 
@@ -22,21 +22,12 @@ _CONVERT = "load it with the PyTorch that wrote it and save its state dict with 
 
 def open_file(path: str | os.PathLike[str]) -> IO[bytes]:
     """Opens a regular file that is not empty. Raises CheckpointError for anything else, saying what it is."""
-    at = Path(path).expanduser()
     try:
-        mode = at.stat().st_mode
+        file = opening.open_regular(Path(path).expanduser())
     except FileNotFoundError:
         raise CheckpointError(f"{path}: there is no such file") from None
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from None
-    if stat.S_ISDIR(mode):
-        raise CheckpointError(f"{path}: is a folder; give the checkpoint file in it")
-    if not stat.S_ISREG(mode):  # a pipe or a device would keep us waiting for ever
-        raise CheckpointError(f"{path}: is no regular file")
-    try:
-        file = open(at, "rb")  # noqa: SIM115 (the caller closes it)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from None
+        raise CheckpointError(f"{path}: {opening.why(error)}") from None
     if os.fstat(file.fileno()).st_size == 0:
         file.close()
         raise CheckpointError(f"{path}: is empty (0 bytes): the download or the copy failed")

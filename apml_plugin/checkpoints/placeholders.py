@@ -11,6 +11,8 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
+from . import own
+
 _METRICS = {
     "utils.metrics": ("Metrics",),
     "tools.runner_pretrain": ("Acc_Metric",),
@@ -112,5 +114,6 @@ SCALARS, RECONSTRUCTS = _ARRAYS[2::2], _ARRAYS[3::2]
 
 _BYTES = _shells({"builtins": ("bytes",)}, _NoBytes)
 
-ALL: tuple[type, ...] = (CONTAINER, *_BYTES, *METRICS, *DISTANCES, *NAMESPACE, *MAPPING, *_ARRAYS)
+OWN = _shells(own.CLASSES)
+ALL: tuple[type, ...] = (CONTAINER, *_BYTES, *METRICS, *DISTANCES, *NAMESPACE, *MAPPING, *_ARRAYS, *OWN)
 NAMES = frozenset(map(name_of, ALL))

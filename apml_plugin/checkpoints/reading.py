@@ -14,10 +14,10 @@ from typing import IO, Any
 import torch
 
 from ..errors import CheckpointError
-from . import container, naming, placeholders
+from ..files.wording import printable
+from . import container, looking, placeholders
 from .legacy import without_modules
 from .restoring import restore
-from .wording import printable
 
 TRUST = (
     "Where you trust whoever made it, load it with PyTorch itself (torch.load(FILE, weights_only=False)) and save its "
@@ -48,21 +48,20 @@ def read(path: str | os.PathLike[str]) -> Read:
             kind = container.kind_of(file)
             if kind == container.SAFETENSORS:
                 return Read(_safetensors(path), kind)
-            found = _read(file, kind)
-            _check_sizes(found.value, os.fstat(file.fileno()).st_size)
-            return found
+            return _read(file, kind)
         except CheckpointError as error:
             raise CheckpointError(printable(f"{path}: {error}")) from None
 
 
 def _read(file: IO[bytes], kind: str) -> Read:
+    seen = looking.look(file, kind)
     # What this process admitted elsewhere (an imported library's classes, say) must not decide what is refused here.
     try:
         with admitting([]):
             return Read(torch.load(file, map_location="cpu", weights_only=True), kind)
     except UnpicklingError as error:
         file.seek(0)
-        return read_with_shells(file, kind, str(error), torch.load, others=False, map_location="cpu")
+        return read_with_shells(file, kind, str(error), torch.load, others=False, seen=seen, map_location="cpu")
     except Exception as error:
         raise _damaged(error) from None
 
@@ -74,6 +73,7 @@ def read_with_shells(
     load: Callable[..., Any],
     remedy: str = TRUST,
     others: bool = True,
+    seen: looking.Look | None = None,
     **options: Any,
 ) -> Read:
     """Reads what the default refused: the same weights-only reader, knowing the names in `placeholders` besides.
@@ -84,15 +84,20 @@ def read_with_shells(
         load: PyTorch's own ``torch.load``.
         remedy: a sentence for the error.
         others: what else the process admitted stays admitted, unless it has a shell's name.
+        seen: what looking through the file gave, if that was done.
 
     Raises CheckpointError, without a file name, if the file needs any other name or is damaged.
     """
     start = file.tell()
-    names = naming.globals_in(file, kind)
+    seen = seen or looking.look(file, kind)
+    names = seen.names
     try:
-        source = without_modules(file) if kind == container.LEGACY else file
-        kept = [entry for entry in torch.serialization.get_safe_globals() if _name(entry) not in placeholders.NAMES]
-        with admitting([*(kept if others else []), *placeholders.ALL]):
+        source = without_modules(file, seen) if kind == container.LEGACY else file
+        known = {_name(entry): entry for entry in torch.serialization.get_safe_globals()} if others else {}
+        # A loss of ours is made where the process would make it; the other names are always shells.
+        shells = [s for s in placeholders.ALL if s not in placeholders.OWN or placeholders.name_of(s) not in known]
+        names_of_shells = set(map(placeholders.name_of, shells))
+        with admitting([*(entry for name, entry in known.items() if name not in names_of_shells), *shells]):
             value = load(source, weights_only=True, **options)
     except UnpicklingError as error:
         raise CheckpointError(_refusal(str(error) or refusal, names, remedy)) from None
@@ -101,29 +106,6 @@ def read_with_shells(
     finally:
         file.seek(start)
     return Read(restore(value), kind, _kept(names))
-
-
-def _check_sizes(value: Any, size: int) -> None:
-    """Raises CheckpointError if the tensors have more memory than the file had bytes: none of it came from there."""
-    storages = {
-        storage.data_ptr(): storage.nbytes()
-        for storage in (tensor.untyped_storage() for tensor in _tensors(value))
-        if storage.device.type != "meta"
-    }
-    if sum(storages.values()) > size:
-        raise CheckpointError("claims to hold more numbers than it has bytes: it is damaged or made to deceive")
-
-
-def _tensors(value: Any) -> Iterator[torch.Tensor]:
-    left, seen = [value], set()
-    while left:
-        item = left.pop()
-        if isinstance(item, torch.Tensor):
-            if item.layout == torch.strided:
-                yield item
-        elif isinstance(item, dict | list | tuple) and id(item) not in seen:
-            seen.add(id(item))
-            left += dict.values(item) if isinstance(item, dict) else item
 
 
 def _kept(names: list[str]) -> tuple[str, ...]:

@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from ..files.wording import printable
 from . import container
 from .layouts import Checkpoint, without_prefix
 from .reading import Read
-from .wording import printable
 
 FORMATS = {
     container.ZIP: "torch.save (zip)",

@@ -9,11 +9,12 @@ from typing import Any
 
 from ..errors import CheckpointError
 from . import arrays
-from .placeholders import METRICS, NAMESPACE, RECONSTRUCTS, SCALARS, Shell
+from .placeholders import ALL, METRICS, NAMESPACE, OWN, RECONSTRUCTS, SCALARS, Shell, name_of
 
 
 def restore(value: Any) -> Any:
-    """``value`` with every shell in it replaced: metrics by the dict of their values, NumPy's by NumPy values.
+    """``value`` with every shell in it replaced: metrics by the dict of their values, losses of ours by what a YAML
+    would say, NumPy's by NumPy values.
 
     Lists and dicts are changed in place. A Chamfer or EMD object, which holds nothing, stays the shell it is.
     Raises CheckpointError for NumPy pieces that are not plain numbers, and for nesting beyond Python's limit.
@@ -28,6 +29,8 @@ def _restore(value: Any, done: dict[int, Any]) -> Any:
     if id(value) in done:
         return done[id(value)][1]
     kind = type(value)
+    if kind is type and value in ALL:
+        return name_of(value)
     if kind not in (dict, OrderedDict, list, tuple, set) and not isinstance(value, Shell):
         return value
     done[id(value)] = (value, value)  # the first keeps it alive: an id is only good that long
@@ -63,12 +66,26 @@ def _shell(shell: Shell, done: dict[int, Any]) -> Any:
         namespace = argparse.Namespace()
         vars(namespace).update(_attributes(shell, done))
         return namespace
+    if kind in OWN:
+        return _loss(kind.__qualname__, _attributes(shell, done))
     return shell
 
 
 def _attributes(shell: Shell, done: dict[int, Any]) -> dict[str, Any]:
     state = _restore(shell.state, done)
     return {key: value for key, value in state.items() if isinstance(key, str)} if type(state) is dict else {}
+
+
+def _loss(name: str, attributes: dict[str, Any]) -> Any:
+    """A loss of ours as a YAML would give it: its name, its arguments, the losses in it."""
+    inner = attributes.get("_modules")
+    parts = dict(dict.items(inner)) if isinstance(inner, dict) else {}
+    if name == "ModuleList":
+        return list(parts.values())
+    settings = attributes.pop("settings", None)
+    plain = {key: value for key, value in attributes.items() if not key.startswith("_") and key != "training"}
+    named = {} if name in ("ModuleDict", "Settings") else {"NAME": name}
+    return {**named, **(settings if type(settings) is dict else {}), **plain, **parts}
 
 
 def _metrics(attributes: dict[str, Any]) -> dict[str, Any]:

@@ -88,8 +88,8 @@ def _with_progress(pairing: Pairing, choice: Choice, sets: bool) -> Evaluation:
 def _draw(pairing: Pairing, result: Evaluation, path: Path) -> None:
     from apml_plugin.evaluate.measuring import measure
     from apml_plugin.evaluate.picture import draw
-    from apml_plugin.evaluate.reading import read_clouds
     from apml_plugin.evaluate.report import by_quality, number
+    from apml_plugin.files.clouds import read_clouds
 
     ranked = by_quality(result)
     first = result.choice.columns[0]

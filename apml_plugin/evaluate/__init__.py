@@ -1,6 +1,6 @@
 """What `apml eval` does: read clouds from files, pair them, measure each pair, report.
 
-- `reading`: one file to clouds; `pairing`: two files or two folders to pairs, and what is left over.
+- `pairing`: two files or two folders to pairs, and what is left over.
 - `measuring`: the metrics of a pair from one neighbour search; `running`: all pairs, with progress.
 - `report`: table and JSON; `picture`: per-point errors in colour.
 """

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from apml_plugin.errors import CloudFileError
-
-from .reading import READERS
+from apml_plugin.files.clouds import READERS
 
 
 @dataclass(frozen=True)

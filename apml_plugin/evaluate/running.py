@@ -11,12 +11,12 @@ import torch
 from numpy.typing import NDArray
 
 from apml_plugin.errors import ApmlError, CloudFileError
+from apml_plugin.files.clouds import read_clouds
 from apml_plugin.metrics import jsd
 from apml_plugin.metrics.sets import coverage_of, mmd_of, pairwise_distances
 
 from .measuring import Choice, mean_of, measure
 from .pairing import Pairing
-from .reading import read_clouds
 
 
 @dataclass

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import shlex
+import stat
 from pathlib import Path
 
 from ..errors import PatchError
+from ..files.sources import inside, read_source, why
 from .journal import Journal, recover, stage, staged, sync_folder
 from .records import Change, Plan
 
@@ -13,9 +16,9 @@ from .records import Change, Plan
 def read(root: Path, file: str) -> bytes:
     """A host file's bytes. Raises PatchError naming the file when it cannot be read."""
     try:
-        return (root / file).read_bytes()
+        return read_source(root, file)
     except OSError as error:
-        raise PatchError(f"cannot read {root / file}: {error.strerror}. Nothing was changed") from None
+        raise PatchError(f"{root / file}{why(error)}. Nothing was changed") from None
 
 
 def write(plan: Plan) -> None:
@@ -31,7 +34,13 @@ def write(plan: Plan) -> None:
             raise PatchError(f"{change.file} changed while the patch was being made; run it again. Nothing was changed")
     if not changes:
         return
-    targets = [Path(os.path.realpath(plan.root / change.file)) for change in changes]
+    targets = [inside(plan.root, change.file) for change in changes]
+    for target in targets:
+        # Its folder alone decides whether a file can be replaced, and root may write any: its owner's word counts.
+        if not target.stat().st_mode & stat.S_IWUSR:
+            raise PatchError(f"{target} is read-only: chmod u+w {shlex.quote(str(target))} first. Nothing was changed")
+        if not os.access(target, os.W_OK):
+            raise PatchError(f"{target} belongs to somebody else: ask them, or patch a copy. Nothing was changed")
     try:
         journal = Journal(plan.root, changes)
     except OSError as error:

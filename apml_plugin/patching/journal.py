@@ -21,6 +21,8 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from ..errors import PatchError
+from ..files.opening import open_regular, read_regular
+from ..files.sources import inside
 from .records import MARKER, Change
 
 try:
@@ -30,6 +32,7 @@ except ImportError:  # Windows: nothing keeps two commands apart there
 
 NAME = ".apml-patch.journal"
 _UNFINISHED = NAME + ".new"
+_MOST = 16 << 20
 
 
 class Journal:
@@ -40,7 +43,7 @@ class Journal:
         self.path = root / NAME
         entries = [{"file": c.file, "before": _text(c.before), "after": _text(c.after)} for c in changes]
         # The lock belongs to the open file and ends with this process, however it ends.
-        self._stream = open(root / _UNFINISHED, "ab")  # noqa: SIM115 - held until the end
+        self._stream = open(root / _UNFINISHED, "ab", opener=_new)  # noqa: SIM115 - held until the end
         try:
             _lock(self._stream.fileno(), root)
             self._stream.truncate(0)
@@ -85,10 +88,10 @@ def recover(root: Path) -> None:
     """
     try:
         _drop_unfinished(root)
-        with contextlib.suppress(FileNotFoundError), open(root / NAME, "rb") as stream:
+        with contextlib.suppress(FileNotFoundError), open_regular(inside(root, NAME)) as stream:
             _lock(stream.fileno(), root)
             if os.fstat(stream.fileno()).st_nlink:  # else its owner was done while we waited at the door
-                _recover(root, stream.read())
+                _recover(root, read_regular(root / NAME, _MOST))
     except OSError as error:
         raise PatchError(
             f"an apml patch of {root} was interrupted and could not be cleaned up: {error.filename or root}: "
@@ -131,13 +134,13 @@ def _recover(root: Path, data: bytes) -> None:
     changes = _changes(root, data)
     # A patch only ever inserts: the shorter side is the unpatched one.
     revert = all(len(change.after) < len(change.before) for change in changes)
-    targets = [Path(os.path.realpath(root / change.file)) for change in changes]
+    targets = [inside(root, change.file) for change in changes]  # whoever wrote the journal
     goals = [change.after if revert else change.before for change in changes]
     others = [change.before if revert else change.after for change in changes]
     todo = []
     for change, target, goal, other in zip(changes, targets, goals, others, strict=True):
         try:
-            now = target.read_bytes()
+            now = read_regular(target, _MOST)
         except FileNotFoundError:
             continue
         if now == other:
@@ -167,7 +170,7 @@ def _changes(root: Path, data: bytes) -> list[Change]:
         for change in changes:
             if PurePosixPath(change.file).is_absolute() or ".." in PurePosixPath(change.file).parts:
                 raise ValueError(f"{change.file} is not in the clone")
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise PatchError(
             f"{root / NAME} says that an apml patch was interrupted here, but cannot be read ({error}). Delete "
             f"all lines marked '{MARKER}' by hand, then that file. Nothing was changed"
@@ -177,7 +180,7 @@ def _changes(root: Path, data: bytes) -> list[Change]:
 
 def _drop_unfinished(root: Path) -> None:
     """A journal that was never put in place: nothing had begun."""
-    with contextlib.suppress(FileNotFoundError), open(root / _UNFINISHED, "rb") as stream:
+    with contextlib.suppress(FileNotFoundError), open_regular(inside(root, _UNFINISHED)) as stream:
         _lock(stream.fileno(), root)
         (root / _UNFINISHED).unlink()
 
@@ -191,6 +194,11 @@ def _lock(handle: int, root: Path) -> None:
         raise PatchError(f"another apml patch is changing {root} right now; run this again when it is done") from None
     except OSError:  # a file system without locks
         return
+
+
+def _new(path: str, flags: int) -> int:
+    """Opens it where it is: a clone may come with a link of that name."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 def _text(data: bytes) -> str:

@@ -210,9 +210,9 @@ def script(path: Path) -> None:
     ("make", "said"),
     [
         (lambda path: path.write_bytes(b""), r"is empty \(0 bytes\)"),
-        (lambda path: path.mkdir(), "is a folder; give the checkpoint file in it"),
+        (lambda path: path.mkdir(), "is a folder, not a file"),
         (lambda path: None, "there is no such file"),
-        (os.mkfifo, "is no regular file"),
+        (os.mkfifo, "is a named pipe, not a file"),
         (lambda path: path.write_text("<!DOCTYPE html><html>"), "is a web page, not a checkpoint"),
         (lambda path: path.write_text("version https://git-lfs.github.com/spec/v1"), "is a Git LFS pointer"),
         (lambda path: path.write_bytes(b"\x80\x04\x95abc"), "is a bare pickle"),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import PatchError
+from ...files import sources
 from ...patching.source import bare
 from ..pointr.stages import last_name
 from ..pointr.structure import Definition
@@ -18,15 +19,15 @@ WEIGHTS = ("chamfer_weight", "regularization_weight")
 def parse(root: Path, file: str) -> ast.Module | None:
     """The tree of a file as it is without a patch; None if there is none or it is not valid Python."""
     try:
-        return ast.parse(bare((root / file).read_bytes()))
-    except (OSError, SyntaxError, ValueError, PatchError):
+        return sources.parse(bare(sources.read_source(root, file)))
+    except (OSError, SyntaxError, PatchError):
         return None
 
 
 def read_script(root: Path, file: str) -> Script | str:
     """The training script in a file; else why it is none, where it nearly is one, or an empty string."""
     try:
-        data = (root / file).read_bytes()
+        data = sources.read_source(root, file)
     except OSError:
         return ""
     if b"yaml" not in data or b".backward(" not in data:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ...errors import HostError
+from ...files import sources
 from .stages import last_name
 from .structure import Definition, HostModel, RegistryHost, builders_in, models_in, readers_in
 
@@ -66,15 +67,13 @@ def _parse_all(root: Path) -> tuple[dict[str, ast.Module], list[str]]:
     files, broken = {}, []
     for file in _python_files(root):
         try:
-            data = (root / file).read_bytes()
+            data = sources.read_source(root, file)
             named = any(word in data for word in (b"Registry", b".build(", b"register_module", b"yaml"))
             if named or file.count("/") < 2:
-                tree = ast.parse(data)
+                tree = sources.parse(data)
                 files.update({file: tree} if named else {})
-        except SyntaxError as error:
-            broken.append(f"{file}, line {error.lineno} is not valid Python ({error.msg})")
-        except (OSError, ValueError) as error:
-            broken.append(f"{file} cannot be read ({error})")
+        except (OSError, SyntaxError) as error:
+            broken.append(file + sources.why(error))
     return files, broken
 
 

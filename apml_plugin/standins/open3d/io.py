@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from apml_plugin.errors import CloudFileError
+from apml_plugin.files import clouds, pcd, ply
 from apml_plugin.standins.absent import absent
 
-from . import _pcd, _ply
 from .geometry import PointCloud
 
-_FORMATS = {".pcd": _pcd, ".ply": _ply}
+_FORMATS = {".pcd": pcd, ".ply": ply}
 
 
 def read_point_cloud(filename: str | os.PathLike[str], **options: Any) -> PointCloud:
@@ -25,8 +26,11 @@ def read_point_cloud(filename: str | os.PathLike[str], **options: Any) -> PointC
         RuntimeError: the file is neither, is cut short, or is compressed; the real one would warn and give an
             empty cloud.
     """
-    with open(filename, "rb") as file:
-        points = _format(filename).read(file, os.fspath(filename))
+    _format(filename)
+    try:
+        points = clouds.read_array(filename)
+    except CloudFileError as error:
+        raise RuntimeError(f"{error}. This is the stand-in for open3d; the real one: pip install open3d") from None
     if options.get("remove_nan_points"):
         points = points[~np.isnan(points).any(axis=1)]
     if options.get("remove_infinite_points"):

@@ -1,0 +1,80 @@
+"""Every kind of file gives back the points that were written into it, and a bad one an error that names it."""
+
+import numpy as np
+import pytest
+
+from apml_plugin.errors import CloudFileError
+from apml_plugin.files import pcd, ply
+from apml_plugin.files.clouds import READERS, read_clouds
+
+CLOUD = np.random.default_rng(0).random((7, 3)).astype(np.float32).astype(np.float64)
+
+
+def write(file, cloud):
+    kind = file.suffix
+    if kind == ".npy":
+        np.save(file, cloud)
+    elif kind == ".npz":
+        np.savez(file, points=cloud, faces=np.zeros((2, 3)))
+    elif kind in (".pcd", ".ply"):
+        file.write_bytes({".pcd": pcd, ".ply": ply}[kind].dump(cloud, ascii=False))
+    elif kind in (".h5", ".hdf5"):
+        h5py = pytest.importorskip("h5py")
+        with h5py.File(file, "w") as archive:
+            archive["data"] = cloud
+    else:
+        rows = [" ".join(f"{v:.9g}" for v in row) + " 255 0 0" for row in cloud]
+        file.write_text("# x y z red green blue\n" + "\n".join(rows) + "\n\n")
+    return file
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_points_come_back(kind, tmp_path):
+    (found,) = read_clouds(write(tmp_path / f"cloud{kind}", CLOUD))
+    assert found.dtype == np.float64
+    np.testing.assert_array_equal(found.astype(np.float32), CLOUD.astype(np.float32))
+
+
+def test_many_clouds_and_more_columns(tmp_path):
+    many = np.random.default_rng(1).random((4, 5, 6))
+    found = read_clouds(write(tmp_path / "many.npy", many))
+    assert len(found) == 4
+    np.testing.assert_array_equal(found[2], many[2, :, :3])
+
+
+def test_commas_and_one_point(tmp_path):
+    (tmp_path / "a.txt").write_text("1,2,3\n")
+    assert read_clouds(tmp_path / "a.txt")[0].tolist() == [[1, 2, 3]]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("a.obj", b"v 1 2 3", "files of this kind are not read"),
+        ("a.npy", b"nonsense", "never unpickled"),
+        ("a.ply", b"solid", "first line is not 'ply'"),
+        ("a.pcd", b"", "no DATA line"),
+        ("a.xyz", b"", "shape"),
+        ("a.xyz", b"1 2\n3 4\n", r"shape \(2, 2\)"),
+        ("a.xyz", b"1 2 three\n", "cannot be read"),
+        ("a.xyz", b"1 2 nan\n", "1 points hold NaN or Inf"),
+        ("a.npz", b"PK", "a.npz"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:loadtxt")
+def test_what_is_wrong_with_a_file_is_said(name, content, told, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(CloudFileError, match=told) as raised:
+        read_clouds(tmp_path / name)
+    assert name in str(raised.value)
+
+
+def test_pickled_objects_are_refused_and_archives_need_a_known_name(tmp_path):
+    np.save(tmp_path / "o.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    with pytest.raises(CloudFileError, match="never unpickled"):
+        read_clouds(tmp_path / "o.npy")
+    np.savez(tmp_path / "two.npz", first=CLOUD, second=CLOUD)
+    with pytest.raises(CloudFileError, match="holds first, second; none is called data"):
+        read_clouds(tmp_path / "two.npz")
+    with pytest.raises(CloudFileError, match="No such file"):
+        read_clouds(tmp_path / "absent.npy")

@@ -1,0 +1,189 @@
+"""Clones with pipes, links, large, deep and read-only files: refused or passed over, said, nothing outside touched."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from patching.killing import snapshot
+
+import apml_plugin.demo
+from apml_plugin.cli import main
+from apml_plugin.patching import journal
+
+SUM = "x = " + " + ".join(["1"] * 3000) + "\n"
+WALKABLE = (
+    "x = " + " + ".join(["a"] * 100) + "\nif a: pass\n" + "".join(f"elif a == {i}: pass\n" for i in range(100))
+    + "y." + ".".join(["a"] * 100) + " = 1\n"
+)  # fmt: skip
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    source = Path(apml_plugin.demo.__file__).parent / "host"
+    return Path(shutil.copytree(source, tmp_path / "clone", ignore=shutil.ignore_patterns("__pycache__")))
+
+
+@pytest.fixture
+def opened() -> Iterator[list[str]]:
+    """Files that this process opens, and folders it lists."""
+    found: list[str] = []
+    watching = [True]
+
+    def watch(event: str, given: tuple[object, ...]) -> None:
+        if watching and event in ("open", "os.listdir", "os.scandir"):
+            found.append(os.path.abspath(os.fsdecode(given[0])) if isinstance(given[0], str | bytes | Path) else "")
+
+    sys.addaudithook(watch)
+    yield found
+    watching.clear()
+
+
+def patched(clone: Path, *options: str, at_most: float = 6) -> int:
+    """`apml patch`, which a pipe would keep waiting for ever: then the test ends by the thread's time."""
+    ended: list[int] = []
+    work = threading.Thread(target=lambda: ended.append(main(["patch", str(clone), *options])), daemon=True)
+    start = time.perf_counter()
+    work.start()
+    work.join(at_most)
+    assert ended, f"not done after {time.perf_counter() - start:.1f} s"
+    return ended[0]
+
+
+def pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def large(path: Path) -> None:
+    path.write_bytes(b"x = 1\n" * 10_000_000)
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (pipe, "x.py is a named pipe, not a file"),
+        (large, "x.py has 57.22 MiB, more than the 256 KiB that are read of such a file"),
+        (lambda path: path.write_text(SUM), "x.py is nested too deeply to be looked at"),
+        (lambda path: path.write_text("x = " + "-" * 200_000 + "1\n"), "x.py is nested too deeply to be looked at"),
+        (lambda path: path.write_text("x = a" + ".a" * 1400), "x.py, line 1 is nested too deeply to be looked at"),
+        (lambda path: path.write_bytes(b"x = 1\0"), "x.py is not valid Python (source code"),
+        (lambda path: path.symlink_to("/dev/zero"), "x.py points to /dev/zero"),
+        (lambda path: path.symlink_to("x.py"), "x.py cannot be read (Too many levels of symbolic links)"),
+    ],
+)
+@pytest.mark.parametrize("folder", ["", "models/"])
+def test_is_passed_over_and_said(
+    clone: Path, make: Callable[[Path], None], told: str, folder: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = snapshot(clone)
+    make(clone / folder / "x.py")
+    assert patched(clone) == 0
+    said = capsys.readouterr()
+    assert told in said.out
+    assert "Traceback" not in said.err
+    assert patched(clone, "--revert") == 0
+    (clone / folder / "x.py").unlink()
+    assert snapshot(clone) == before
+
+
+def test_what_can_be_walked_is_looked_at(clone: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (clone / "models" / "x.py").write_text(WALKABLE)
+    assert patched(clone) == 0
+    assert "not looked at" not in capsys.readouterr().out
+
+
+def test_a_link_out_of_the_clone_is_refused(
+    clone: Path, tmp_path: Path, opened: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    outside = tmp_path / "outside.py"
+    (clone / "models" / "build.py").rename(outside)
+    (clone / "models" / "build.py").symlink_to(outside)
+    before = outside.read_bytes()
+    opened.clear()
+    assert patched(clone) == 1
+    assert str(outside) not in opened
+    assert f"models/build.py points to {outside}; put a copy in its place" in capsys.readouterr().err
+    assert outside.read_bytes() == before
+    assert set(os.listdir(tmp_path)) == {"clone", "outside.py"}
+
+
+def test_a_link_made_after_the_patch_is_refused(
+    clone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A revert must not write where the link leads."""
+    assert patched(clone) == 0
+    outside = tmp_path / "outside.py"
+    shutil.copy(clone / "utils" / "config.py", outside)
+    before = outside.read_bytes()
+    (clone / "utils" / "config.py").unlink()
+    (clone / "utils" / "config.py").symlink_to(outside)
+    assert patched(clone, "--revert") == 1
+    assert outside.read_bytes() == before
+    assert f"utils/config.py points to {outside}" in capsys.readouterr().err
+
+
+def test_a_link_within_the_clone_is_followed(clone: Path) -> None:
+    (clone / "models" / "build.py").rename(clone / "made.txt")
+    (clone / "models" / "build.py").symlink_to("../made.txt")
+    before = (clone / "made.txt").read_bytes()
+    assert patched(clone) == 0
+    assert b"takes_loss" in (clone / "made.txt").read_bytes()
+    assert (clone / "models" / "build.py").is_symlink()
+    assert patched(clone, "--revert") == 0
+    assert (clone / "made.txt").read_bytes() == before
+
+
+@pytest.mark.parametrize("options", [(), ("--revert",)])
+def test_a_read_only_file_is_not_written(
+    clone: Path, options: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever runs it: a test that runs as root finds every file writable."""
+    assert not options or patched(clone) == 0
+    file = clone / "utils" / "config.py"
+    file.chmod(0o444)
+    before = snapshot(clone)
+    assert patched(clone, *options) == 1
+    assert f"{file} is read-only: chmod u+w {file} first. Nothing was changed" in capsys.readouterr().err
+    assert snapshot(clone) == before
+    file.chmod(0o644)
+    assert patched(clone, *options) == 0
+    assert file.stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize("name", [journal.NAME, journal.NAME + ".new"])
+def test_a_journal_that_is_a_link_out_or_a_pipe(
+    clone: Path, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outside = tmp_path / "kept.txt"
+    outside.write_text("kept")
+    (clone / name).symlink_to(outside)
+    assert patched(clone) == 1
+    assert f"{name} points to {outside}" in capsys.readouterr().err
+    assert outside.read_text() == "kept"
+    (clone / name).unlink()
+    os.mkfifo(clone / name)
+    assert patched(clone) == 1
+    assert "is a named pipe" in capsys.readouterr().err
+
+
+def test_a_journal_of_somebody_else_writes_nothing_outside(
+    clone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outside = tmp_path / "empty.txt"
+    outside.touch()
+    (clone / "link.py").symlink_to(outside)
+    entry = {"file": "link.py", "before": "ZXZpbA==", "after": ""}
+    (clone / journal.NAME).write_text(json.dumps({"changes": [entry]}))
+    assert patched(clone) == 1
+    assert f"link.py points to {outside}" in capsys.readouterr().err
+    assert outside.read_bytes() == b""
+    (clone / journal.NAME).write_text("[" * 100_000)
+    assert patched(clone) == 1
+    assert "cannot be read" in capsys.readouterr().err
