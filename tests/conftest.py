@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 # Two test processes on two cores, and what they start: a thread each. More only wait for one another.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
+
+from apml_plugin.hosts import gates, guard
 
 try:
     from hypothesis import HealthCheck, settings
@@ -35,3 +38,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _no_guard() -> Iterator[None]:
+    """A test that asks for a loss leaves no guard behind for the optimisers of the next one."""
+    yield
+    guard.disarm()
+    guard.trained = False
+    gates.named.clear()

@@ -18,24 +18,18 @@ def register(app: typer.Typer) -> None:
         path: Path | None = typer.Argument(None, help="A codebase, to see which host it is and whether patched."),
     ) -> None:
         """Says what is installed, which backend runs and why, and what host a path is: exit code 1 if none."""
-        from rich.console import Console
-        from rich.table import Table
-
         from apml_plugin.errors import HostError
 
-        console = Console()
-        table = Table(show_header=False, box=None, pad_edge=False)
-        table.add_column(style="bold", no_wrap=True)
-        table.add_column(overflow="fold")
-        rows, code = [*_environment(), *_backends(), *_host_modules()], 0
+        rows, code = [*_environment(), *_backends()], 0
         if path:
+            rows += _host_modules()
             try:
                 rows += _host(path)
             except HostError as error:
                 rows, code = [*rows, ("host", str(error))], 1
         for what, found in rows:
-            table.add_row(what, found)
-        console.print(table)
+            # Lines are as long as they are: a path that is broken in two cannot be copied.
+            typer.echo(f"{what:<28} {found}")
         raise typer.Exit(code)
 
 

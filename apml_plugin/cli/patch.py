@@ -93,7 +93,7 @@ def run(path: Path, models: Sequence[str], *, revert: bool = False, mode: Mode =
     _show_diff(console, plan)
     if mode is Mode.WRITE:
         write(plan)
-    _show_result(console, plan, revert, mode is Mode.WRITE, found.then)
+    _show_result(console, plan, revert, mode is Mode.WRITE, found.then, found.warnings)
     return 0
 
 
@@ -141,7 +141,9 @@ def _show_diff(console: Console, plan: Plan) -> None:
         console.print(diff, markup=False, end="")
 
 
-def _show_result(console: Console, plan: Plan, revert: bool, written: bool, then: str) -> None:
+def _show_result(
+    console: Console, plan: Plan, revert: bool, written: bool, then: str, warnings: tuple[str, ...]
+) -> None:
     for change in plan.changes:
         if change.verb == "not patched":
             continue
@@ -153,4 +155,6 @@ def _show_result(console: Console, plan: Plan, revert: bool, written: bool, then
         done = "nothing to revert" if revert and not left else "nothing to do, nothing changed"
         console.print(done, markup=False)
     elif written and not revert:
+        for warning in warnings:
+            console.print(f"warning: {warning}", markup=False)
         console.print(then, markup=False)

@@ -8,15 +8,19 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import HostError, PatchError
 from ..patching import Edit, Line, Recipe
 from ..patching import check as patched
 
-KINDS = ("csi2pointcloud", "pointr", "forks")
-"""Folders beside this file, each with a module ``kind`` (see `Kind`); the first that knows a codebase comes first."""
+if TYPE_CHECKING:
+    from .loops.project import Project
+
+KINDS = ("csi2pointcloud", "pointr", "loops")
+"""Folders beside this file, each with a module ``kind`` (see `Kind`). Loops come last: they are of every form."""
 
 
 @dataclass(frozen=True)
@@ -77,13 +81,26 @@ class Finding:
     warnings: list[str] = field(default_factory=list)
 
 
+class Clone:
+    """A folder that kinds of hosts are looked for in. project: its Python files, parsed once for all of them."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @cached_property
+    def project(self) -> Project:
+        from .loops.project import Project
+
+        return Project(self.root)
+
+
 class Kind(Protocol):
     """The names in a kind's module. NAME: what `Host.kind` says for it."""
 
     NAME: str
 
-    def find(self, root: Path, others: tuple[Host, ...]) -> Host:
-        """The host at `root`, without what `others`, found before, answer for. Raises HostError saying why not."""
+    def find(self, clone: Clone, others: tuple[Host, ...]) -> Host:
+        """The host in `clone`, without what `others`, found before, answer for. Raises HostError saying why not."""
 
     def check(self, found: Finding, config: dict[str, Any]) -> bool:
         """Fill in what a run with `config` would use; False for a config of another kind. The host is known by then."""
@@ -103,11 +120,12 @@ def identify(path: str | os.PathLike[str]) -> Host:
     if not root.is_dir():
         raise HostError(f"{root} is not a folder; give the root of the clone (the folder with its main.py)")
     root = root.resolve()
+    clone = Clone(root)
     found: list[Host] = []
     reasons: dict[str, str] = {}
     for name, kind in zip(KINDS, kinds(), strict=True):
         try:
-            found.append(kind.find(root, tuple(found)))
+            found.append(kind.find(clone, tuple(found)))
         except HostError as error:
             reasons[name] = str(error)
     if not found:
@@ -166,7 +184,8 @@ def around(start: Path) -> Host | None:
     """The host that a file lies in: the nearest folder upwards that is one, or None."""
     here = start.expanduser().resolve()
     for folder in [here, *here.parents][: _ABOVE + 1]:
-        if folder.is_dir() and any(entry.is_dir() for entry in folder.iterdir()):
+        beside = sum(_holds_python(str(inner)) for inner in folder.iterdir()) if folder.is_dir() else 0
+        if folder != Path.home() and (beside > 1 or any(folder.glob("*.py"))):
             with contextlib.suppress(HostError):
                 return identify(folder)
     return None
@@ -200,6 +219,8 @@ def root_of(file: str | os.PathLike[str]) -> str:
     """
     real = os.path.realpath(file)
     here = real if os.path.isdir(real) else os.path.dirname(real)
+    while "__init__.py" in _names(here) and os.path.dirname(here) != here:
+        here = os.path.dirname(here)  # a package lies in the project, and is not all of it
     above = [here]
     while len(above) <= _ABOVE and os.path.dirname(above[-1]) != above[-1]:
         above.append(os.path.dirname(above[-1]))

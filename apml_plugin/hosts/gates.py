@@ -261,7 +261,8 @@ def host_loss_name(value: Any, known: str, owner: Any = None, opts: Any = None) 
     beside = opts.get("loss_opts") if isinstance(opts, Mapping) else getattr(opts, "loss_opts", None)
     wanted, given, where = chosen_loss(value, beside)
     if where == VARIABLE:
-        return known
+        # A name of the host's that is a Chamfer by its looks may stay: its Chamfer is the one that is replaced.
+        return value if isinstance(value, str) and value.lower().startswith(("cd", "chamfer")) else known
     from ..registry import looks_like_loss
 
     if value is None or not looks_like_loss(wanted):

@@ -13,6 +13,7 @@ import atexit
 import contextlib
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 FOLDER = "APML_RUN_FOLDER"
@@ -41,7 +42,7 @@ seen: dict[str, str] = {}
 notes: list[str] = []
 """What the host's source says of losses that stay the host's, each with file:line: for the message."""
 _steps: dict[int, int] = {}
-_hooks: list[Any] = []
+_undo: list[Callable[[], Any]] = []
 _backwards = 0
 
 
@@ -57,23 +58,33 @@ def arm(what: str) -> None:
 def install() -> None:
     """Registers the hook on optimiser steps; does nothing before torch is imported, or twice."""
     torch = sys.modules.get("torch")
-    if _hooks or not asked or trained or not hasattr(torch, "optim"):
+    if _undo or not asked or trained or not hasattr(torch, "optim"):
         return
     from torch.nn.modules.module import register_module_forward_hook
     from torch.optim.optimizer import register_optimizer_step_pre_hook
 
     # A host may also use a loss of ours by itself, without any of `apml_plugin.hooks`.
-    _hooks.extend([register_optimizer_step_pre_hook(_before_step), register_module_forward_hook(_after_forward)])
+    hooks = [register_optimizer_step_pre_hook(_before_step), register_module_forward_hook(_after_forward)]
+    _undo.extend(hook.remove for hook in hooks)
     backward = torch.Tensor.backward  # type: ignore[union-attr]
 
     def counted(self: Any, *args: Any, **kwargs: Any) -> Any:
         global _backwards
         _backwards += 1
-        if trained and torch.Tensor.backward is counted:  # type: ignore[union-attr]
-            torch.Tensor.backward = backward  # type: ignore[union-attr]
         return backward(self, *args, **kwargs)
 
     torch.Tensor.backward = counted  # type: ignore[union-attr]
+    _undo.append(lambda: setattr(torch.Tensor, "backward", backward))  # type: ignore[union-attr]
+
+
+def disarm() -> None:
+    """Takes every hook out again and forgets what was asked for."""
+    global asked, stopped, _backwards
+    asked, stopped, _backwards = "", "", 0
+    for undo in _undo:
+        undo()
+    for known in (_undo, _steps, seen, notes):
+        known.clear()  # type: ignore[attr-defined]
 
 
 def watch(value: Any) -> Any:
@@ -112,8 +123,9 @@ def _differentiated(gradient: Any) -> None:
     global trained
     if not trained:
         trained = True
-        for hook in _hooks:
-            hook.remove()
+        for undo in _undo:
+            undo()
+        _undo.clear()
         mark(TRAINED)
 
 
@@ -164,7 +176,7 @@ def _optimizers() -> list[Any]:
 def _message() -> str:
     lines = [f"{asked}, but an optimiser is about to step and no value of that loss was differentiated."]
     lines += [f"  {place}: {why}" for place, why in seen.items()]
-    lines += [f"  {text}" for text in notes if not text.startswith(tuple(seen))]
+    lines += [f"  {text.partition('. By hand')[0]}" for text in notes if not text.startswith(tuple(seen))]
     if len(lines) == 1:
         lines.append("  no call of a Chamfer distance was seen")
     return "\n".join(

@@ -1,4 +1,4 @@
-"""Whether a clone is between two states: then what a patch inserted into it does nothing.
+"""Whether a clone is between two states: then what a patch inserted into it does nothing but refuse a loss.
 
 A few looks at the disk when a host is imported. No torch here: patched files load this before anything else.
 """
@@ -12,6 +12,8 @@ from typing import Any
 
 from ..launch.announce import tell
 from ..patching.journal import find
+from . import guard
+from .chosen import VARIABLE
 
 
 def interrupted(inserted_at: Any) -> bool:
@@ -33,11 +35,10 @@ def _interrupted(file: str) -> bool:
     root = find(os.path.dirname(os.path.abspath(file))) or find(os.path.dirname(os.path.realpath(file)))
     if root is None:
         return False
-    tell(
-        f"interrupted {root}",
-        f"an apml patch of {root} was interrupted: loss: is ignored, the host trains with its own. "
-        f"Run `apml patch --check {root}` to clean up",
-    )
+    text = f"an apml patch of {root} was interrupted. Run `apml patch --check {root}` to clean up"
+    if os.environ.get(VARIABLE, "").strip():
+        guard.stop(text)
+    tell(f"interrupted {root}", f"{text}; until then a run that asks for a loss is refused")
     return True
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -12,9 +11,7 @@ from torch import nn
 
 
 def install() -> None:
-    """Wraps process groups, DistributedDataParallel and the device count in this interpreter."""
-    # Under torchrun hosts compute `rank % torch.cuda.device_count()`; elsewhere the honest count is 0.
-    torch.cuda.device_count = _device_count
+    """Wraps process groups and DistributedDataParallel in this interpreter."""
     ddp = nn.parallel.DistributedDataParallel
     ddp.__init__ = _without_devices(ddp.__init__)  # type: ignore[method-assign]
     if not torch.distributed.is_available():
@@ -25,10 +22,6 @@ def install() -> None:
         wrapped = wrap(getattr(distributed_c10d, name))
         setattr(distributed_c10d, name, wrapped)
         setattr(torch.distributed, name, wrapped)
-
-
-def _device_count() -> int:
-    return 1 if "RANK" in os.environ else 0
 
 
 def _on_gloo(function: Callable[..., Any]) -> Callable[..., Any]:

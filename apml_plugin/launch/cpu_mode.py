@@ -3,14 +3,15 @@
 A few wrappers around the places where a device is named, instead of a global ``TorchFunctionMode``: such a mode
 is thread-local (DataParallel and autograd threads would not see it) and taxes every operation, while a wrapper
 costs a look at one argument of one call. No arithmetic is touched, so numbers are those of plain CPU code.
-``torch.cuda.is_available()`` stays False. What a GPU alone can do (streams, graphs, kernels) still fails.
+``torch.cuda.is_available()`` stays False, so PyTorch and hosts keep off the GPU's ways, while ``device_count()`` is 1:
+hosts divide by it and make one gradient per device. What a GPU alone can do (streams, graphs, kernels) still fails.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -109,16 +110,37 @@ def _loading() -> None:
 def _cuda_module() -> None:
     replace: dict[str, Callable[..., Any]] = {
         "is_available": lambda: False,
-        "synchronize": lambda device=None: None,
+        "device_count": lambda: 1,
         "set_device": lambda device: None,
         "current_device": lambda: 0,
         "device": _NoDevice,
         "device_of": _NoDevice,
+        "get_device_name": lambda device=None: "CPU",
+        "get_device_capability": lambda device=None: (0, 0),
+        "get_device_properties": lambda device=None: _Properties(),
+        "mem_get_info": lambda device=None: (0, 0),
+        "get_rng_state": lambda device=None: torch.empty(0, dtype=torch.uint8),
+        "get_rng_state_all": lambda: [torch.empty(0, dtype=torch.uint8)],
     }
+    # Nothing to wait for, to empty or to seed: torch.manual_seed is what seeds the CPU, and hosts call it too.
+    nothing = "synchronize init empty_cache ipc_collect reset_peak_memory_stats set_rng_state set_rng_state_all "
+    nothing += "seed seed_all manual_seed manual_seed_all set_per_process_memory_fraction"
+    for name in nothing.split():
+        replace[name] = lambda *args, **kwargs: None
     for name, value in replace.items():
         setattr(torch.cuda, name, value)
     for kind in ("Half", "Float", "Double", "BFloat16", "Char", "Byte", "Short", "Int", "Long", "Bool"):
         setattr(torch.cuda, f"{kind}Tensor", getattr(torch, f"{kind}Tensor"))
+
+
+class _Properties(NamedTuple):
+    """What hosts print of a device."""
+
+    name: str = "CPU"
+    major: int = 0
+    minor: int = 0
+    total_memory: int = 0
+    multi_processor_count: int = 0
 
 
 class _NoDevice:

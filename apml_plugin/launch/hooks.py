@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import json
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -17,20 +18,15 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 from apml_plugin.hosts import guard
-from apml_plugin.launch import environment, just_in_time, old_importlib, recipes
+from apml_plugin.launch import dropped, environment, just_in_time, recipes
 from apml_plugin.launch.announce import tell, warn
-from apml_plugin.standins import JUST_IN_TIME, KIND, KINDS, PACKAGES
+from apml_plugin.standins import JUST_IN_TIME, STANDINS
 
-CARE = {
-    "numpy": "old_numpy",
-    "matplotlib.figure": "old_matplotlib",
-    "matplotlib.backends.backend_agg": "old_matplotlib",
-    "tensorboardX.writer": "old_tensorboard",
-    "timm.scheduler.cosine_lr": "old_timm",
-    "torch.utils.cpp_extension": "just_in_time",
-    "torch.utils.tensorboard.writer": "old_tensorboard",
-}
+CARE = {**dict.fromkeys(dropped.TABLE, "dropped"), "torch.utils.cpp_extension": "just_in_time"}
 """Libraries that are made to suit old hosts, each by ``prepare(module)`` of a module of :mod:`apml_plugin.launch`."""
+
+NEEDS = {**dict.fromkeys(STANDINS, ()), **{key: words for one in STANDINS.values() for key, words in one.needs.items()}}
+"""The real modules of which it is said when they do not import, and what hosts need of each."""
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -50,7 +46,6 @@ def install() -> None:
         from apml_plugin.launch import local_rank
 
         local_rank.install()
-    old_importlib.prepare(importlib)
     for name in CARE:
         if name in sys.modules:
             _prepare(CARE[name], sys.modules[name])
@@ -70,14 +65,15 @@ class Hooks:
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if name in self.settings.standins and not self._waits(name):
+        if name in self.settings.standins and not self._waits(name) and self._missing(name):
             return self._standin(name)
         if name in CARE:
             spec = self._ask_others(name, path, target)
             if spec is not None:
                 _after(spec, lambda module: _prepare(CARE[name], module))
             return spec
-        if name in sys.builtin_module_names or (path and all(map(recipes.is_library, path))):
+        library = path is not None and all(map(recipes.is_library, path))
+        if name in sys.builtin_module_names or (library and name not in NEEDS):
             return None
         spec = self._ask_others(name, path, target)
         if spec is None or spec.loader is None:
@@ -103,17 +99,32 @@ class Hooks:
                 continue
             spec = find(name, path, target)
             if spec is not None:
-                return spec
+                return _or_told(spec, name) if name in NEEDS else spec
         return None
+
+    def _missing(self, name: str) -> bool:
+        """Whether the real one is still missing: a host may have put more on sys.path since it was looked for."""
+        spec = self._ask_others(name, None, None)
+        if spec is None or spec.origin is None:  # nothing, or a folder that merely has the name
+            return True
+        from apml_plugin.launch import probe
+
+        why = probe.found_since(name, self.settings.standins[name])
+        if why:
+            self.settings.standins[name] = why
+        else:
+            del self.settings.standins[name]
+        os.environ[environment.STANDINS] = json.dumps(self.settings.standins)  # for the processes below
+        return bool(why)
 
     def _standin(self, name: str) -> ModuleSpec | None:
         base = os.path.join(_PACKAGE, "standins", name)
-        package = name in PACKAGES
+        package = os.path.isdir(base)
         file = os.path.join(base, "__init__.py") if package else base + ".py"
         folders = [base] if package else None
         spec = importlib.util.spec_from_file_location(name, file, submodule_search_locations=folders)
         if spec is not None:
-            text = f"{name}: {KINDS.get(name, KIND)} ({self.settings.standins[name]})"
+            text = f"{name}: {STANDINS[name].kind} ({self.settings.standins[name]})"
             # Announced when it is executed, not when somebody only asks whether it exists.
             _after(spec, lambda module: tell(name, text))
         return spec
@@ -139,6 +150,32 @@ def _after(spec: ModuleSpec, call: Callable[[ModuleType], None]) -> None:
         return
 
 
+def _or_told(spec: ModuleSpec, name: str) -> ModuleSpec:
+    """Has it said where a real module lies that does not import, or is not what hosts need; its error goes on."""
+
+    def telling(run: Callable[..., object]) -> Callable[..., object]:
+        def call(given: object) -> object:
+            try:
+                result = run(given)
+                lacks = [word for word in NEEDS[name] if given is not spec and not hasattr(given, word)]
+                why = f"has no {lacks[0]}: is it another package of that name?" if lacks else ""
+                return result
+            except BaseException as error:
+                why = f"does not import ({' '.join(f'{type(error).__name__}: {error}'.split())})."
+                raise
+            finally:
+                if why:
+                    remedy = "It is there, so no stand-in takes its place: repair it or uninstall it"
+                    tell(f"{name} is there", f"{name} at {spec.origin} {why} {remedy}")
+
+        return call
+
+    for method in ("create_module", "exec_module"):  # compiled modules fail in the first, others in the second
+        if hasattr(spec.loader, method):
+            setattr(spec.loader, method, telling(getattr(spec.loader, method)))
+    return spec
+
+
 def _loading(torch: ModuleType) -> None:
     """Safe checkpoints. Not reading them safely is no way to go on, so what fails here stops the run."""
     if os.environ.get(environment.TRUST):
@@ -150,13 +187,9 @@ def _loading(torch: ModuleType) -> None:
 
 
 def _cpu_mode(torch: ModuleType, reason: str) -> None:
-    try:
-        from apml_plugin.launch import cpu_mode
+    from apml_plugin.launch import cpu_mode
 
-        cpu_mode.install()
-    except Exception as error:
-        warn(f"CPU mode failed ({type(error).__name__}: {error})")
-        return
+    cpu_mode.install()
     tell("cpu", f"CPU mode: .cuda() and device='cuda' mean the CPU ({reason})")
 
 

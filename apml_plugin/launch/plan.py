@@ -58,12 +58,11 @@ def make(
     command, folder = _command(words, module)
     if clone := journal.find(folder):
         journal.recover(clone)
-    absent, cuda = probe.missing(folder, _clean(base))
-    reason = ""
+    reason = "--cpu was given" if cpu else ""
     if cpu:
-        reason = "--cpu was given"
         base["CUDA_VISIBLE_DEVICES"] = ""
-    elif cpu_mode and not cuda:
+    absent, cuda = probe.missing(folder, _clean(base))
+    if not cpu and cpu_mode and not cuda:
         reason = "PyTorch sees no CUDA device"
     lines = recipes.of(root_of(folder)) if attach else recipes.Lines("", {}, [])
     settings = environment.Settings(absent if standins else {}, reason, attach, asked, lines.write() if attach else "")

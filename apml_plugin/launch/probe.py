@@ -7,41 +7,61 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from apml_plugin.launch import probe_child
-from apml_plugin.standins import PROBES
+from apml_plugin.standins import PROBES, STANDINS
 
 TIMEOUT = 300.0
 """Seconds one probing process may take: importing open3d from a network disk is slow, not endless."""
 
 
-def missing(folder: str, environ: Mapping[str, str]) -> tuple[dict[str, str], bool]:
-    """What does not import for a script that lies in ``folder``, and whether PyTorch sees a CUDA device.
+def missing(
+    folder: str, environ: Mapping[str, str], names: Sequence[str] = tuple(STANDINS)
+) -> tuple[dict[str, str], bool]:
+    """What needs a stand-in for a script that lies in ``folder``, and whether PyTorch sees a CUDA device.
 
-    Returns ``({stand-in: error of the real import}, cuda)``. Another process imports the real modules: a module
-    that crashes the interpreter, or leaves half of itself behind, then counts as missing and does no harm here.
+    Returns ``({stand-in: why}, cuda)``. A stand-in hides no package that is there. What was installed (it lies in a
+    site-packages) is used even if it does not import: the host gets its error, and the hooks say where it lies. The
+    one exception is what was compiled for CUDA where there is no CUDA device. Sources beside the host that do not
+    import, or a folder that merely has the name, were not built yet: they count as missing.
+
+    Another process imports the real modules: one that crashes the interpreter, or leaves half of itself behind,
+    does no harm here.
     """
-    answers: dict[str, str] = {}
-    cuda = False
-    left = [name for name in PROBES if name not in answers]
+    errors: dict[str, str] = {}
+    places: dict[str, str] = {}
+    left = list(names)
     # Without CUDA in PyTorch itself there is nothing to ask, and two seconds are saved.
-    ask_cuda = not _torch_is_cpu_only()
-    while left or ask_cuda:
-        names = [*(["torch.cuda"] if ask_cuda else []), *left]
-        lines, ending = _run(names, folder, environ)
+    if not _torch_is_cpu_only():
+        left.insert(0, "torch.cuda")
+    while left:
+        lines, ending = _run(left, folder, environ)
         for line in lines:
-            name, error = line["name"], line["error"]
-            if name == "torch.cuda":
-                cuda, ask_cuda = error == "", False
-            else:
-                answers[name] = error
-        left = [name for name in left if name not in answers]
-        if ask_cuda:
-            ask_cuda = False
-        elif left:  # it died while importing the first one left
-            answers[left.pop(0)] = f"importing it {ending}"
-    return {name: answers[name] for name in PROBES if answers[name]}, cuda
+            (errors if "error" in line else places)[line["name"]] = line.get("error", line.get("place", ""))
+        left = [name for name in left if name not in errors]
+        if left:  # it died while importing the first one left
+            errors[left.pop(0)] = f"importing it {ending}"
+    cuda = errors.get("torch.cuda") == ""
+    whys = {name: _why(name, errors[name], places.get(name, ""), cuda) for name in names}
+    return {name: why for name, why in whys.items() if why}, cuda
+
+
+def found_since(name: str, why: str) -> str:
+    """``why`` a stand-in is needed for ``name``, asked again if the host has put more on ``sys.path`` since."""
+    if why != f"ModuleNotFoundError: No module named {name!r}":
+        return why
+    environ = {key: value for key, value in os.environ.items() if not key.startswith("APML_RUN_")}
+    environ["PYTHONPATH"] = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+    return missing(sys.path[0] or os.getcwd(), environ, [name])[0].get(name, "")
+
+
+def _why(name: str, error: str, place: str, cuda: bool) -> str:
+    if "site-packages" not in place and "dist-packages" not in place:
+        return error
+    if STANDINS[name].cuda and not cuda:
+        return f"the one at {place} is compiled for CUDA, and PyTorch sees no CUDA device"
+    return ""
 
 
 def _run(names: list[str], folder: str, environ: Mapping[str, str]) -> tuple[list[dict[str, str]], str]:

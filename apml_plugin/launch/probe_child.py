@@ -1,9 +1,10 @@
-"""The probing process: ``python probe_child.py FOLDER NAMES PROBES`` prints one line per name.
+"""The probing process: ``python probe_child.py FOLDER NAMES PROBES`` prints two lines per name.
 
 Standard library only; run as a file, so that the real modules meet an interpreter like the host's.
 """
 
 import importlib
+import importlib.util
 import json
 import sys
 
@@ -21,6 +22,15 @@ def probe(modules: dict[str, list[str]]) -> str:
         if absent:
             return shorten(f"{module} at {getattr(found, '__file__', None) or 'a bare folder'} has no {absent[0]}")
     return ""
+
+
+def place(name: str) -> str:
+    """The file that importing ``name`` would run; "" for none, which a folder of sources has not either."""
+    try:
+        spec = importlib.util.find_spec(name)
+    except Exception:
+        return ""
+    return (spec.origin or "") if spec is not None else ""
 
 
 def shorten(text: str) -> str:
@@ -41,5 +51,7 @@ if __name__ == "__main__":
     sys.path[0] = sys.argv[1]
     probes = json.loads(sys.argv[3])
     for name in json.loads(sys.argv[2]):
+        if name != "torch.cuda":  # said before it is tried: importing it may end the interpreter
+            print("\n" + MARK + json.dumps({"name": name, "place": place(name)}), flush=True)
         error = cuda() if name == "torch.cuda" else probe(probes[name])
         print("\n" + MARK + json.dumps({"name": name, "error": error}), flush=True)

@@ -9,16 +9,16 @@ from ..errors import PatchError
 from .records import Edit, Line
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+_DEFINITION = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
 def definitions(tree: ast.AST, prefix: str = "") -> Iterator[tuple[str, Definition]]:
     """Every class and function with its qualified name, also those inside if and try blocks."""
-    for node in ast.iter_child_nodes(tree):
-        if isinstance(node, Definition):
-            yield prefix + node.name, node
-            yield from definitions(node, f"{prefix}{node.name}.")
-        else:
-            yield from definitions(node, prefix)
+    for block in blocks(tree, into_definitions=False):
+        for node in block:
+            if isinstance(node, Definition):
+                yield prefix + node.name, node
+                yield from definitions(node, f"{prefix}{node.name}.")
 
 
 def place(tree: ast.Module, edit: Edit | Line) -> tuple[int, int]:
@@ -34,8 +34,8 @@ def place(tree: ast.Module, edit: Edit | Line) -> tuple[int, int]:
     end = statement.end_lineno or statement.lineno
     if at + 1 < len(block) and block[at + 1].lineno == end:
         raise PatchError(
-            f"{edit.file}, line {end}: more follows on the line of '{edit.after} = ...', so no line can go in between. "
-            "Nothing was changed"
+            f"{edit.file}, line {end}: more follows on the line that binds '{edit.after}', so no line can go in "
+            "between. Nothing was changed"
         )
     return end, statement.lineno
 
@@ -53,8 +53,8 @@ def located(tree: ast.Module, bare: ast.Module, edit: Edit | Line, marked: Colle
     block, at = _assignment(bare, edit)
     wanted = block[at].lineno
     found = []
-    for around in _blocks(tree):
-        start = next((i for i, s in enumerate(around) if s.lineno == wanted and edit.after in _targets(s)), None)
+    for around in blocks(tree):
+        start = next((i for i, s in enumerate(around) if s.lineno == wanted and edit.after in targets(s)), None)
         for statement in around[start + 1 :] if start is not None else ():
             if statement.lineno not in marked:
                 break
@@ -64,20 +64,25 @@ def located(tree: ast.Module, bare: ast.Module, edit: Edit | Line, marked: Colle
 
 def without(tree: ast.Module, lines: Collection[int]) -> ast.Module:
     """The tree (changed in place) without the statements and decorators that begin on `lines`."""
-    for block in _blocks(tree):
+    for block in blocks(tree):
         block[:] = [statement for statement in block if first_line(statement) not in lines or _decorated(statement)]
     for _, node in definitions(tree):
         node.decorator_list = [decorator for decorator in node.decorator_list if decorator.lineno not in lines]
     return tree
 
 
-def import_place(tree: ast.Module) -> int:
-    """The 0-based line before which an import goes: behind docstring and leading imports, if there are any."""
+def import_place(tree: ast.Module, used: int | None = None) -> int:
+    """The 0-based line before which an import goes: behind docstring and leading imports, if there are any.
+
+    used: a line (1-based) of the top level that needs the import already; it then goes above that statement.
+    """
     end = 0
     for index, statement in enumerate(tree.body):
         docstring = index == 0 and isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
         first = first_line(statement)
         leading = docstring or isinstance(statement, ast.Import | ast.ImportFrom)
+        if used is not None and used <= (statement.end_lineno or first):
+            return min(first - 1, end or first - 1)
         # A statement that shares its line with a leading one (`import a; b = 1`) is passed over too.
         if not leading and first > end:
             return end or first - 1
@@ -92,7 +97,7 @@ def first_line(statement: ast.stmt) -> int:
 def statement_lines(tree: ast.Module) -> set[int]:
     """Lines on which one of the lines a patch inserts could stand: decorators, imports, plain statements."""
     lines = {decorator.lineno for _, node in definitions(tree) for decorator in node.decorator_list}
-    return lines | {statement.lineno for block in _blocks(tree) for statement in block}
+    return lines | {statement.lineno for block in blocks(tree) for statement in block}
 
 
 def _decorated(statement: ast.stmt) -> bool:
@@ -109,26 +114,28 @@ def _definition(tree: ast.Module, edit: Edit | Line, name: str) -> Definition:
 
 def _assignment(tree: ast.Module, edit: Line) -> tuple[list[ast.stmt], int]:
     """The block and the index in it of the statement a Line goes behind."""
-    scope = _definition(tree, edit, edit.scope)
+    scope = _definition(tree, edit, edit.scope) if edit.scope else tree
     found = [
         (block, at)
-        for block in _blocks(scope, into_definitions=False)
+        for block in blocks(scope, into_definitions=False)
         for at, statement in enumerate(block)
-        if edit.after in _targets(statement)
+        if edit.after in targets(statement)
     ]
     found.sort(key=lambda item: item[0][item[1]].lineno)
     try:
         return found[edit.which]
     except IndexError:
-        count = "nothing" if not found else f"only {len(found)} times"
+        where, count = edit.scope or "the top level", f"only {len(found)} times" if found else "nowhere"
         raise PatchError(
-            f"{edit.file}: '{edit.scope}' assigns '{edit.after}' {count if found else 'nowhere'}, so there is no one "
-            "place to edit. Nothing was changed"
+            f"{edit.file}: '{where}' binds '{edit.after}' {count}, so there is no one place to edit. "
+            "Nothing was changed"
         ) from None
 
 
-def _targets(statement: ast.stmt) -> list[str]:
-    """What a plain assignment binds, as source."""
+def targets(statement: ast.stmt) -> list[str]:
+    """What a plain assignment or an import binds, as source."""
+    if isinstance(statement, ast.Import | ast.ImportFrom):
+        return [alias.asname or alias.name for alias in statement.names]
     if isinstance(statement, ast.Assign):
         return [ast.unparse(target) for target in statement.targets]
     if isinstance(statement, ast.AnnAssign) and statement.value is not None:
@@ -136,12 +143,13 @@ def _targets(statement: ast.stmt) -> list[str]:
     return []
 
 
-def _blocks(tree: ast.AST, into_definitions: bool = True) -> Iterator[list[ast.stmt]]:
+def blocks(tree: ast.AST, into_definitions: bool = True) -> Iterator[list[ast.stmt]]:
     """Every list of statements, outer ones first; without those of the functions and classes within, if asked."""
     for _, value in ast.iter_fields(tree):
         children = value if isinstance(value, list) else [value]
         if children and isinstance(children[0], ast.stmt):
             yield children
-        for child in children:
-            if isinstance(child, ast.AST) and (into_definitions or not isinstance(child, Definition | ast.Lambda)):
-                yield from _blocks(child, into_definitions)
+        for child in children:  # no statement is below an expression
+            passed = ast.expr if into_definitions else (ast.expr, *_DEFINITION)
+            if isinstance(child, ast.AST) and not isinstance(child, passed):
+                yield from blocks(child, into_definitions)

@@ -9,6 +9,8 @@ from pathlib import Path
 
 MARKER = "# apml-plugin"
 """Ends every line a patch inserts. Undoing a patch by hand is deleting these lines."""
+SOURCE = "apml_plugin.hooks"
+"""The one module that inserted lines import from."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Edit:
     file: str
     anchor: str
     decorator: str
-    source: str = "apml_plugin.hooks"
+    source: str = SOURCE
     shared: bool = False
     arguments: str = ""
 
@@ -52,12 +54,13 @@ class Edit:
 
 @dataclass(frozen=True)
 class Line:
-    """One statement behind an assignment inside a function, and the import it needs.
+    """One statement behind an assignment or an import, and the import it needs itself.
 
-    scope: qualified name of the function. after: what is assigned there, a name or a dotted one
-    (``loss_fn = ...``, ``self.loss = ...``), at any depth of blocks but not in a function within; of several such
-    statements the last, unless `which` gives another's index. text: one simple statement on one line, indented
-    as the assignment is. name: imported from the module `source`. shared: as in :class:`Edit`.
+    scope: qualified name of the function or class, "" for the module's top level. after: what is bound there, a name
+    or a dotted one (``loss_fn = ...``, ``self.loss = ...``, ``import a.b``), at any depth of blocks but not in a
+    function within; of several such statements the last, unless `which` gives another's index. text: one simple
+    statement on one line, indented as that statement is. name: imported from the module `source`. shared: as in
+    :class:`Edit`.
     """
 
     file: str
@@ -65,7 +68,7 @@ class Line:
     after: str
     text: str
     name: str
-    source: str
+    source: str = SOURCE
     shared: bool = False
     which: int = -1
 
@@ -79,7 +82,7 @@ class Line:
         return f"{self.text}  {MARKER}"
 
     def __str__(self) -> str:
-        return f"'{self.text}' behind '{self.after} = ...' in '{self.scope}'"
+        return f"'{self.text}' behind '{self.after}' in '{self.scope or 'the top level'}'"
 
 
 @dataclass(frozen=True)

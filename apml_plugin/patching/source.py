@@ -14,13 +14,16 @@ from dataclasses import dataclass
 from ..errors import PatchError
 from ..files import sources
 from .placing import definitions, import_place, located, place, statement_lines, without
-from .records import MARKER, Edit, Line
+from .records import MARKER, SOURCE, Edit, Line
 
 __all__ = ["Marked", "bare", "definitions", "insert", "is_patched", "marked", "parse", "present", "remove", "split"]
 
 _BOM = b"\xef\xbb\xbf"
 _LINE = re.compile(rb"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 _END = re.compile(rb"[\r\n]*\Z")
+_FORMER = re.compile(r"^from apml_plugin\.hosts(?:\.training|\.pointr)? import ")
+"""How the import of an inserted line began before there was one module for all of them."""
+_NOW = f"from {SOURCE} import "
 
 
 def parse(data: bytes, file: str) -> ast.Module:
@@ -54,9 +57,9 @@ def insert(data: bytes, *edits: Edit | Line) -> bytes:
     tree, full = parse(bare(data), file), parse(data, file)
     mark, lines = split(data)
     wanted: dict[int, list[bytes]] = {}
-    imports = list(dict.fromkeys(e.import_line for e in edits if e.import_line not in there))
-    if imports:
-        wanted[import_place(full)] = [line.encode() for line in imports]
+    for edit in {e.import_line: e for e in edits if _import(e) not in there}.values():
+        lines_of = [place(tree, e)[1] for e in edits if isinstance(e, Line) and not e.scope and e.name == edit.name]
+        wanted.setdefault(import_place(full, min(lines_of, default=None)), []).append(edit.import_line.encode())
     for edit in edits:
         at, model = place(tree, edit)
         indent = re.match(rb"[ \t\f]*", lines[model - 1]).group()  # type: ignore[union-attr]
@@ -110,7 +113,7 @@ def marked(data: bytes, *known: Edit | Line) -> Marked:
     found = _marked_lines(data, file)
     tree = parse(data, file)
     alone = statement_lines(tree)
-    texts, imports = {edit.line for edit in known}, {edit.import_line for edit in known}
+    texts, imports = {edit.line for edit in known}, {_import(edit) for edit in known}
     top = {node.lineno for node in tree.body if isinstance(node, ast.ImportFrom)}
     brought = {n: text for n, text in found.items() if text in imports and n in top}
     own = {n: text for n, text in found.items() if text in texts and n in alone}
@@ -135,7 +138,7 @@ def present(data: bytes, known: Iterable[Edit | Line]) -> frozenset[Edit | Line]
     found = marked(data, *known)
     if not found.any:
         return frozenset()
-    needed = sorted({edit.import_line for edit in found.placed})
+    needed = sorted({_import(edit) for edit in found.placed})
     if not found.strange and not found.loose and sorted(found.imports.values()) == needed:
         return frozenset(found.placed)
     raise PatchError(
@@ -163,20 +166,18 @@ def remove(data: bytes, *edits: Edit | Line, staying: Iterable[Edit | Line] = ()
             f"{file}, line {number} carries the mark '{MARKER}' but is not a line this patch inserts: {text!r}. "
             "Delete or unmark it by hand, then revert again. Nothing was changed"
         )
-    texts, needed = {e.line for e in edits}, {e.import_line for e in found.placed if e not in edits}
+    texts, needed = {e.line for e in edits}, {_import(e) for e in found.placed if e not in edits}
     gone = {number for edit, number in found.placed.items() if edit in edits}
     gone |= {number for number, text in found.loose.items() if text in texts}
     gone |= {
-        number
-        for number, text in found.imports.items()
-        if text not in needed and text in {e.import_line for e in edits}
+        number for number, text in found.imports.items() if text not in needed and text in {_import(e) for e in edits}
     }
     mark, lines = split(data)
     kept = [line for number, line in enumerate(lines, start=1) if number not in gone]
     if len(lines) in gone and kept and not _end(lines[-1]):
         kept[-1] = _END.sub(b"", kept[-1], count=1)
     result = mark + b"".join(kept)
-    dropped = [edit for edit in edits if edit.import_line in {found.imports[n] for n in gone if n in found.imports}]
+    dropped = [edit for edit in edits if _import(edit) in {found.imports[n] for n in gone if n in found.imports}]
     for edit in dropped:
         left = [n.lineno for n in ast.walk(parse(result, file)) if isinstance(n, ast.Name) and n.id == edit.name]
         if left and not _binds(result, edit):
@@ -203,7 +204,12 @@ def _marked_lines(data: bytes, file: str) -> dict[int, str]:
     """Lines that end in the mark (1-based number -> text without indentation), those inside strings left out."""
     inside = _lines_inside_strings(parse(data, file))
     texts = ((number, raw.decode("latin-1").strip()) for number, raw in enumerate(split(data)[1], start=1))
-    return {number: text for number, text in texts if text.endswith(MARKER) and number not in inside}
+    return {n: _FORMER.sub(_NOW, text) for n, text in texts if text.endswith(MARKER) and n not in inside}
+
+
+def _import(edit: Edit | Line) -> str:
+    """The import an edit needs, as it would be written today."""
+    return _FORMER.sub(_NOW, edit.import_line)
 
 
 def _end(line: bytes) -> bytes:
@@ -237,10 +243,9 @@ def _adds_only(data: bytes, result: bytes, edits: Iterable[Edit | Line]) -> bool
     try:
         after = ast.parse(result)
         before, found = ast.parse(data), marked(result, *edits)
-    except (SyntaxError, ValueError, PatchError):
+        # Lines that were marked before (an edit added to a patched file) are left out on both sides.
+        old = without(before, set(_marked_lines(data, "") if MARKER.encode() in data else ()))
+        same = ast.dump(old) == ast.dump(without(after, set(_marked_lines(result, ""))))
+    except (SyntaxError, ValueError, RecursionError, MemoryError, PatchError):
         return False
-    if any(edit not in found.placed for edit in edits):
-        return False
-    # Lines that were marked before (an edit added to a patched file) are left out on both sides.
-    old = without(before, set(_marked_lines(data, "") if MARKER.encode() in data else ()))
-    return ast.dump(old) == ast.dump(without(after, set(_marked_lines(result, ""))))
+    return same and all(edit in found.placed for edit in edits)

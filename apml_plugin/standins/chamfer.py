@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from apml_plugin.standins.nearest import nearest
+from apml_plugin.matching.exact import gather, nearest
 
 
 def forward(xyz1: Tensor, xyz2: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -17,14 +17,9 @@ def forward(xyz1: Tensor, xyz2: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]
     Raises:
         ValueError: shapes other than above, or a cloud without points.
     """
-    if xyz1.dim() != 3 or xyz2.dim() != 3 or xyz1.shape[0] != xyz2.shape[0] or xyz1.shape[2] != xyz2.shape[2]:
-        raise ValueError(
-            f"chamfer.forward: expected (B, N, 3) and (B, M, 3), got {tuple(xyz1.shape)} and {tuple(xyz2.shape)}"
-        )
-    with torch.no_grad():
-        there = [nearest(a, b) for a, b in zip(xyz1, xyz2, strict=True)]
-        back = [nearest(b, a) for a, b in zip(xyz1, xyz2, strict=True)]
-    return _distances(there, xyz1), _distances(back, xyz2), _indices(there, xyz1), _indices(back, xyz2)
+    dist1, idx1 = nearest(xyz1, xyz2)
+    dist2, idx2 = nearest(xyz2, xyz1)
+    return dist1[..., 0], dist2[..., 0], idx1[..., 0].int(), idx2[..., 0].int()
 
 
 def backward(
@@ -43,17 +38,6 @@ def backward(
 
 
 def _add(grad_from: Tensor, grad_to: Tensor, start: Tensor, end: Tensor, index: Tensor, grad: Tensor) -> None:
-    where = index.long()[..., None].expand(-1, -1, start.shape[-1])
-    pull = 2 * grad[..., None] * (start - end.gather(1, where))
+    pull = 2 * grad[..., None] * (start - gather(end, index[..., None])[:, :, 0])
     grad_from += pull
-    grad_to.scatter_add_(1, where, -pull)
-
-
-def _distances(found: list[tuple[Tensor, Tensor]], like: Tensor) -> Tensor:
-    return torch.stack([d for d, _ in found]) if found else like.new_empty(like.shape[:2])
-
-
-def _indices(found: list[tuple[Tensor, Tensor]], like: Tensor) -> Tensor:
-    if not found:
-        return torch.empty(like.shape[:2], dtype=torch.int32, device=like.device)
-    return torch.stack([i for _, i in found]).int()
+    grad_to.scatter_add_(1, index.long()[..., None].expand_as(pull), -pull)

@@ -14,7 +14,7 @@ from apml_plugin.cli import main
 from apml_plugin.cli.csi2pointcloud import script
 from apml_plugin.hosts.base import check_config
 from apml_plugin.hosts.csi2pointcloud.training import wanted
-from apml_plugin.launch import in_memory, plan
+from apml_plugin.launch import plan
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "patches" / "csi2pointcloud.py"
@@ -110,35 +110,27 @@ def test_the_script_in_patches(host: Path, data: Path) -> None:
     assert refused.stderr.count("\n") == 1
 
 
-def test_apml_run_patches_in_memory(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_apml_run_puts_the_lines_into_the_script(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan.probe, "missing", lambda *_: ({}, True))
     file = str(host / "scripts" / "train.py")
-    assert plan.make([file, "--x"]).command[1:] == ["-m", "apml_plugin.launch.in_memory", file, "--x"]
-    assert plan.make([file], attach=False).command[1:] == [file]
-    assert main(["patch", str(host)]) == 0
-    assert plan.make([file]).command[1:] == [file]
+    planned = plan.make([file, "--x"])
+    assert planned.command[1:] == [file, "--x"]
+    assert set(planned.lines.edits) == {"scripts/train.py"}
+    assert not plan.make([file], attach=False).lines.edits
 
 
 def test_run_without_a_patch_then_evaluate(
     host: Path, data: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The script as it is, patched in memory; then the checkpoint it saved, measured as patches/ does it."""
+    """The script as it is, with its lines put in by `apml run`; then the checkpoint it saved, measured."""
     path = host / "data" / "configurations" / "settings.yaml"
     keys = {"loss": {"NAME": "APML", "reduction": "mean"}, "dataset_root": str(data), "epochs": 2}
     path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), **keys}))
     before = (host / "scripts" / "train.py").read_bytes()
-    monkeypatch.chdir(host / "scripts")
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setattr(sys, "argv", [*sys.argv])
-    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
-    known = set(sys.modules)
-    in_memory.run(["train.py"])
-    for name in set(sys.modules) - known:
-        if name.partition(".")[0] == "src":
-            del sys.modules[name]
-    told = capsys.readouterr()
-    assert "CloudLoss trains with 0.85 * (APML(" in told.err
-    assert "round 2/2" in told.out
+    done = run("-m", "apml_plugin", "run", "train.py", cwd=host / "scripts")
+    assert done.returncode == 0, done.stderr
+    assert "CloudLoss trains with 0.85 * (APML(" in done.stderr
+    assert "round 2/2" in done.stdout
     assert (host / "scripts" / "train.py").read_bytes() == before
     words = [str(host), "--evaluate", str(host / "models" / "last.pth"), "--config", str(path)]
     monkeypatch.setattr(sys, "argv", ["csi2pointcloud.py", *words])

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from apml_plugin.errors import HostError, PatchError
+from apml_plugin.hosts.base import around
 from apml_plugin.hosts.csi2pointcloud.findings import findings
 from apml_plugin.hosts.csi2pointcloud.recipes import all_recipes, unreachable
-from apml_plugin.hosts.csi2pointcloud.structure import find_root, recognise
+from apml_plugin.hosts.csi2pointcloud.structure import recognise
 from apml_plugin.patching import MARKER, check, plan_apply, plan_revert, write
 
 TRAIN = "scripts/train.py"
@@ -40,7 +41,9 @@ def test_what_a_script_says(host: Path) -> None:
     assert script.dataset == {"every": 60, "points": 64}
     assert (script.loader, script.loader_key) == ({"is_training": False}, "validation_loader")
     assert unreachable(script) == ()
-    assert find_root(host / "data" / "configurations" / "settings.yaml") == recognise(host)
+    found = around(host / "data" / "configurations" / "settings.yaml")
+    assert found is not None
+    assert found.detail == recognise(host)
 
 
 def test_lines_go_behind_their_assignments_and_out_again(host: Path) -> None:
@@ -51,7 +54,7 @@ def test_lines_go_behind_their_assignments_and_out_again(host: Path) -> None:
     assert marked == [
         f"{line}  {MARKER}"
         for line in (
-            "from apml_plugin.hosts import csi2pointcloud",
+            "from apml_plugin.hooks import csi2pointcloud",
             "csi2pointcloud.batch(criterion, cloud, epoch)",
             "settings_file = csi2pointcloud.config_file(settings_file)",
             "data_folder = csi2pointcloud.dataset_root(data_folder, settings)",
@@ -147,6 +150,6 @@ def test_what_is_broken_is_reported(host: Path) -> None:
 
 
 def test_a_patched_script_imports_no_torch_of_ours(host: Path) -> None:
-    code = "import sys; from apml_plugin.hosts import csi2pointcloud; sys.exit('torch' in sys.modules)"
+    code = "import sys; from apml_plugin.hooks import csi2pointcloud; sys.exit('torch' in sys.modules)"
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
     assert subprocess.run([sys.executable, "-c", code], cwd=host, env=env, check=False).returncode == 0

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import ast
 import re
+import types
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -15,8 +15,7 @@ import yaml
 from apml_plugin.hosts.csi2pointcloud.evaluating import evaluate
 from apml_plugin.hosts.csi2pointcloud.recipes import all_recipes
 from apml_plugin.hosts.csi2pointcloud.structure import recognise
-from apml_plugin.launch import in_memory
-from apml_plugin.patching import plan_apply, write
+from apml_plugin.patching import memory, plan_apply, write
 
 TRAIN = "scripts/train.py"
 
@@ -133,24 +132,18 @@ def test_what_cannot_be_measured(host: Path, data: Path, load: Load) -> None:
         evaluate(found, host / "models" / "none.pth", config)
 
 
-def test_in_memory_every_line_keeps_its_number(host: Path) -> None:
+def test_every_line_keeps_its_number(host: Path) -> None:
     file = host / TRAIN
     (edits,) = [recipe.edits for recipe in all_recipes(recognise(host))]
-    tree = in_memory.patched(file.read_bytes(), edits, str(file))
-    plain = ast.parse(file.read_bytes())
-    numbers = {ast.dump(node): (node.lineno, node.end_lineno) for node in ast.walk(plain) if isinstance(node, ast.Expr)}
-    kept = {ast.dump(node): (node.lineno, node.end_lineno) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
-    assert {key: kept[key] for key in numbers} == numbers
-    assert "csi2pointcloud.epochs(rounds, settings)" in ast.unparse(tree)
 
+    def lines(code: types.CodeType) -> set[tuple[str, int]]:
+        inner = [lines(c) for c in code.co_consts if isinstance(c, types.CodeType)]
+        return {(code.co_name, n) for *_, n in code.co_lines() if n}.union(*inner)
 
-def test_which_scripts_run_patched_in_memory(host: Path, tmp_path: Path) -> None:
-    script = str(host / TRAIN)
-    assert in_memory.command([script, "--x"])[-2:] == [script, "--x"]  # type: ignore[index]
-    other = tmp_path / "other.py"
-    other.write_text("print(1)")
-    assert in_memory.command([str(other)]) is None
-    assert in_memory.command([str(host / "scripts" / "try_it.py")]) is None
-    assert in_memory.command(["torchrun", script]) is None
+    data = file.read_bytes()
+    run, plain = memory.compiled(data, edits, str(file)), compile(data, str(file), "exec")
+    assert lines(plain) == lines(run)
     patch(host)
-    assert in_memory.command([script]) is None
+    assert file.read_bytes() == memory.text(data, edits)
+    again = file.read_bytes()
+    assert memory.text(again, edits) == again  # a patched file runs as it is

@@ -326,8 +326,7 @@ chamfer = ChamferRaw()
 
 def both(a, b, radius=1.0):
     d1, d2, _, _ = chamfer(a, b)
-    cd = torch.mean(d1) + torch.mean(d2)
-    return cd / radius
+    return (torch.mean(d1) + torch.mean(d2)) / radius
 
 
 def train(net, x, gt):

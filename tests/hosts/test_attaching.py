@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import io
 import pickle
 from collections.abc import Callable
@@ -17,7 +18,9 @@ from torch import nn
 from apml_plugin.errors import HostError, LossArgumentError, LossValueError, UnknownLossError
 from apml_plugin.functional import apml_loss
 from apml_plugin.hooks import takes_loss
+from apml_plugin.hosts import gates, guard
 from apml_plugin.hosts.pointr.attach import attach, attached
+from apml_plugin.losses import ChamferL1
 
 SEVEN = ("PCN", "FoldingNet", "TopNet", "PoinTr", "AdaPoinTr", "GRNet", "SnowFlakeNet")
 Importer = Callable[[str], ModuleType]
@@ -120,8 +123,6 @@ def test_an_unknown_class_is_read_by_its_calls(load: Importer) -> None:
     first, rest = model.get_loss(ret, gt)
     host = make(load, "Fork")
     assert torch.equal(first, host.get_loss(host(partial), gt)[0])
-    from apml_plugin.losses import ChamferL1
-
     torch.testing.assert_close(rest, ChamferL1()(ret[1], gt) + apml_loss(ret[2], gt))
 
 
@@ -158,14 +159,13 @@ def test_equal_values_from_elsewhere_are_not_the_same_pair(load: Importer) -> No
 def test_a_cloud_changed_in_place_is_computed_again(load: Importer) -> None:
     model = make(load, "PCN", "APML")
     _, gt = clouds()
-    cloud = gt.clone()
-    with torch.no_grad():
-        model.loss_func.begin(None)
-        first = model.loss_func(cloud, gt)
-        second = model.loss_func(cloud.mul_(2), gt)
-        third = model.loss_func(cloud, gt)
-        third.add_(1.0)
-        model.loss_func.end()
+    cloud = gt.clone().requires_grad_() * 1
+    model.loss_func.begin(None)
+    first = model.loss_func(cloud, gt)
+    second = model.loss_func(cloud.mul_(2), gt)
+    third = model.loss_func(cloud, gt)
+    third.add_(1.0)
+    model.loss_func.end()
     torch.testing.assert_close([first, second], [apml_loss(gt, gt), apml_loss(2 * gt, gt)])
     with torch.inference_mode():
         model.get_loss((cloud, cloud), gt)
@@ -243,8 +243,11 @@ def test_under_dataparallel_and_no_grad(load: Importer) -> None:
     losses = wrapped.module.get_loss(wrapped(partial), gt, 0)
     with torch.no_grad():
         silent = model.get_loss(model(partial), gt)
-    torch.testing.assert_close(losses, silent)
-    assert not silent[0].requires_grad
+    assert equal([losses], [model.get_loss(model(partial), gt)])
+    # Without a gradient it is the host's own loss, to the last bit.
+    host = make(load, "FoldingNet")
+    with torch.no_grad():
+        assert equal([silent], [host.get_loss(host(partial), gt)])
 
 
 def test_attaching_twice_changes_nothing(load: Importer, capsys: pytest.CaptureFixture[str]) -> None:
@@ -287,12 +290,65 @@ def test_a_host_that_reads_the_key_itself_keeps_it() -> None:
     assert attach(own, EasyDict(loss="cdl2")) is own
 
 
-def test_a_model_without_a_loss_says_so() -> None:
+def test_a_model_without_a_loss_leaves_it_to_the_functions_it_calls() -> None:
+    """Nothing hangs on it that could be replaced: the loss is that of every gate, and the guard waits for one."""
+
     class Bare(nn.Module):
         def get_loss(self, ret: Any, gt: Any) -> None: ...
 
-    with pytest.raises(HostError, match=r"Bare has no loss to replace"):
-        attach(Bare(), {"loss": "APML"})
+    attach(Bare(), {"loss": "APML", "loss_opts": None})
+    assert gates.named == [("APML", None)]
+    assert "APML" in guard.asked
+
+
+def test_chamfer_objects_are_found_wherever_they_hang(load: Importer) -> None:
+    chamfer = load("extensions.chamfer")
+
+    class Wild(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = nn.Linear(3, 3)
+            self.terms = {"shape": chamfer.ChamferDistanceL1(), "cover": chamfer.ChamferDistanceL1_PM()}
+            self.stages = [chamfer.ChamferDistanceL2(), chamfer.ChamferDistanceL2()]
+            self.inner = nn.Sequential(nn.Linear(3, 3), chamfer.ChamferDistanceL1())
+            self.partly = functools.partial(chamfer.ChamferDistanceL2())
+
+        def calls(self) -> list[Any]:
+            return [self.terms["shape"], *self.stages, self.inner[1], self.partly]
+
+    model = attach(Wild(), {"loss": {"NAME": "APML", "reduction": "mean"}})
+    pred, gt = clouds()
+    pred.requires_grad_()
+    expected = apml_loss(pred, gt, reduction="mean")
+    for own in model.calls():
+        torch.testing.assert_close(own(pred, gt), expected)
+        torch.testing.assert_close(
+            own(gt, pred), expected
+        )  # the truth first: the one with a gradient is the prediction
+    assert type(model.terms["cover"]) is chamfer.ChamferDistanceL1_PM
+    assert len(attached(model)) == 5
+
+
+def test_stages_of_a_loop_are_counted_when_it_runs(load: Importer) -> None:
+    chamfer = load("extensions.chamfer")
+
+    class Loop(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.criterion = chamfer.ChamferDistanceL2()
+
+        def get_loss(self, ret: Any, gt: Any) -> Any:
+            return sum(self.criterion(cloud, gt) for cloud in ret)
+
+    pred, gt = clouds()
+    ret = [pred.clone().requires_grad_() for _ in range(3)]
+    model = attach(Loop(), {"loss": {"fine": "APML", "stage2": "ChamferL1"}})
+    host = chamfer.ChamferDistanceL2()
+    expected = host(ret[0], gt) + ChamferL1()(ret[1], gt) + apml_loss(ret[2], gt)
+    for _ in range(2):
+        torch.testing.assert_close(model.get_loss(ret, gt), expected)
+    with pytest.raises(LossValueError, match=r"Loop has no stage 'p1'; its stages are coarse, stage2, fine"):
+        attach(Loop(), {"loss": {"p1": "APML"}}).get_loss(ret, gt)
 
 
 def test_reduction_none_is_refused_when_called(load: Importer) -> None:
@@ -305,7 +361,7 @@ def test_after_an_error_the_next_call_starts_afresh(load: Importer) -> None:
     partial, gt = clouds()
     expected = model.get_loss(model(partial), gt)
     with pytest.raises(LossValueError):
-        model.get_loss((torch.full((2, 8, 3), float("nan")), gt), gt)
+        model.get_loss((torch.full((2, 8, 3), float("nan"), requires_grad=True), gt), gt)
     torch.testing.assert_close(model.get_loss(model(partial), gt), expected)
 
 

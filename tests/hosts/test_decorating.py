@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import pickle
-import types
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -13,11 +12,14 @@ from typing import Any
 import pytest
 import yaml
 from easydict import EasyDict
+from lines import imported_with_lines
 
 from apml_plugin.errors import LossArgumentError, UnknownLossError
 from apml_plugin.hooks import hoists_loss, takes_loss
+from apml_plugin.hosts.base import identify
 from apml_plugin.hosts.pointr.attach import attached
 from apml_plugin.hosts.pointr.decorating import hoist
+from apml_plugin.patching import plan_apply, plan_revert, write
 
 Importer = Callable[[str], ModuleType]
 
@@ -109,67 +111,37 @@ def test_a_misspelt_name_at_the_top_stops_the_build(load: Importer) -> None:
         takes_loss(load("models").make_model)(config.model)
 
 
-def test_modules_get_it_without_a_patch(load: Importer, tmp_path: Path) -> None:
-    build, reader = load("models.build"), load("utils.config")
-    early = build.make_model  # somebody imported it before the hook ran
-    assert attach_to_module(build)
-    assert attach_to_module(reader)
+def test_modules_get_it_without_a_patch(importable: tuple[Path, Importer], tmp_path: Path) -> None:
+    root, load = importable
     path = tmp_path / "x.yaml"
     path.write_text("loss: APML\nmodel: {NAME: PCN, num_pred: 32}\n")
-    assert attached(early(reader.load_config(path).model))
+    with imported_with_lines(root):
+        build, reader = load("models.build"), load("utils.config")
+        model = build.make_model(reader.load_config(path).model)
+    assert len(attached(model)) == 1
 
 
-def test_it_is_idempotent_and_quiet_on_a_patched_clone(load: Importer, capsys: pytest.CaptureFixture[str]) -> None:
-    build, reader = load("models.build"), load("utils.config")
-    build.make_model, reader.load_config = takes_loss(build.make_model), hoists_loss(reader.load_config)
-    read = reader.load_config
-    for _ in range(2):
-        for module in (build, reader, load("models.PCN"), load("datasets.build")):
-            attach_to_module(module)
-    assert reader.load_config is read
-    once = vars(build.MODELS)["build"]
-    attach_to_module(build)
-    assert vars(build.MODELS)["build"] is once
-    model = build.make_model(config())
+def test_a_patched_clone_gets_it_once(importable: tuple[Path, Importer], capsys: pytest.CaptureFixture[str]) -> None:
+    root, load = importable
+    host = identify(root)
+    write(plan_apply(root, [host.recipes[0]], host.recipes))
+    with imported_with_lines(root):
+        model = load("models").make_model(config())
     assert len(attached(model)) == 1
     assert capsys.readouterr().err.count("trains with") == 1
 
 
-def test_other_modules_are_left_alone(load: Importer) -> None:
-    import json
-
-    assert not attach_to_module(json)
-    assert not attach_to_module(load("extensions.chamfer"))
-    module = types.ModuleType("m")
-    exec("def f(path):\n    return open(path)\n", vars(module))
-    before = dict(vars(module))
-    assert not attach_to_module(module)
-    assert vars(module) == before
-
-
-def test_a_librarys_registry_is_not_the_hosts() -> None:
-    from mmengine.registry import MODELS
-
-    module = types.ModuleType("m")
-    module.MODELS = MODELS  # type: ignore[attr-defined]
-    assert not attach_to_module(module)
-    assert "build" not in vars(MODELS)
-
-
 def test_the_patched_files_run(importable: tuple[Path, Importer], tmp_path: Path) -> None:
     """The real thing: patch the small codebase's files, import them, build."""
-    from apml_plugin.hosts.pointr import all_recipes, recipe_for_all, recipe_for_model, recognise
-    from apml_plugin.patching import plan_apply, plan_revert, write
-
     root, load = importable
-    host = recognise(root)
+    host = identify(root)
     before = {path: path.read_bytes() for path in root.rglob("*.py")}
-    write(plan_apply(host.root, [recipe_for_all(host), recipe_for_model(host, "PCN")], all_recipes(host)))
+    write(plan_apply(host.root, [host.recipes[0], host.recipe("PCN")], host.recipes))
     path = tmp_path / "x.yaml"
     path.write_text("loss: {fine: APML}\nmodel: {NAME: PCN, num_pred: 32}\n")
     model = load("models").make_model(load("utils.config").load_config(path).model)
     assert [type(loss).__name__ for loss in attached(model)] == ["HostLoss"]
-    write(plan_revert(host.root, all_recipes(host), all_recipes(host)))
+    write(plan_revert(host.root, host.recipes, host.recipes))
     assert {path: path.read_bytes() for path in before} == before
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import itertools
 import sys
-import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -21,7 +20,8 @@ from apml_plugin.functional import apml_loss
 from apml_plugin.hosts import gates as calls
 from apml_plugin.hosts import training
 from apml_plugin.hosts.base import identify
-from apml_plugin.hosts.forks import attach_to_module, attaching, recipe, recognise
+from apml_plugin.hosts.loops import Fork, Project, recipe
+from apml_plugin.hosts.loops import recognise as recognise_project
 from apml_plugin.launch.environment import Settings
 from apml_plugin.launch.hooks import Hooks
 from apml_plugin.patching import check, plan_apply, plan_revert, write
@@ -51,6 +51,7 @@ def make(tmp_path: Path) -> Make:
             text = text.replace("    ", "\t") if tabs else text
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             (root / name).write_bytes(text.replace("\n", ends).encode())
+        (root / ".git").mkdir()
         return root
 
     return build
@@ -68,14 +69,17 @@ def load(monkeypatch: pytest.MonkeyPatch) -> Iterator[Load]:
         importlib.invalidate_caches()
         if not attach:
             return importlib.import_module(name)
-        monkeypatch.setenv("APML_RUN_ROOT", str(root))
-        hooks = Hooks(Settings({}, "", str(root)))  # what `apml run` puts in place
+        hooks = Hooks(Settings({}, "", True))  # what `apml run` puts in place
         others = [finder for finder in sys.meta_path if not isinstance(finder, Hooks)]
         monkeypatch.setattr(sys, "meta_path", [hooks, *others])
         return importlib.import_module(name)
 
     yield importing
     forget()
+
+
+def recognise(root: Path) -> Fork:
+    return recognise_project(Project(root.resolve()))
 
 
 def patch(root: Path) -> None:
@@ -255,8 +259,7 @@ REFUSED = {
     "network": (forks.NETWORK, r"main\.py:9 both: .*goes into the network \(main\.py:\d+\).*training_value"),
     "weighed": (forks.WEIGHED, r"main\.py:9 both: a further argument takes part"),
     "no Chamfer": (forks.UNKNOWN, r"trains \(main\.py: train\), but with no Chamfer.*loss = training_value"),
-    "raw local": (forks.RAW_LOCAL, r"main\.py:7 train, chamfer: gives distances or indices"),
-    "top level": (forks.TOP_LEVEL, r"main\.py:8 criterion: .*outside of any function.*criterion = training_loss"),
+    "raw local": (forks.RAW_LOCAL, r"main\.py:7 train: chamfer gives distances or indices"),
     "syntax error": ({**forks.UNKNOWN, "b.py": "def f(:\n"}, r"^b\.py, line 1 is not valid Python"),
     "no training": ({"m.py": "x = 1\n"}, r"not a PoinTr-style codebase"),
 }
@@ -369,39 +372,3 @@ def test_explain_of_a_host_with_a_registry(host: Path, capsys: pytest.CaptureFix
     output = capsys.readouterr().out
     assert "AdaPoinTr.loss_func: denoise, unless the YAML names it" in output
     assert "'@takes_loss' above 'make_model'" in output
-
-
-def test_an_unused_loss_is_worth_a_word(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(calls, "_used", 0)
-    monkeypatch.setenv("APML_LOSS", "APML")
-    calls._warn_if_unused()
-    assert "no training call of this process used it" in capsys.readouterr().err
-
-
-def test_a_script_whose_own_code_needs_a_line_says_so(
-    make: Make, load: Load, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    root = make({**forks.LOCAL, "main.py": forks.LOCAL["core/train.py"]})
-    monkeypatch.setattr(sys, "argv", [str(root / "main.py")])
-    load(root, "lib.net", attach=True)
-    assert "main.py is the script that runs" in capsys.readouterr().err
-    monkeypatch.setenv("APML_LOSS", "APML")
-    attaching._fork.cache_clear()
-    with pytest.raises(HostError, match="patch it, then run again"):
-        load(root, "lib.net", attach=True)
-    patch(root)
-    attaching._fork.cache_clear()
-    load(root, "lib.net", attach=True)
-
-
-def test_a_run_of_a_host_that_cannot_be_used_stops(make: Make, load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
-    root = make(forks.INDICES)
-    load(root, "lib.chamfer", attach=True)  # nothing asked for: nothing to say
-    monkeypatch.setenv("APML_LOSS", "APML")
-    with pytest.raises(HostError, match="cannot be replaced safely"):
-        load(root, "lib.chamfer", attach=True)
-
-
-def test_a_module_elsewhere_is_left_alone(make: Make) -> None:
-    assert not attach_to_module(types.ModuleType("m"), str(make(forks.SHARED)))
-    assert not attach_to_module(torch, str(make(forks.SHARED)))

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from apml_plugin.errors import HostError
+from apml_plugin.hosts.base import around
 from apml_plugin.hosts.pointr.recognise import recognise
 
 
@@ -86,10 +87,10 @@ def test_find_root_from_a_config_inside(host: Path, tmp_path: Path) -> None:
     inside = host / "cfgs" / "sub" / "x.yaml"
     inside.parent.mkdir(parents=True)
     inside.touch()
-    found = find_root(inside)
+    found = around(inside)
     assert found is not None
     assert found.root == host.resolve()
-    assert find_root(tmp_path / "elsewhere.yaml") is None
+    assert around(tmp_path / "elsewhere.yaml") is None
 
 
 def test_recognising_imports_neither_torch_nor_the_host() -> None:

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 import torch
 from easydict import EasyDict
+from lines import imported_with_lines
 
 from apml_plugin.cli import main as cli
 from apml_plugin.errors import HostError
 from apml_plugin.functional import apml_loss
 from apml_plugin.hosts.base import check_config
-from apml_plugin.hosts.pointr.decorating import attach_to_module, hoist
+from apml_plugin.hosts.pointr.decorating import hoist
 from apml_plugin.hosts.pointr.kind import recipe_for_all
 from apml_plugin.hosts.pointr.recognise import recognise
 from apml_plugin.patching import check, plan_apply, plan_revert, write
@@ -97,10 +98,9 @@ def build(importable: Importable, monkeypatch: pytest.MonkeyPatch) -> Callable[[
     add(root, f"{root.name}.")
 
     def make(config: EasyDict) -> torch.nn.Module:
-        for module in ("models.Masked", "models.Weighted", "models.build"):
-            attach_to_module(load(module))
         torch.manual_seed(0)
-        return load("models").make_model(config)
+        with imported_with_lines(root):
+            return load("models").make_model(config)
 
     return make
 

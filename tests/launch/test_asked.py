@@ -53,14 +53,14 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 )
 def test_what_a_yaml_asks_for(host: Path, config: str, said: str) -> None:
     for words in (["main.py", "--config", config], ["torchrun", "main.py", "--x", f"--config={config}"]):
-        found = asked.loss_of(words, {})
+        found = asked.loss_of(words, {})[0]
         assert said in found
         assert bool(said) == bool(found)
 
 
 def test_the_variable_wins(host: Path) -> None:
     words = ["main.py", "--config", "misspelt.yaml"]
-    assert asked.loss_of(words, {"APML_LOSS": "{NAME: APML, reduction: mean}"}).endswith("(APML_LOSS)")
+    assert asked.loss_of(words, {"APML_LOSS": "{NAME: APML, reduction: mean}"})[0].endswith("(APML_LOSS)")
     with pytest.raises(UnknownLossError, match="no loss is called 'CPML'"):
         asked.loss_of(words, {"APML_LOSS": "CPML"})
     with pytest.raises(LossArgumentError, match="takes no argument 'pmin'"):

@@ -8,33 +8,24 @@ from pathlib import Path
 
 import pytest
 
-from apml_plugin.launch import environment, hooks, plan
+from apml_plugin.hosts.base import root_of
+from apml_plugin.launch import environment, hooks, recipes
 from apml_plugin.launch.cpu_mode import on_cpu
 
 
 @pytest.fixture
 def finder(tmp_path: Path) -> hooks.Hooks:
-    return hooks.Hooks(environment.Settings({"chamfer": "why", "timm": "why"}, "", str(tmp_path)))
+    return hooks.Hooks(environment.Settings({"chamfer": "why", "timm": "why"}, "", True))
 
 
-def test_only_the_project_counts(finder: hooks.Hooks, tmp_path: Path):
-    inside = tmp_path / "models" / "build.py"
-    assert finder._is_project(str(inside))
-    assert not finder._is_project(str(tmp_path.parent / "elsewhere.py"))
-    assert not finder._is_project(str(tmp_path) + "2/build.py")
-    assert not finder._is_project(str(tmp_path / "venv/lib/site-packages/m.py"))
-    # Not even where the project folder holds Python's own library or this package.
-    around = hooks.Hooks(environment.Settings({}, "", "/"))
-    assert not around._is_project(json_file())
-    assert not around._is_project(hooks.__file__)
-    assert around._is_project(str(inside))
-    assert not hooks.Hooks(environment.Settings({}, "", ""))._is_project(str(inside))
-
-
-def json_file() -> str:
+def test_libraries_are_no_project(tmp_path: Path):
     import json
 
-    return json.__file__
+    assert not recipes.is_library(str(tmp_path / "models" / "build.py"))
+    assert recipes.is_library(str(tmp_path / "venv/lib/site-packages/m.py"))
+    # Not even where the project folder holds Python's own library or this package.
+    assert recipes.is_library(json.__file__)
+    assert recipes.is_library(hooks.__file__)
 
 
 def test_stand_ins_have_specs_of_their_own(finder: hooks.Hooks):
@@ -65,7 +56,7 @@ def test_outside_a_run_nothing_is_installed(monkeypatch):
 
 
 def test_the_environment_there_and_back():
-    settings = environment.Settings({"chamfer": 'says "no"\nand é'}, "because", "/project")
+    settings = environment.Settings({"chamfer": 'says "no"\nand é'}, "because", True, "--loss APML")
     written = environment.write({"PYTHONPATH": "/a::/b", "KEEP": "1", environment.TOLD: "cpu"}, settings)
     assert environment.read(written) == settings
     assert written["KEEP"] == "1"
@@ -87,9 +78,23 @@ def test_every_name_of_a_cuda_device_is_the_cpu():
         assert on_cpu(other) is other
 
 
-def test_the_project_is_the_checkout_around_the_script(tmp_path: Path):
-    (tmp_path / "repo" / ".git").mkdir(parents=True)
-    (tmp_path / "repo" / "codes").mkdir()
-    assert plan._project(str(tmp_path / "repo" / "codes")) == str(tmp_path / "repo")
-    (tmp_path / "plain").mkdir()
-    assert plan._project(str(tmp_path / "plain")) == str(tmp_path / "plain")
+def test_the_project_is_told_by_what_lies_around_a_file(tmp_path: Path):
+    def made(*files: str) -> Path:
+        for file in files:
+            (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / file).write_text("")
+        return tmp_path
+
+    made("repo/.git/HEAD", "repo/codes/deep/main.py", "repo/codes/README.md")
+    assert root_of(tmp_path / "repo" / "codes" / "deep" / "main.py") == str(tmp_path / "repo")
+    # A ZIP download has no .git.
+    made("zip/README.md", "zip/completion/train.py", "zip/completion/README.md", "zip/utils/metrics.py")
+    assert root_of(tmp_path / "zip" / "completion") == str(tmp_path / "zip")
+    # Nor a README: the script imports what lies beside its folder.
+    made("bare/models/pcn.py", "bare/tools/main.py", "bare/other/main.py")
+    (tmp_path / "bare/tools/main.py").write_text("import sys\nsys.path.append('..')\nfrom models import pcn\n")
+    assert root_of(tmp_path / "bare" / "tools" / "main.py") == str(tmp_path / "bare")
+    assert root_of(tmp_path / "bare" / "other" / "main.py") == str(tmp_path / "bare" / "other")
+    # A package is not all of a project.
+    made("plain/net/__init__.py", "plain/net/sub/__init__.py", "plain/net/sub/m.py", "plain/main.py")
+    assert root_of(tmp_path / "plain" / "net" / "sub" / "m.py") == str(tmp_path / "plain")

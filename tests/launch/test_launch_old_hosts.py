@@ -11,7 +11,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from apml_plugin.launch import old_tensorboard
+from apml_plugin.launch import dropped
 
 APML = [sys.executable, "-m", "apml_plugin", "run"]
 
@@ -19,7 +19,8 @@ APML = [sys.executable, "-m", "apml_plugin", "run"]
 def run(script: str, folder: Path, *options: str, **env: str) -> subprocess.CompletedProcess[str]:
     (folder / "go.py").write_text(script)
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("APML_RUN", "PYTHONPATH", "RANK", "CUDA_"))}
-    clean.update(PYTHONPATH=str(Path(__file__).parents[2]), OMP_NUM_THREADS="1", MPLBACKEND="Agg", **env)
+    path = [str(Path(__file__).parents[2]), *env.pop("APML_TEST_PATH", "").split()]
+    clean.update(PYTHONPATH=os.pathsep.join(path), OMP_NUM_THREADS="1", MPLBACKEND="Agg", **env)
     command = [*APML, *options, "go.py"]
     return subprocess.run(command, cwd=folder, env=clean, capture_output=True, text=True, timeout=120)
 
@@ -68,10 +69,10 @@ def test_extensions_whose_compiling_fails(tmp_path):
 def test_a_python_without_find_loader(tmp_path):
     script = """
 import importlib
-from apml_plugin.launch import old_importlib
-if hasattr(importlib, 'find_loader') and importlib.find_loader is not old_importlib.find_loader:
+from apml_plugin.launch import dropped
+if 'find_loader' in vars(importlib):
     del importlib.find_loader
-    old_importlib.prepare(importlib)
+    dropped.prepare(importlib)
 print(importlib.find_loader('chamfer_3D').name, importlib.find_loader('json') is None, importlib.find_loader('nono'))
 """
     done = run(script, tmp_path, "--cpu")
@@ -145,9 +146,9 @@ def test_an_image_with_channels_last_is_told_apart() -> None:
         def add_image(self, tag, img_tensor, global_step=None, walltime=None, dataformats="CHW"):
             given.append(dataformats)
 
-    module = ModuleType("writer")
+    module = ModuleType("tensorboardX.writer")
     module.SummaryWriter = SummaryWriter  # type: ignore[attr-defined]
-    old_tensorboard.prepare(module)
+    dropped.prepare(module)
     writer = SummaryWriter()
     writer.add_image("a", np.zeros((8, 6, 3)), 1)
     writer.add_image("b", np.zeros((3, 8, 6)), 1)
@@ -155,3 +156,55 @@ def test_an_image_with_channels_last_is_told_apart() -> None:
     writer.add_image("d", np.zeros((8, 6, 3)), 1, dataformats="CWH")
     writer.add_image("e", np.zeros((8, 6)), 1, dataformats="HW")
     assert given == ["HWC", "CHW", "CHW", "CWH", "HW"]
+
+
+def test_modules_that_are_no_more(tmp_path: Path) -> None:
+    (tmp_path / "pytorch_lightning" / "core").mkdir(parents=True)
+    (tmp_path / "pytorch_lightning" / "__init__.py").touch()
+    (tmp_path / "pytorch_lightning" / "core" / "__init__.py").write_text("class LightningModule: pass\n")
+    script = """
+import torch
+from torch._six import container_abcs, string_classes, inf
+from pytorch_lightning.core.lightning import LightningModule
+import pytorch_lightning
+assert LightningModule is pytorch_lightning.core.LightningModule
+print(container_abcs.Mapping.__name__, isinstance(b'', string_classes), inf, hasattr(torch._six, 'with_metaclass'))
+"""
+    done = run(script.replace("torch._six,", "__import__('sys').modules['torch._six'],"), tmp_path, "--cpu")
+    assert done.stdout == "Mapping True inf False\n", done.stderr
+    assert told(done, "torch._six.") == 1
+    assert told(done, "pytorch_lightning.core.lightning is pytorch_lightning.core") == 1
+
+
+OTHER_TORCHVISION = {
+    "__init__.py": "from torchvision import _meta_registrations, extension, transforms\n__version__ = '0.99'\n",
+    "extension.py": "def _has_ops():\n    return False\n",
+    "transforms.py": "class Compose: real = True\n",
+    "_meta_registrations.py": """
+import torch
+import torchvision.extension
+
+@torch.library.register_fake("torchvision::nms")
+def meta_nms(dets, scores, iou_threshold):
+    return dets
+
+@torch.library.register_fake("torchvision::qnms")
+def meta_qnms(dets, scores, iou_threshold):
+    return dets
+""",
+}
+
+
+def test_a_torchvision_built_for_another_pytorch(tmp_path: Path) -> None:
+    place = tmp_path / "site-packages" / "torchvision"
+    place.mkdir(parents=True)
+    for name, text in OTHER_TORCHVISION.items():
+        (place / name).write_text(text)
+    script = "import torch, torchvision\nprint(torchvision.__version__, torchvision.transforms.Compose.real)\n"
+    script += "try: torch.ops.torchvision.nms(torch.rand(1, 4), torch.rand(1), 0.5)\n"
+    script += "except NotImplementedError: print('no operator')\n"
+    done = run(script, tmp_path, "--cpu", APML_TEST_PATH=str(place.parent))
+    assert done.stdout == "0.99 True\nno operator\n", done.stderr
+    assert told(done, f"torchvision at {place}") == 1
+    assert "(nms, qnms and more) fail when called" in done.stderr
+    assert told(done, "torchvision: stand-in") == 0

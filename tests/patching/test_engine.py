@@ -134,9 +134,9 @@ def test_the_diff_shows_every_file_with_plain_line_ends(root: Path) -> None:
     diff = plan_apply(root, [ALL], KNOWN).diff()
     added = [line for line in diff.splitlines() if line.startswith("+") and not line.startswith("+++")]
     assert added == [
-        "+from apml_plugin.hosts.pointr import takes_loss  # apml-plugin",
+        "+from apml_plugin.hooks import takes_loss  # apml-plugin",
         "+@takes_loss  # apml-plugin",
-        "+from apml_plugin.hosts.pointr import hoists_loss  # apml-plugin",
+        "+from apml_plugin.hooks import hoists_loss  # apml-plugin",
         "+@hoists_loss  # apml-plugin",
     ]
     assert "\r" not in diff

@@ -15,7 +15,8 @@ import pytest
 from patching.killing import killed_recovering, killed_writing, restore, snapshot
 
 from apml_plugin.errors import PatchError
-from apml_plugin.hosts import decorating, interrupted
+from apml_plugin.hosts import interrupted
+from apml_plugin.hosts.pointr import decorating
 from apml_plugin.patching import Edit, Plan, Recipe, check, journal, plan_apply, plan_revert, write
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="kills processes of its own")
@@ -157,7 +158,7 @@ def test_a_run_of_the_host_says_that_it_ignores_the_patch(
     assert effect(root) == {False}
     said = capfd.readouterr().err
     assert said.count("\n") == 1
-    assert f"interrupted: loss: is ignored, the host trains with its own. Run `apml patch --check {root}`" in said
+    assert f"interrupted. Run `apml patch --check {root}`" in said
     monkeypatch.delenv("APML_RUN_TOLD", raising=False)
 
 
@@ -274,7 +275,7 @@ def test_if_even_putting_back_fails_the_clone_is_unpatched_in_effect(root: Path,
 
 
 def test_lines_of_hosts_without_a_registry_do_nothing_either(tmp_path: Path) -> None:
-    from apml_plugin.hosts import training
+    from apml_plugin.hosts import gates
 
     text = (
         "from apml_plugin.hosts.training import trains_with_loss, lets_loss_through, keeps_host_loss, training_loss\n"
@@ -290,13 +291,9 @@ def test_lines_of_hosts_without_a_registry_do_nothing_either(tmp_path: Path) -> 
         if there:
             (tmp_path / f"clone{there}" / journal.NAME).touch()
         names: dict[str, Any] = {"__name__": f"x{there}", "__file__": str(path)}
-        os.environ["APML_LOSS"] = "APML"
-        try:
-            exec(compile(text, path, "exec"), names)
-        finally:
-            del os.environ["APML_LOSS"]
+        exec(compile(text, path, "exec"), names)
         for name in ("chamfer", "build", "validate"):
-            assert hasattr(names[name], training._DONE) == (not there)
+            assert hasattr(names[name], gates.MARK) == (not there)
         assert (names["loss"] is len) == there
 
 
@@ -304,15 +301,14 @@ def test_every_command_that_looks_at_the_clone_cleans_up(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from apml_plugin.cli import main
-    from apml_plugin.hosts.pointr.kind import recipe_for_all
-    from apml_plugin.hosts.pointr.recognise import recognise
+    from apml_plugin.hosts.base import identify
     from apml_plugin.launch import probe
 
     host = tmp_path / "host"
     source = Path(__file__).parents[2] / "apml_plugin" / "demo" / "host"
     shutil.copytree(source, host, ignore=shutil.ignore_patterns("__pycache__"))
-    before, found = snapshot(host), recognise(host)
-    states = killed_writing(plan_apply(host, [recipe_for_all(found)], all_recipes(found)))
+    before, found = snapshot(host), identify(host)
+    states = killed_writing(plan_apply(host, [found.recipes[0]], found.recipes))
     half = next(s for s in states if sum(s[f] != before[f] for f in before) == 1)
     monkeypatch.setattr(probe, "missing", lambda *_: ({}, False))
     for words in (

@@ -12,13 +12,15 @@ from hypothesis import strategies as st
 from apml_plugin.errors import PatchError
 from apml_plugin.patching import Edit, Line, Recipe, check, plan_apply, plan_revert, source, write
 
-L = Line("m.py", "train", "cd", "cd = training_loss(cd)", "training_loss", "apml_plugin.hosts.forks")
-M = Line("m.py", "A.train", "self.cd", "self.cd = training_loss(self.cd)", "training_loss", "apml_plugin.hosts.forks")
-D = Edit("m.py", "get", "trains_with_loss", "apml_plugin.hosts.forks", arguments="(swap=True)")
-E = Edit("m.py", "train", "trains_with_loss", "apml_plugin.hosts.forks")
-IMPORT = "from apml_plugin.hosts.forks import training_loss  # apml-plugin"
-DECORATOR = "from apml_plugin.hosts.forks import trains_with_loss  # apml-plugin"
+L = Line("m.py", "train", "cd", "cd = training_loss(cd)", "training_loss", "apml_plugin.hooks")
+M = Line("m.py", "A.train", "self.cd", "self.cd = training_loss(self.cd)", "training_loss", "apml_plugin.hooks")
+D = Edit("m.py", "get", "trains_with_loss", "apml_plugin.hooks", arguments="(swap=True)")
+E = Edit("m.py", "train", "trains_with_loss", "apml_plugin.hooks")
+IMPORT = "from apml_plugin.hooks import training_loss  # apml-plugin"
+DECORATOR = "from apml_plugin.hooks import trains_with_loss  # apml-plugin"
 TEXT = "cd = training_loss(cd)  # apml-plugin"
+T = Line("m.py", "", "cd", L.text, L.name)
+DOTTED = Line("m.py", "", "a.b", "a.b.cd = training_loss(a.b.cd)", L.name)
 
 REWRITES = {
     "plain": (
@@ -79,6 +81,36 @@ REWRITES = {
         f"{IMPORT}\nclass A:\n  def train(self):\n    self.cd = 1\n"
         "    self.cd = training_loss(self.cd)  # apml-plugin\n",
     ),
+    "behind an import, which needs our own above it": (
+        (T,),
+        '"""Doc."""\nfrom __future__ import annotations\nimport a\nfrom b import (\n    c as cd,\n)\nimport d\n',
+        '"""Doc."""\nfrom __future__ import annotations\nimport a\n'
+        f"{IMPORT}\nfrom b import (\n    c as cd,\n)\n{TEXT}\nimport d\n",
+    ),
+    "behind the first import of all": ((T,), "from b import cd\n", f"{IMPORT}\nfrom b import cd\n{TEXT}\n"),
+    "behind a dotted import": (
+        (DOTTED,),
+        "import a\nimport a.b\nimport a.b as c\n",
+        f"import a\n{IMPORT}\nimport a.b\na.b.cd = training_loss(a.b.cd)  # apml-plugin\nimport a.b as c\n",
+    ),
+    "imports inside try and except, both": (
+        (Line("m.py", "", "cd", T.text, T.name, which=0), Line("m.py", "", "cd", T.text, T.name, which=1)),
+        "import a\nx = 1\ntry:\n    from b import cd\nexcept ImportError:\n    from c import cd\nfinally:\n    x = 2",
+        f"import a\n{IMPORT}\nx = 1\ntry:\n    from b import cd\n    {TEXT}\n"
+        "except ImportError:\n    from c import cd\n"
+        f"    {TEXT}\nfinally:\n    x = 2",
+    ),
+    "an import inside a function": (
+        (L,),
+        "import a\ndef train():\n    from b import cd\n    return cd\n",
+        f"import a\n{IMPORT}\ndef train():\n    from b import cd\n    {TEXT}\n    return cd\n",
+    ),
+    "at the top level, of a class, and a decorator": (
+        (T, Line("m.py", "A", "cd", L.text, L.name), Edit("m.py", "f", "training_loss")),
+        "cd = 1\nclass A:\n    cd = 2\n    def g(self):\n        cd = 3\ndef f(): pass\n",
+        f"{IMPORT}\ncd = 1\n{TEXT}\nclass A:\n    cd = 2\n    {TEXT}\n    def g(self):\n        cd = 3\n"
+        "@training_loss  # apml-plugin\ndef f(): pass\n",
+    ),
     "both kinds, two in one place": (
         (L, D, E),
         "import a\ndef get(): pass\ndef train():\n    cd = a\n",
@@ -96,6 +128,36 @@ def test_rewrites(name: str) -> None:
     assert source.present(patched, edits) == frozenset(edits)
     assert source.present(before.encode(), edits) == frozenset()
     assert source.remove(patched, *edits) == before.encode()
+
+
+@pytest.mark.parametrize("former", ["apml_plugin.hosts.training", "apml_plugin.hosts.pointr", "apml_plugin.hosts"])
+@pytest.mark.parametrize("name", REWRITES)
+def test_lines_of_before_there_was_one_module_for_all(name: str, former: str, tmp_path: Path) -> None:
+    edits, before, after = REWRITES[name]
+    patched = after.replace("from apml_plugin.hooks", f"from {former}").encode()
+    assert source.present(patched, edits) == frozenset(edits)
+    assert source.remove(patched, *edits) == before.encode()
+    (tmp_path / "m.py").write_bytes(patched)
+    recipe = Recipe("all", edits)
+    assert check(tmp_path, [recipe]) == ("all",)
+    assert not plan_apply(tmp_path, [recipe], [recipe]).differs
+    write(plan_revert(tmp_path, [recipe], [recipe]))
+    assert (tmp_path / "m.py").read_bytes() == before.encode()
+
+
+def test_an_import_of_before_serves_an_edit_of_today() -> None:
+    bare = b"def get(): pass\ndef train():\n    cd = 1\n"
+    one = source.insert(bare, L).replace(b"apml_plugin.hooks", b"apml_plugin.hosts.training")
+    again = Edit("m.py", "get", "training_loss")
+    two = source.insert(one, again)
+    assert two.count(b"import training_loss") == 1
+    assert source.remove(two, L, again) == bare
+
+
+def test_what_is_nested_too_deeply_is_refused(tmp_path: Path) -> None:
+    deep = b"def train():\n    cd = 1\n    return " + b"+".join([b"1"] * 100_000) + b"\n"
+    with pytest.raises(PatchError, match=r"m\.py.*(nested too deeply|cannot edit safely|not valid Python)"):
+        source.insert(deep, L)
 
 
 def test_edits_of_one_file_come_and_go_one_by_one() -> None:
@@ -151,7 +213,7 @@ def test_half_patched_or_modified_by_hand_is_refused(name: str) -> None:
 def test_a_recipe_of_both_kinds_in_two_files(tmp_path: Path) -> None:
     (tmp_path / "m.py").write_bytes(b"def get(): pass\r\ndef train():\r\n    cd = 1")
     (tmp_path / "n.py").write_bytes(b"def main():\n\tloss = 2\n\treturn loss\n")
-    other = Line("n.py", "main", "loss", "loss = training_loss(loss)", "training_loss", "apml_plugin.hosts.forks")
+    other = Line("n.py", "main", "loss", "loss = training_loss(loss)", "training_loss", "apml_plugin.hooks")
     recipe = Recipe("all", (D, L, other))
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
     write(plan_apply(tmp_path, [recipe], [recipe]))

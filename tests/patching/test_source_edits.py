@@ -13,7 +13,7 @@ from apml_plugin.patching import Edit, source
 
 F = Edit("m.py", "f", "takes_loss")
 C = Edit("m.py", "C", "takes_loss")
-IMPORT = "from apml_plugin.hosts.pointr import takes_loss  # apml-plugin"
+IMPORT = "from apml_plugin.hooks import takes_loss  # apml-plugin"
 MARK = "@takes_loss  # apml-plugin"
 
 REWRITES = {
@@ -110,7 +110,7 @@ def test_a_revert_never_leaves_the_decorator_without_its_import() -> None:
     unmarked = f"{IMPORT}\n{MARK}\ndef f(): pass\n".replace(MARK, "@takes_loss").encode()
     with pytest.raises(PatchError, match="line 1 uses takes_loss without the mark"):
         source.remove(unmarked, F)
-    own = b"from apml_plugin.hosts.pointr import takes_loss\n" + unmarked
+    own = b"from apml_plugin.hooks import takes_loss\n" + unmarked
     assert source.remove(own, F) == own.replace(IMPORT.encode() + b"\n", b"")
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
 from apml_plugin.errors import LossValueError
-from apml_plugin.standins import auction, emd
+from apml_plugin.standins import emd
 
 
 class Emd(torch.autograd.Function):
@@ -89,28 +89,14 @@ def clouds(kind: str, n: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @pytest.mark.parametrize("kind", ["near", "clumps", "zeros", "blob"])
-@pytest.mark.parametrize("rounds", [1, 50, 3000])
-def test_large_clouds_are_matched_one_to_one_and_well(kind, rounds, monkeypatch):
-    monkeypatch.setattr(auction, "EXACT", 32)  # so that what takes 1024 points comes at 300
+def test_large_clouds_are_matched_one_to_one_and_well(kind, monkeypatch):
+    monkeypatch.setattr(emd, "EXACT", 32)  # so that what takes 1024 points comes at 300
     a, b = clouds(kind, 300)
-    partner, price = auction.assign(a, b, 0.005, rounds)
+    partner = Emd.apply(a[None], b[None], 0.005, 50)[1][0]
     assert partner.sort().values.tolist() == list(range(300))
-    assert price.min() >= 0
     rows, columns = linear_sum_assignment(torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist").numpy())
     best = lengths(a[rows], b, torch.from_numpy(columns)).sum().item()
-    assert best * (1 - 1e-5) <= lengths(a, b, partner).sum().item() < best * 1.06
-
-
-def test_an_auction_that_ends_is_within_eps():
-    a, b = clouds("near", 1100)
-    partner, _ = auction.assign(a, b, 1e-3, 50)
-    state = auction._Auction(a, b, 1e-3)
-    while state.round():
-        pass
-    best = linear_sum_assignment(torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist").numpy())[1]
-    smallest = lengths(a, b, torch.from_numpy(best)).mean().item()
-    assert smallest <= lengths(a, b, state.partner).mean().item() <= smallest + 1e-3
-    assert smallest <= lengths(a, b, partner).mean().item() <= smallest * 1.03
+    assert best * (1 - 1e-5) <= lengths(a, b, partner).sum().item() <= best * 1.02
 
 
 def test_refusals():

@@ -106,3 +106,20 @@ def test_points_are_a_copy_of_n_by_3():
         open3d.utility.Vector3dVector(np.zeros((4, 2)))
     with pytest.raises(AttributeError, match="visualization is not in the stand-in"):
         _ = open3d.visualization
+
+
+def test_moved_and_boxed():
+    points = np.random.default_rng(3).random((20, 3))
+    cloud = open3d.geometry.PointCloud(points)
+    turn = np.array([[0, -1, 0, 2], [1, 0, 0, 0], [0, 0, 3, -1], [0, 0, 0, 2]], dtype=float)
+    assert cloud.transform(turn) is cloud
+    want = np.stack([(2 - points[:, 1]) / 2, points[:, 0] / 2, (3 * points[:, 2] - 1) / 2], axis=1)
+    assert np.allclose(cloud.points, want, rtol=1e-14)
+    box = cloud.get_axis_aligned_bounding_box()
+    assert np.array_equal(box.get_min_bound(), want.min(axis=0))
+    assert np.array_equal(box.get_extent(), want.max(axis=0) - want.min(axis=0))
+    assert np.allclose(box.get_center(), (want.max(axis=0) + want.min(axis=0)) / 2)
+    assert np.allclose(cloud.get_center(), want.mean(axis=0))
+    assert not open3d.geometry.PointCloud().get_axis_aligned_bounding_box().get_extent().any()
+    with pytest.raises(RuntimeError, match=r"\(4, 4\), got shape \(3, 3\)"):
+        cloud.transform(np.eye(3))

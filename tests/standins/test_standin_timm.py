@@ -81,6 +81,41 @@ def test_what_is_not_there_says_so():
         scheduler(t_initial=0)
     with pytest.raises(ValueError, match="noise"):
         scheduler(t_initial=3, noise_range_t=2)
-    for module in (timm, timm.layers, timm.scheduler, timm.models, timm.models.layers):
+    for module in (timm, timm.layers, timm.scheduler, timm.models, timm.models.layers, timm.models.vision_transformer):
         with pytest.raises(AttributeError, match="pip install timm"):
             _ = module.create_model
+
+
+def test_every_place_has_the_same():
+    from apml_plugin.standins.timm.layers.mlp import Mlp
+    from apml_plugin.standins.timm.models.layers import DropPath as old
+    from apml_plugin.standins.timm.models.vision_transformer import Attention
+    from apml_plugin.standins.timm.models.vision_transformer import Mlp as older
+
+    assert (old, older, Attention) == (DropPath, Mlp, timm.layers.Attention)
+
+
+def test_mlp_is_its_formula():
+    torch.manual_seed(1)
+    layer, x = timm.layers.Mlp(4, 9, 5, torch.nn.ReLU, drop=0.5).double().eval(), torch.rand(2, 3, 4).double()
+    want = (x @ layer.fc1.weight.T + layer.fc1.bias).clamp(min=0) @ layer.fc2.weight.T + layer.fc2.bias
+    torch.testing.assert_close(layer(x), want)
+    assert (layer.train()(x) == layer(x)).logical_not().any()
+    assert timm.layers.Mlp(4, norm_layer=torch.nn.LayerNorm, bias=(True, False)).fc2.bias is None
+    assert torch.autograd.gradcheck(layer.eval(), (x.requires_grad_(),))
+
+
+@pytest.mark.parametrize("options", [{}, {"qkv_bias": True, "qk_norm": True}, {"qk_scale": 0.3, "attn_drop": 0.5}])
+def test_attention_is_its_formula(options):
+    torch.manual_seed(2)
+    layer, x = timm.layers.Attention(8, num_heads=2, **options).double().eval(), torch.rand(2, 5, 8).double()
+    qkv = layer.qkv(x).reshape(2, 5, 3, 2, 4)
+    heads = []
+    for h in range(2):
+        q, k, v = layer.q_norm(qkv[:, :, 0, h]), layer.k_norm(qkv[:, :, 1, h]), qkv[:, :, 2, h]
+        heads.append((q @ k.transpose(1, 2) * options.get("qk_scale", 4**-0.5)).softmax(dim=2) @ v)
+    torch.testing.assert_close(layer(x), layer.proj(torch.cat(heads, dim=2)))
+    assert set(layer.state_dict()) >= {"qkv.weight", "proj.weight", "proj.bias"}
+    assert torch.autograd.gradcheck(layer, (x.requires_grad_(),))
+    with pytest.raises(ValueError, match="dim 9 is no multiple of num_heads 2"):
+        timm.layers.Attention(9, 2)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from ...errors import ApmlError
 from ...patching import Recipe
-from ..base import Finding, Host
+from ..base import Clone, Finding, Host
 from .findings import findings
 from .recipes import all_recipes, unreachable
 from .records import Script
@@ -31,9 +30,9 @@ THEN = (
 )
 
 
-def find(root: Path, others: tuple[Host, ...] = ()) -> Host:
-    """The CSI2PointCloud codebase at `root`. Raises HostError saying what was looked for, and where."""
-    host = recognise(root)
+def find(clone: Clone, others: tuple[Host, ...] = ()) -> Host:
+    """The CSI2PointCloud codebase in `clone`. Raises HostError saying what was looked for, and where."""
+    host = recognise(clone.root)
     recipes = all_recipes(host)
     if len(recipes) > 1:
         recipes = (Recipe("all training scripts", tuple(e for recipe in recipes for e in recipe.edits)), *recipes)

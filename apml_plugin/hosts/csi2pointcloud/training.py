@@ -15,6 +15,7 @@ from ...errors import HostError, LossArgumentError, LossValueError
 from ...losses import PerStage, Schedule
 from ...matching.settings import number
 from ...registry import build_loss, describe, set_epoch
+from .. import guard
 from ..announce import announce
 from ..chosen import chosen_loss
 from .reading import WEIGHTS
@@ -66,6 +67,8 @@ def with_loss(own: Any, config: Any) -> Any:
         )
     result = TrainingLoss(own, asked.matching, **asked.weights)
     source = f" (loss: from {asked.where})" if asked.where else ""
+    if asked.matching is not None:
+        guard.arm(f"loss: {describe(asked.matching)} (from {asked.where}) was asked for")
     announce(f"[apml] {type(own).__name__} trains with {result.describe()}{source}; validation keeps its Chamfer")
     return result
 

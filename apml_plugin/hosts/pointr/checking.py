@@ -38,10 +38,16 @@ def _resolve_loss(found: Finding, config: dict[str, Any]) -> None:
         found.error = "there is no model: in this YAML, so nothing can be built from it"
         return
     found.model = str(model.get("NAME", "?"))
-    _warn_about_missing_keys(found, model)
     _warn_about_spelling(found, config, model)
+    own = found.host.detail.own_loss if found.host else ()
     if config.get("loss") is not None:
         found.found_at = "loss: at the top level"
+    if own and looks_like_loss(config.get("loss")):
+        found.error = f"loss: at the top level is the host's own ({own[0]}); write {config['loss']!r} under model:"
+        return
+    if missing := _missing_keys(found, model):
+        found.error = f"{found.model} reads {missing}, which this YAML does not give: building it fails"
+        return
     try:
         wanted(config)
         hoist(config)
@@ -71,7 +77,8 @@ def _describe(found: Finding, loss: Any) -> None:
     if known:
         check_two_clouds(found.model, loss)
     per_stage = isinstance(loss, PerStage)
-    stages = known.stages if known else (loss.names if per_stage else ("every stage",))
+    # Where only a run tells how many stages there are, those that are named stand here.
+    stages = (known and known.stages) or (loss.names if per_stage else ("every stage",))
     if per_stage and (unknown := [name for name in loss.names if name not in stages]):
         raise LossValueError(
             f"loss: {found.model} has no stage {', '.join(unknown)}; its stages are {', '.join(stages)}"
@@ -97,12 +104,15 @@ def _warn_about_run(found: Finding, config: dict[str, Any], loss: Any) -> None:
                 f"{found.model} comes with the plugin: plain `python main.py` of an unpatched clone does not know it. "
                 "Run `apml patch` on it, or start it with `apml run main.py ...`"
             )
-    elif _host_model(found) is None:
+    elif (known := _host_model(found)) is None:
         names = [*(model.name for model in found.host.detail.models), *OURS]
         close = difflib.get_close_matches(found.model, names, n=1)
         offer = f"; did you mean {close[0]}?" if close else ""
-        found.warnings.append(
-            f"the host has no model {found.model} whose loss could be replaced; it has {', '.join(names)}{offer}"
+        found.error = f"the host has no model {found.model} with a loss to replace; it has {', '.join(names)}{offer}"
+    elif not (known.sites or known.makes or len(found.host.edits) > 2):
+        found.error = (
+            f"{known.definition.file}:{known.definition.line} {found.model} makes no Chamfer object, so there is "
+            "nothing to replace"
         )
     elif not found.half_patched and "all models" not in found.patched and found.model not in found.patched:
         found.warnings.append(
@@ -149,15 +159,10 @@ def _warn_about_scale(found: Finding, config: dict[str, Any]) -> None:
         found.warnings.append("SGD's steps grow with the loss: divide lr as the loss grew, or take reduction: mean")
 
 
-def _warn_about_missing_keys(found: Finding, model: dict[str, Any]) -> None:
+def _missing_keys(found: Finding, model: dict[str, Any]) -> str:
     """What the model's constructor reads from its config in any case, and the YAML does not give."""
     known = _host_model(found)
-    missing = [key for key in known.reads if key not in model] if known else []
-    if missing:
-        found.warnings.append(
-            f"{found.model} reads {', '.join(f'model.{key}' for key in missing)}, which this YAML does not give: "
-            "building it will fail"
-        )
+    return ", ".join(f"model.{key}" for key in known.reads if key not in model) if known else ""
 
 
 def _warn_about_samples(found: Finding, config: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, MutableMapping
 from types import ModuleType
 from typing import Any, TypeVar
 
+from .. import guard
 from ..chosen import VARIABLE
 from ..interrupted import interrupted
 from .models import offer
@@ -29,7 +30,7 @@ def takes_loss(obj: T) -> T:
     A class is changed in place and returned, so pickling and registries keep working. Twice is as good as once.
     """
     if interrupted(obj):
-        return obj
+        return obj if isinstance(obj, type) else _refusing(obj)  # type: ignore[arg-type, return-value]
     if isinstance(obj, type):
         if _TAKES not in vars(obj):
             _wrap_init(obj)
@@ -45,8 +46,10 @@ def hoists_loss(read: Callable[..., Any]) -> Callable[..., Any]:
     Only what is ours moves. A name that no loss has is copied there, so that building the model can say so. And
     `metrics:` adds ours to the host's own (:func:`apml_plugin.hosts.metrics.add_metrics`).
     """
-    if hasattr(read, _HOISTS) or interrupted(read):
+    if hasattr(read, _HOISTS):
         return read
+    if interrupted(read):
+        return _refusing(read)
 
     @functools.wraps(read)
     def reader(*args: Any, **kwargs: Any) -> Any:
@@ -89,6 +92,25 @@ def hoist(config: Any) -> Any:
         if ours:
             config.pop(key)
     return config
+
+
+def _refusing(function: Callable[..., Any]) -> Callable[..., Any]:
+    """In a clone that a patch left half done: what it was, unless a config asks for a loss of ours."""
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        result = function(*args, **kwargs)
+        for config in (result, *args[:1]):
+            if isinstance(config, Mapping):
+                from ...registry import looks_like_loss
+
+                model = config.get("model")
+                for part in (config, model if isinstance(model, Mapping) else {}):
+                    if looks_like_loss(part.get("loss")):
+                        guard.stop(f"loss: {part['loss']!r} was asked for in a clone whose patch was interrupted")
+        return result
+
+    return call
 
 
 def _wrap_builder(build: Callable[..., Any]) -> Callable[..., Any]:

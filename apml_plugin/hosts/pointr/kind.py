@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import replace
 
-from ...patching import Edit, Recipe
-from ..base import Host
-from ..forks.project import Project
-from ..forks.sites import SOURCE
+from ...errors import HostError
+from ...patching import Edit, Line, Recipe
+from ...patching.records import SOURCE
+from ..base import Clone, Host
+from ..loops.project import Node, Project
+from ..loops.recognise import sites_for
+from ..loops.sites import BY_HAND
 from .checking import check
 from .recognise import recognise
 from .structure import HostModel, RegistryHost
@@ -21,10 +24,11 @@ SOURCE_OF_LOSS = "loss: in the YAML, at the top level or under model:; APML_LOSS
 THEN = "Now write `loss: {NAME: APML, reduction: mean}` into a YAML; `apml check CONFIG` says what a run uses."
 
 
-def find(root: Path, others: tuple[Host, ...] = ()) -> Host:
-    """The PoinTr-style host at `root`. Raises HostError saying what was looked for, and where."""
-    found = recognise(root)
-    project = Project(found.root)
+def find(clone: Clone, others: tuple[Host, ...] = ()) -> Host:
+    """The PoinTr-style host in `clone`. Raises HostError saying what was looked for, and where."""
+    found = recognise(clone.root)
+    functions = sites_for(clone.project, nodes_of(found) - {(found.builder.file, found.builder.name)})
+    own = _reads_of_loss(clone.project)
     replaced, kept = [], []
     for model in found.models:
         for site in model.sites:
@@ -34,9 +38,17 @@ def find(root: Path, others: tuple[Host, ...] = ()) -> Host:
             if site.kept:
                 kept.append(f"{place}: {', '.join(site.kept)}, unless the YAML names it")
         if not model.sites:
-            replaced.append(
-                f"{model.definition.file}:{model.definition.line} {model.name}: every Chamfer object that hangs on it"
-            )
+            place = f"{model.definition.file}:{model.definition.line} {model.name}"
+            if model.makes:
+                replaced.append(f"{place}: every Chamfer object that hangs on it")
+            else:
+                kept.append(f"{place}: makes no Chamfer object")
+    if not replaced and not functions.sites:
+        told = "\n  ".join(map(str, functions.refused)) or "\n    ".join(["By hand, in its get_loss:", *BY_HAND])
+        raise HostError(
+            f"{found.root} is PoinTr-style (models {', '.join(model.name for model in found.models)}), but none of its "
+            f"models trains with a Chamfer distance that can be replaced. {told}"
+        )
     kept.append("every other loss of these models (partial matching, expansion, gridding, ...), validation, metrics")
     return Host(
         found.root,
@@ -45,24 +57,31 @@ def find(root: Path, others: tuple[Host, ...] = ()) -> Host:
             ("builds models in", f"{found.builder.file} ({found.builder.name})"),
             ("reads YAML in", f"{found.reader.file} ({found.reader.name})"),
             ("models", ", ".join(model.name for model in found.models)),
-            *(("not looked at", text) for text in project.broken.values()),
+            *(("not looked at", text) for text in clone.project.broken.values()),
         ),
-        (recipe_for_all(found), *(recipe_for_model(found, model) for model in found.models)),
-        tuple(replaced),
-        tuple(kept),
-        findings=tuple(_imports_of_nothing(found, project)),
+        (recipe_for_all(found, functions.edits), *(recipe_for_model(found, model) for model in found.models)),
+        (*replaced, *map(str, functions.sites)),
+        (*kept, *map(str, functions.kept)),
+        tuple(map(str, functions.refused)),
+        (*functions.warnings, *(f"{place} is read by the host: a top-level loss: is its own" for place in own)),
+        tuple(_imports_of_nothing(found, clone.project)),
         source=SOURCE_OF_LOSS,
         then=THEN,
         models={model.name: recipe_for_model(found, model) for model in found.models},
-        detail=found,
+        detail=replace(found, own_loss=own),
     )
 
 
-def recipe_for_all(host: RegistryHost) -> Recipe:
-    """Every model of the host: the function that builds them, and the one that reads the YAML."""
+def nodes_of(host: RegistryHost) -> set[Node]:
+    """The builder and the classes of the models, as definitions of the project."""
+    return {(place.file, place.name) for place in (host.builder, *(model.definition for model in host.models))}
+
+
+def recipe_for_all(host: RegistryHost, functions: tuple[Edit | Line, ...] = ()) -> Recipe:
+    """Every model of the host: what builds them, what reads the YAML, and the Chamfer functions they call."""
     builder = Edit(host.builder.file, host.builder.name, "takes_loss", SOURCE)
     chains = [edit for model in host.models for edit in _chain(model)]
-    return Recipe("all models", (builder, *chains, _reader(host)))
+    return Recipe("all models", (builder, *chains, *functions, _reader(host)))
 
 
 def recipe_for_model(host: RegistryHost, model: HostModel) -> Recipe:
@@ -82,6 +101,20 @@ def _chain(model: HostModel) -> tuple[Edit, ...]:
 
 def _reader(host: RegistryHost) -> Edit:
     return Edit(host.reader.file, host.reader.name, "hoists_loss", SOURCE, shared=True)
+
+
+def _reads_of_loss(project: Project) -> tuple[str, ...]:
+    """Where the host reads entries of a top-level ``loss:`` of its own: ``config.loss.weight``."""
+    return tuple(
+        f"{file}:{node.lineno} {ast.unparse(node)}"
+        for file, tree in project.trees.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Attribute)
+        and node.value.attr == "loss"
+        and isinstance(node.value.value, ast.Name)
+        and node.value.value.id.lower() in ("config", "cfg", "conf")
+    )
 
 
 def _imports_of_nothing(host: RegistryHost, project: Project) -> Iterator[str]:

@@ -27,6 +27,7 @@ class Definition:
 class HostModel:
     """A model class the host can build, where its training loss lives, and the config keys it cannot do without.
 
+    makes: whether it makes a Chamfer object in any of its methods, so that one hangs on it when it is built.
     chain: (parameter, a name it knows) of a `build_loss_func` that chooses by a string and stops at any other.
     """
 
@@ -34,6 +35,7 @@ class HostModel:
     sites: tuple[LossSite, ...]
     reads: tuple[str, ...] = ()
     chain: tuple[str, str] | None = None
+    makes: bool = False
 
     @property
     def name(self) -> str:
@@ -46,12 +48,16 @@ class HostModel:
 
 @dataclass(frozen=True)
 class RegistryHost:
-    """A recognised codebase. builder: the function that builds models; reader: the one that reads a YAML."""
+    """A recognised codebase. builder: the function that builds models; reader: the one that reads a YAML.
+
+    own_loss: where it reads entries of a top-level ``loss:`` that is its own.
+    """
 
     root: Path
     builder: Definition
     reader: Definition
     models: tuple[HostModel, ...]
+    own_loss: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         names = ", ".join(model.name for model in self.models)
@@ -84,15 +90,16 @@ def models_in(file: str, tree: ast.Module, registry: str) -> Iterator[HostModel]
             continue
         methods = {inner.name: inner for inner in node.body if isinstance(inner, ast.FunctionDef)}
         build, get_loss = methods.get("build_loss_func"), methods.get("get_loss")
-        if build or get_loss:
+        made = any("chamfer" in last_name(n.func).lower() for n in ast.walk(node) if isinstance(n, ast.Call))
+        if build or get_loss or made:
             reads = _config_reads(methods["__init__"]) if "__init__" in methods else ()
             place, sites = Definition(file, node.name, node.lineno), sites_of([node.name], build, get_loss)
-            yield HostModel(place, sites, reads, chain_of(build) if build else None)
+            yield HostModel(place, sites, reads, chain_of(build) if build else None, made)
 
 
 def chain_of(build: ast.FunctionDef) -> tuple[str, str] | None:
     """(parameter, a name for which a Chamfer is built) of an if/elif chain over strings in `build_loss_func`."""
-    from ..forks.chains import builds_chamfer, chains_in
+    from ..loops.chains import builds_chamfer, chains_in
 
     parameters = [argument.arg for argument in build.args.args]
     found = [(subject, known) for subject, known, _ in chains_in(build, builds_chamfer) if subject in parameters]

@@ -1,8 +1,7 @@
 """First thing an interpreter of ``apml run`` executes; does nothing in any other.
 
 Python imports one module of this name at start-up. Ours comes first on PYTHONPATH, installs the hooks and then
-runs the one it hides, if any. What fails here is one line on stderr, and ends the interpreter of a run that asked for
-a loss: going on would train with another.
+runs the one it hides, if any.
 """
 
 import os
@@ -17,16 +16,12 @@ def _install() -> None:
 
         if importlib.util.find_spec("apml_plugin") is None:
             sys.path.append(os.environ["APML_RUN_HOME"])
-        from apml_plugin.launch import hooks
-
-        hooks.install()
-    except Exception as error:
+        from apml_plugin.launch import start
+    except Exception as error:  # a Python too old for the plugin: the parent of the run finds out if that one trains
         if sys.stderr is not None:
             print(f"[apml] running without the plugin ({type(error).__name__}: {error})", file=sys.stderr)
-            sys.stderr.flush()
-        # The parent of the run finds out about an older Python that trained.
-        if os.environ.get("APML_RUN_ASKED") and sys.version_info >= (3, 10):
-            os._exit(1)
+    else:
+        start.install()
 
 
 def _run_hidden() -> None:

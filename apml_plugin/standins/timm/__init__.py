@@ -1,18 +1,12 @@
-"""Stand-in for the few names of ``timm`` that completion hosts use.
+"""Stand-in for the names of ``timm`` that completion hosts use, in all the places where old and new timm keep them."""
 
-DropPath and trunc_normal_ in ``timm.layers`` (and ``timm.models.layers``), CosineLRScheduler in
-``timm.scheduler``. Anything else: install timm with the torchvision that fits the PyTorch in use.
-"""
+from apml_plugin.standins.absent import absent, also
 
-from apml_plugin.standins.absent import absent
+from . import layers, scheduler
 
-from . import layers, models, scheduler
-
-__all__ = ["layers", "models", "scheduler"]
+__all__ = ["layers", "scheduler"]
 __version__ = "0.0.0+apml.standin"
 
-
-__getattr__ = absent(
-    "timm",
-    "It has DropPath, trunc_normal_ and CosineLRScheduler. Install the real one: pip install timm torchvision",
-)
+__getattr__ = absent("timm", layers.REMEDY)
+also(layers, __name__, "layers.drop", "layers.mlp", "layers.attention", "layers.weight_init")
+also(layers, __name__, "models", "models.layers", "models.vision_transformer")

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from ...errors import HostError
-from ..base import Finding, Host
-from .recognise import recipe, recognise
+from ..base import Clone, Finding, Host
+from ..pointr.kind import nodes_of
+from ..pointr.structure import RegistryHost
+from .recognise import read, recipe, recognise
 
 __all__ = ["NAME", "check", "find"]
 
 NAME = "host with its own training loop"
 
 
-def find(root: Path, others: tuple[Host, ...] = ()) -> Host:
-    """The loops at `root` that `others` do not lead to. Raises HostError saying what was found where."""
-    if others:
-        raise HostError(f"{root} is a {others[0].kind}")
-    fork = recognise(root)
+def find(clone: Clone, others: tuple[Host, ...] = ()) -> Host:
+    """The loops in `clone` that `others` do not lead to. Raises HostError saying what was found where."""
+    theirs = [nodes_of(other.detail) for other in others if isinstance(other.detail, RegistryHost)]
+    fork = read(clone.project, theirs[0]) if theirs else recognise(clone.project)
+    if others and not (theirs and fork.sites):
+        raise HostError(f"{clone.root} has no training loop but those of the {others[0].kind}")
     chosen = [f"{site.file}:{site.line} {site.name}: {site.what}" for site in fork.chains]
     source = "APML_LOSS (apml run --loss)"
     if chosen:
@@ -35,6 +37,7 @@ def find(root: Path, others: tuple[Host, ...] = ()) -> Host:
         tuple(str(site) for site in fork.sites),
         (*(str(kept) for kept in fork.kept), *(str(v) for v in fork.validators), "every call without a gradient"),
         tuple(str(item) for item in fork.refused),
+        fork.warnings,
         source=source,
         then="Now run it with APML_LOSS='{NAME: APML, reduction: mean}' in the environment"
         + (", or write that where the host chooses its loss." if chosen else "."),

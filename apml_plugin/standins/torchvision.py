@@ -1,11 +1,12 @@
-"""Stand-in for ``torchvision.transforms``: only ``Compose``."""
+"""Stand-in for the one name of ``torchvision`` that hosts train with: ``transforms.Compose``."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from apml_plugin.standins.absent import absent
+from apml_plugin.standins.absent import absent, also
 
 
 class Compose:
@@ -20,4 +21,6 @@ class Compose:
         return value
 
 
-__getattr__ = absent("torchvision.transforms", "Install the real one: pip install torchvision")
+__version__ = "0.0.0+apml.standin"
+__getattr__ = absent("torchvision", "It has transforms.Compose. Install the real one: pip install torchvision")
+also(sys.modules[__name__], __name__, "transforms")

@@ -7,33 +7,43 @@ is replaced where it is.
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 
 from ...patching import Edit, Line
-from . import chamfers
-from .project import Node, Project, own_code
-from .sites import SOURCE, Site
+from .evaluating import by_name, is_evaluation
+from .finding import Finder
+from .project import Node, Project, dotted
+from .reading import VALUE_AND_MORE, names_chamfer
+from .sites import Site, line_behind
+
+_LOSS = re.compile(r"loss|criterion|chamfer|(^|[ _])cd(_|l?\d|$)", re.IGNORECASE)
 
 
-def find(project: Project, reached: set[Node], sites: set[Node]) -> Iterator[Site]:
-    """Chains over a parameter, or over an attribute that the constructor sets."""
-    done: set[tuple[Node, str]] = set()
-    for node in sorted(reached):
+def find(finder: Finder) -> Iterator[Site]:
+    """Chains over a parameter, or over an attribute that the constructor sets, that choose a training loss.
+
+    A string that chooses a metric, or a way to compute one, is left alone.
+    """
+    project, done = finder.project, set()
+    for node in sorted(finder.reached):
         function = project.nodes[node]
-        if not isinstance(function, ast.FunctionDef):
+        compared = (isinstance(n, ast.If) and _comparison(n.test) for n in project.own[node])
+        if not isinstance(function, ast.FunctionDef) or by_name(node) or not any(compared):
             continue
-        for subject, known, line in chains_in(function, lambda body, at=node: _is_chamfer(project, at, body, sites)):
+        for subject, known, line in chains_in(function, lambda body, at=node: _is_chamfer(finder, at, body)):
+            if is_evaluation(subject) or not _LOSS.search(f"{subject} {known}"):
+                continue
             if subject in [argument.arg for argument in function.args.args]:
                 arguments = f'("{subject}", "{known}")'
-                edit: Edit | Line = Edit(node[0], node[1], "lets_loss_through", SOURCE, False, arguments)
+                edit = Edit(node[0], node[1], "lets_loss_through", arguments=arguments)
                 yield Site(node[0], line, node[1], f"loss chosen by the string {subject}, known {known!r}", edit)
             elif subject.startswith("self.") and (owner := project.owner(node)):
                 init = (owner[0], f"{owner[1]}.__init__")
-                text = _named(project, init, subject, known)
-                if text and (init, subject) not in done:
+                behind = _named(project, init, subject, known)
+                if behind and (init, subject) not in done:
                     done.add((init, subject))
-                    edit = Line(init[0], init[1], subject, text, "host_loss_name", SOURCE)
-                    yield Site(node[0], line, node[1], f"loss chosen by the string {subject}, known {known!r}", edit)
+                    yield Site(node[0], line, node[1], f"loss chosen by the string {subject}, known {known!r}", behind)
 
 
 def chains_in(function: ast.FunctionDef, is_chamfer) -> Iterator[tuple[str, str, int]]:  # type: ignore[no-untyped-def]
@@ -42,7 +52,7 @@ def chains_in(function: ast.FunctionDef, is_chamfer) -> Iterator[tuple[str, str,
     is_chamfer(statements): whether a branch does that.
     """
     seen: set[int] = set()
-    for node in own_code(function):
+    for node in ast.walk(function):
         if not isinstance(node, ast.If) or id(node) in seen:
             continue
         branches, at = [], node
@@ -54,7 +64,8 @@ def chains_in(function: ast.FunctionDef, is_chamfer) -> Iterator[tuple[str, str,
             else:
                 break
         subjects = {compared[0] for compared, _ in branches if compared}
-        if len(branches) < 2 or len(subjects) != 1 or not all(compared for compared, _ in branches):
+        alone = len(branches) < 2 and not any(isinstance(statement, ast.Raise) for statement in at.orelse)
+        if alone or len(subjects) != 1 or not all(compared for compared, _ in branches):
             continue
         known = next((compared[1] for compared, body in branches if compared and is_chamfer(body)), None)
         if known is not None:
@@ -63,7 +74,7 @@ def chains_in(function: ast.FunctionDef, is_chamfer) -> Iterator[tuple[str, str,
 
 def builds_chamfer(body: list[ast.stmt]) -> bool:
     """Whether statements assign a new Chamfer object."""
-    return any(isinstance(n, ast.Assign) and chamfers.makes_chamfer(n.value) for s in body for n in ast.walk(s))
+    return any(isinstance(n, ast.Assign) and names_chamfer(n.value) for s in body for n in ast.walk(s))
 
 
 def _comparison(test: ast.expr) -> tuple[str, str] | None:
@@ -74,36 +85,37 @@ def _comparison(test: ast.expr) -> tuple[str, str] | None:
     return None
 
 
-def _is_chamfer(project: Project, node: Node, body: list[ast.stmt], sites: set[Node]) -> bool:
+def _is_chamfer(finder: Finder, node: Node, body: list[ast.stmt]) -> bool:
     """A branch that refers to a site and to no other distance function of the host, or makes a Chamfer object."""
     if builds_chamfer(body):
         return True
+    project = finder.project
+    inside = [n for statement in body for n in ast.walk(statement)]
+    if any(id(n) in finder.ours for n in inside):
+        return True
     used = [
         target
-        for statement in body
-        for n in ast.walk(statement)
+        for n in inside
         if isinstance(n, ast.Name | ast.Attribute) and (target := project.resolve(node[0], n, node)) is not None
     ]
-    other = [target for target in used if target not in sites and _is_distance(project, target)]
-    return any(target in sites for target in used) and not other
+    other = [target for target in used if target not in finder.edited and _is_distance(finder, target)]
+    return any(target in finder.edited for target in used) and not other
 
 
-def _is_distance(project: Project, node: Node) -> bool:
+def _is_distance(finder: Finder, node: Node) -> bool:
     """Another function of the host that measures two clouds, such as an EMD."""
-    reading = chamfers.read(project, node) if node in project.nodes else None
-    return isinstance(project.nodes.get(node), ast.FunctionDef) and (
-        reading is None or reading.kind == chamfers.INDICES
-    )
+    if not isinstance(finder.project.nodes.get(node), ast.FunctionDef):
+        return False
+    reading = finder.chamfers.read(node)
+    return reading is None or reading.kind == VALUE_AND_MORE
 
 
-def _named(project: Project, init: Node, subject: str, known: str) -> str:
+def _named(project: Project, init: Node, subject: str, known: str) -> Line | None:
     """The line that lets our names through, behind the assignment in the constructor."""
-    function = project.nodes.get(init)
-    if not isinstance(function, ast.FunctionDef):
-        return ""
-    for statement in own_code(function):
-        if isinstance(statement, ast.Assign) and subject in [ast.unparse(target) for target in statement.targets]:
+    for statement in project.own.get(init, ()):
+        if isinstance(statement, ast.Assign) and subject in map(dotted, statement.targets):
             config = statement.value
             owner = f", opts={ast.unparse(config.value)}" if isinstance(config, ast.Attribute) else ", self"
-            return f'{subject} = host_loss_name({subject}, "{known}"{owner})'
-    return ""
+            text = f'{subject} = host_loss_name({subject}, "{known}"{owner})'
+            return line_behind(project, init, statement, subject, text)
+    return None

@@ -1,0 +1,318 @@
+"""A codebase as syntax trees, with what a name in one file means in another. Nothing of it is imported."""
+
+from __future__ import annotations
+
+import ast
+import gc
+import os
+import sys
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+
+from ...errors import PatchError
+from ...files import sources
+from ...patching.source import bare
+
+Node = tuple[str, str]
+"""(file, qualified name of a function or class in it); the name is empty for the file's own top level.
+
+With an empty file it is something outside of the project: ("", "pytorch3d.loss.chamfer_distance").
+"""
+
+_SKIPPED = {"__pycache__", "node_modules", "site-packages", "build", "dist", "venv", "env", "experiments", "data"}
+_FOLDERS = 6
+_FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
+_DEFINITION = (*_FUNCTION, ast.ClassDef)
+_PASSED = (ast.expr_context, ast.operator, ast.cmpop, ast.boolop, ast.unaryop)
+# Methods that everything has: a call of one on an unknown object says nothing about whose it is.
+_COMMON = {name for kind in (dict, list, str, set, object) for name in dir(kind)} | {
+    "forward", "train", "eval", "cuda", "cpu", "to", "step", "backward", "mean", "sum", "min", "max", "view", "reset",
+    "reshape", "item", "detach", "load", "save", "apply", "parameters", "state_dict", "log", "avg", "val", "size",
+}  # fmt: skip
+
+
+class Project:
+    """The Python files below `root`. count: how many there are. broken: why some of them were not looked at.
+
+    Marked lines of a patch are read as comments, so a patched codebase looks as it did before.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.trees: dict[str, ast.Module] = {}
+        self.text: dict[str, bytes] = {}
+        self.nodes: dict[Node, ast.AST] = {}
+        self.own: dict[Node, list[ast.AST]] = {}
+        self.twice: set[Node] = set()
+        self.broken: dict[str, str] = {}
+        self.count = 0
+        self._bound: dict[str, dict[str, Node]] = {}
+        self._outside: dict[str, dict[str, str]] = {}
+        self._used: dict[Node, tuple[set[Node], set[str]]] = {}
+        self._mros: dict[Node, list[Node]] = {}
+        collecting = gc.isenabled()
+        gc.disable()  # it would search the growing trees for garbage again and again: most of the time
+        try:
+            for file in _python_files(root):
+                self.count += 1
+                self._try(file)
+        finally:
+            if collecting:
+                gc.enable()
+
+    def _try(self, file: str) -> None:
+        try:
+            self._read(file)
+        except (OSError, SyntaxError) as error:
+            self.broken[file] = file + sources.why(error)
+        except PatchError as error:
+            self.broken[file] = str(error).partition(";")[0]
+
+    def _read(self, file: str) -> None:
+        data = bare(sources.read_source(self.root, file))
+        tree = sources.parse(data)
+        nodes, own, twice = _scanned(file, tree)
+        self.trees[file], self.text[file] = tree, data
+        self.nodes.update(nodes)
+        self.own.update(own)
+        self.twice |= twice
+
+    @cached_property
+    def members(self) -> dict[Node, list[Node]]:
+        """Class -> its methods and inner classes."""
+        found: dict[Node, list[Node]] = {}
+        for node in self.nodes:
+            if owner := self.owner(node):
+                found.setdefault(owner, []).append(node)
+        return found
+
+    @cached_property
+    def methods(self) -> dict[str, list[Node]]:
+        """Name -> the methods called so, but for names that tell nothing."""
+        found: dict[str, list[Node]] = {}
+        for nodes in self.members.values():
+            for node in nodes:
+                name = node[1].rpartition(".")[2]
+                if name not in _COMMON and isinstance(self.nodes[node], _FUNCTION):
+                    found.setdefault(name, []).append(node)
+        return found
+
+    def owner(self, node: Node) -> Node | None:
+        """The class a method is in."""
+        above = (node[0], node[1].rpartition(".")[0])
+        return above if above[1] and isinstance(self.nodes.get(above), ast.ClassDef) else None
+
+    def bases(self, node: Node) -> list[Node]:
+        """A class of the project and those of its bases that are of the project, too."""
+        if node not in self._mros:
+            self._mros[node] = [node]  # a circle ends here
+            tree = self.nodes[node]
+            for base in tree.bases if isinstance(tree, ast.ClassDef) else ():
+                target = self.resolve(node[0], base)
+                if target and isinstance(self.nodes.get(target), ast.ClassDef):
+                    self._mros[node] += [b for b in self.bases(target) if b not in self._mros[node]]
+        return self._mros[node]
+
+    def method(self, owner: Node, name: str) -> Node | None:
+        found = ((base[0], f"{base[1]}.{name}") for base in self.bases(owner))
+        return next((node for node in found if node in self.nodes), None)
+
+    def resolve(self, file: str, expression: ast.expr, within: Node | None = None) -> Node | None:
+        """What a (dotted) name in `file` refers to: a definition of this project, its file, or a name outside."""
+        name = dotted(expression)
+        if not name:
+            return None
+        parts = name.split(".")
+        if parts[0] in ("self", "cls") and within:
+            owner = next((o for o in self.around(within) if isinstance(self.nodes.get(o), ast.ClassDef)), None)
+            return self.method(owner, parts[1]) if owner and len(parts) == 2 else None
+        for around in self.around(within) if within and len(parts) == 1 else ():
+            inner = (file, f"{around[1]}.{name}")
+            if inner in self.nodes and isinstance(self.nodes[around], _FUNCTION):
+                return inner
+        bound = self.bound(file)
+        for count in range(len(parts), 0, -1):
+            target = bound.get(".".join(parts[:count]))
+            if target:
+                for part in parts[count:]:
+                    target = self._member(target, part) if target else None
+                return target
+        return None
+
+    def around(self, node: Node) -> Iterator[Node]:
+        """A definition and those it is in, from within."""
+        name = node[1]
+        while name:
+            yield node[0], name
+            name = name.rpartition(".")[0]
+
+    def _member(self, target: Node, name: str) -> Node | None:
+        file, inside = target
+        if not file:
+            return "", f"{inside}.{name}"
+        if inside:
+            return self.method(target, name) if isinstance(self.nodes.get(target), ast.ClassDef) else None
+        found = self.bound(file).get(name)
+        module = None if found else self._find(file, name, 1) if file.endswith("__init__.py") else None
+        return (module, "") if module else found
+
+    def uses(self, node: Node) -> tuple[set[Node], set[str]]:
+        """Definitions that a function's own code refers to, called or not, and methods of objects it cannot tell."""
+        if node not in self._used:
+            found, unknown = set(), set()
+            if isinstance(self.nodes[node], ast.ClassDef):
+                found |= {*self.members.get(node, ()), *self.bases(node)}
+            for inner in self.own[node]:
+                if isinstance(inner, ast.Name | ast.Attribute) and isinstance(inner.ctx, ast.Load):
+                    target = self.resolve(node[0], inner, node)
+                    if target is None and isinstance(inner, ast.Attribute):
+                        unknown.add(inner.attr)
+                    elif target and target[0]:
+                        # a variable: what its file's top level makes of it
+                        found.add(target if target in self.nodes else (target[0], ""))
+                elif isinstance(inner, _FUNCTION) and node[1]:
+                    found.add((node[0], f"{node[1]}.{inner.name}"))
+            self._used[node] = (found & self.nodes.keys()) - {node}, unknown & self.methods.keys()
+        return self._used[node]
+
+    def reachable(self, roots: set[Node], stop: set[Node], by_name: bool = False) -> set[Node]:
+        """Everything that `roots` refer to, directly or not, without going into `stop`.
+
+        by_name: of objects that nothing is known of, too, any method that is called so.
+        """
+        seen, todo = set(), [root for root in roots if root not in stop]
+        while todo:
+            node = todo.pop()
+            if node in seen:
+                continue
+            seen.add(node)
+            found, unknown = self.uses(node)
+            methods = [method for name in unknown if by_name for method in self.methods[name]]
+            todo += [used for used in (*found, *methods) if used not in stop]
+        return seen
+
+    def has_module(self, file: str, dotted: str, level: int) -> bool:
+        """Whether a module that `file` imports is a file of this project."""
+        return self._find(file, dotted, level) is not None
+
+    def outside(self, file: str) -> dict[str, str]:
+        """Name -> what it is elsewhere, of everything that a file imports from outside of the project."""
+        self.bound(file)
+        return self._outside[file]
+
+    def bound(self, file: str) -> dict[str, Node]:
+        """What the (dotted) names stand for that a file imports, defines or assigns at its top level."""
+        if file in self._bound:
+            return self._bound[file]
+        names: dict[str, Node] = {}
+        outside: dict[str, str] = {}
+        self._bound[file], self._outside[file] = names, outside  # a circle ends here
+        tree = self.trees[file]
+        for node in [
+            n for at in self.definitions[file] for n in self.own[at] if isinstance(n, ast.Import | ast.ImportFrom)
+        ]:
+            if isinstance(node, ast.Import):
+                for alias in node.names:
+                    target = self._find(file, alias.name, 0)
+                    if target:
+                        names[alias.asname or alias.name] = (target, "")
+                    else:
+                        outside[alias.asname or alias.name] = alias.name
+            elif isinstance(node, ast.ImportFrom):
+                self._import_from(file, node, names, outside)
+        names.update({name: (file, name) for _, name in self.definitions[file] if name and "." not in name})
+        for statement in tree.body:
+            if isinstance(statement, ast.Assign):
+                names.update({t.id: (file, t.id) for t in statement.targets if isinstance(t, ast.Name)})
+        for name, full in outside.items():
+            names.setdefault(name, ("", full))
+        return names
+
+    @cached_property
+    def definitions(self) -> dict[str, list[Node]]:
+        """File -> what is defined in it."""
+        found: dict[str, list[Node]] = {}
+        for node in self.nodes:
+            found.setdefault(node[0], []).append(node)
+        return found
+
+    def _import_from(self, file: str, node: ast.ImportFrom, names: dict[str, Node], outside: dict[str, str]) -> None:
+        source = self._find(file, node.module or "", node.level)
+        for alias in node.names:
+            inner, name = f"{node.module}.{alias.name}" if node.module else alias.name, alias.asname or alias.name
+            module = self._find(file, inner, node.level)
+            if alias.name == "*" and source:
+                names.update(self.bound(source))
+            elif module:
+                names[name] = (module, "")
+            elif source and (target := self.bound(source).get(alias.name)):
+                names[name] = target
+                if not target[0]:
+                    outside[name] = target[1]
+            elif not source and not node.level:
+                outside[name] = inner
+
+    def _find(self, file: str, name: str, level: int) -> str | None:
+        """The file of a module: beside the importing file, in the folders above, else the one that ends so."""
+        here = Path(file).parent
+        bases = [here, *here.parents]
+        path = name.replace(".", "/")
+        for base in bases[level - 1 : level] if level else bases:
+            for candidate in (f"{path}.py", f"{path}/__init__.py") if path else ("__init__.py",):
+                found = (base / candidate).as_posix()
+                if found in self.trees and found != file:
+                    return found
+        if level or name.partition(".")[0] in sys.stdlib_module_names:
+            return None
+        others = [found for found in self._endings.get(path, ()) if found != file]
+        return others[0] if len(others) == 1 else None
+
+    @cached_property
+    def _endings(self) -> dict[str, list[str]]:
+        """The end of a module's path -> files: what `sys.path.append("../utils")` makes importable."""
+        found: dict[str, list[str]] = {}
+        for file in self.trees:
+            parts = file.removesuffix(".py").removesuffix("/__init__").split("/")
+            for i in range(len(parts)):
+                found.setdefault("/".join(parts[i:]), []).append(file)
+        return found
+
+
+def dotted(expression: ast.AST) -> str:
+    """`a.b.c` of a name or an attribute of names, else nothing."""
+    parts: list[str] = []
+    while isinstance(expression, ast.Attribute):
+        parts.append(expression.attr)
+        expression = expression.value
+    return ".".join([expression.id, *reversed(parts)]) if isinstance(expression, ast.Name) else ""
+
+
+def _scanned(file: str, tree: ast.Module) -> tuple[dict[Node, ast.AST], dict[Node, list[ast.AST]], set[Node]]:
+    """Every function and class, each one's own code in the source's order, and what is defined more than once.
+
+    The code of a definition within another is not the outer one's own.
+    """
+    nodes: dict[Node, ast.AST] = {(file, ""): tree}
+    own: dict[Node, list[ast.AST]] = {(file, ""): []}
+    twice: set[Node] = set()
+    todo: list[tuple[ast.AST, list[ast.AST], str]] = [(tree, own[file, ""], "")]
+    while todo:
+        node, mine, prefix = todo.pop()
+        mine.append(node)
+        if isinstance(node, _DEFINITION):
+            key = (file, prefix + node.name)
+            twice |= {key} & nodes.keys()
+            nodes[key], own[key] = node, []
+            mine, prefix = own[key], f"{key[1]}."
+        children = [child for child in ast.iter_child_nodes(node) if not isinstance(child, _PASSED)]
+        todo += [(child, mine, prefix) for child in reversed(children)]
+    return nodes, own, twice
+
+
+def _python_files(root: Path) -> Iterator[str]:
+    for folder, names, files in os.walk(root):
+        here = Path(folder).relative_to(root)
+        deep = len(here.parts) >= _FOLDERS
+        names[:] = [] if deep else sorted(n for n in names if n not in _SKIPPED and not n.startswith("."))
+        yield from ((here / file).as_posix() for file in sorted(files) if file.endswith(".py"))

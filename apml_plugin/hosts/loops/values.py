@@ -1,0 +1,78 @@
+"""Distances that a function takes apart itself: where it makes one number of them, a line behind makes that ours.
+
+The function goes on with its indices, and with whatever it does with the number.
+"""
+
+from __future__ import annotations
+
+import ast
+
+from ...patching import Line
+from ...patching.placing import blocks
+from .project import Node
+from .reading import LAYOUT, Chamfers, Distances
+from .sites import line_behind
+
+GT_NAMES = ("gt", "target", "label", "truth", "complete")
+_CHEAP = (
+    ast.Name, ast.Attribute, ast.Subscript, ast.Slice, ast.Tuple, ast.Constant, ast.UnaryOp, ast.Call, ast.keyword,
+    ast.expr_context, ast.unaryop,
+)  # fmt: skip
+
+
+def lines(chamfers: Chamfers, node: Node, call: ast.Call) -> list[Line]:
+    """The lines that replace what `d1, d2, ... = chamfer(a, b)` leads to; none where that cannot be told to be safe.
+
+    Safe means: in the same block the two distances do nothing but make numbers, each bound to a name, before one of
+    the clouds is bound anew.
+    """
+    clouds = [*call.args, *(keyword.value for keyword in call.keywords)][:2]
+    if len(clouds) < 2 or not all(map(_is_cheap, clouds)):
+        return []
+    for block in blocks(chamfers.project.nodes[node], into_definitions=False):
+        at = next((i for i, s in enumerate(block) if isinstance(s, ast.Assign) and s.value is call), None)
+        if at is not None:
+            pred, gt = (ast.unparse(cloud) for cloud in clouds)
+            if pred.lower().startswith(GT_NAMES) or gt.lower().startswith("pred"):
+                pred, gt = gt, pred
+            given = f"{pred}, {gt}, label={node[1] or node[0]!r}"
+            return [
+                line_behind(chamfers.project, node, s, name, f"{name} = training_value({name}, {given})")
+                for name, s in _values(chamfers, node, block[at:], set().union(*map(names, clouds)))
+            ]
+    return []
+
+
+def _values(chamfers: Chamfers, node: Node, block: list[ast.stmt], clouds: set[str]) -> list[tuple[str, ast.stmt]]:
+    """Names and statements that make a number of both distances, which the block's first statement binds."""
+    reader = Distances(chamfers, node, block[0])
+    found: list[tuple[str, ast.stmt]] = []
+    spent, until = {id(n) for n in ast.walk(block[0])}, 10**9
+    for statement in block[1:]:
+        bound = stored(statement)
+        if isinstance(statement, ast.Assign) and len(bound) == 1 and names(statement.value) & reader.distances:
+            kind = reader.takes(statement)
+            spent |= {id(n) for n in ast.walk(statement)} if kind else set()
+            if kind == "number":
+                found.append((bound.pop(), statement))
+        elif bound & (clouds | reader.distances):
+            until = statement.lineno if bound & reader.distances else until
+            break
+    loads = (n for n in chamfers.project.own[node] if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load))
+    left = [n for n in loads if n.id in reader.distances and id(n) not in spent and block[0].lineno < n.lineno < until]
+    return [] if left else found
+
+
+def _is_cheap(cloud: ast.expr) -> bool:
+    """Whether a cloud can be written a second time: names, their parts, and how they are laid out."""
+    calls = [n.func for n in ast.walk(cloud) if isinstance(n, ast.Call)]
+    laid = all(isinstance(called, ast.Attribute) and called.attr in LAYOUT for called in calls)
+    return laid and all(isinstance(n, _CHEAP) for n in ast.walk(cloud))
+
+
+def names(tree: ast.AST) -> set[str]:
+    return {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}
+
+
+def stored(tree: ast.AST) -> set[str]:
+    return {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
