@@ -120,6 +120,8 @@ def identify(path: str | os.PathLike[str]) -> Host:
     if not root.is_dir():
         raise HostError(f"{root} is not a folder; give the root of the clone (the folder with its main.py)")
     root = root.resolve()
+    if (above := _above_package(str(root))) != str(root):
+        raise HostError(f"{root} is a package of the codebase at {above}; give that folder")
     clone = Clone(root)
     found: list[Host] = []
     reasons: dict[str, str] = {}
@@ -184,8 +186,8 @@ def around(start: Path) -> Host | None:
     """The host that a file lies in: the nearest folder upwards that is one, or None."""
     here = start.expanduser().resolve()
     for folder in [here, *here.parents][: _ABOVE + 1]:
-        beside = sum(_holds_python(str(inner)) for inner in folder.iterdir()) if folder.is_dir() else 0
-        if folder != Path.home() and (beside > 1 or any(folder.glob("*.py"))):
+        inner = {name for name in ("scripts", "src") if _holds_python(str(folder / name))}
+        if folder != Path.home() and (inner or any(folder.glob("*.py"))):
             with contextlib.suppress(HostError):
                 return identify(folder)
     return None
@@ -219,8 +221,7 @@ def root_of(file: str | os.PathLike[str]) -> str:
     """
     real = os.path.realpath(file)
     here = real if os.path.isdir(real) else os.path.dirname(real)
-    while "__init__.py" in _names(here) and os.path.dirname(here) != here:
-        here = os.path.dirname(here)  # a package lies in the project, and is not all of it
+    here = _above_package(here)
     above = [here]
     while len(above) <= _ABOVE and os.path.dirname(above[-1]) != above[-1]:
         above.append(os.path.dirname(above[-1]))
@@ -237,6 +238,15 @@ def root_of(file: str | os.PathLike[str]) -> str:
     if len(inside) > 1 and _imports_from(here, inside[1]):
         return inside[1]
     return here
+
+
+def _above_package(folder: str) -> str:
+    """The folder above a package, where that is more than a place to keep it: a package is not all of a project."""
+    at = folder
+    while "__init__.py" in _names(at) and os.path.dirname(at) != at:
+        folder, at = at, os.path.dirname(at)
+    more = any(name.endswith(".py") or name.startswith((*_MARKS, ".git")) for name in _names(at))
+    return at if more else folder
 
 
 def _imports_from(folder: str, above: str) -> bool:

@@ -14,6 +14,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 FOLDER = "APML_RUN_FOLDER"
@@ -97,7 +98,8 @@ def watch(value: Any) -> Any:
 def saw(why: str) -> None:
     """A call of a Chamfer distance stays the host's, and why: the place of the call goes into the message."""
     if asked and not trained:
-        seen.setdefault(_caller(), why)
+        frame = caller()
+        seen.setdefault(f"{frame.f_code.co_filename}:{frame.f_lineno}", why)
 
 
 def mark(what: str) -> None:
@@ -205,15 +207,15 @@ def _at_exit() -> None:
         os._exit(1)
 
 
-def _caller() -> str:
-    """file:line of the host's code that is running."""
-    frame = sys._getframe(2)
+def caller() -> FrameType:
+    """The frame of the host's code that is running."""
+    frame = sys._getframe(1)
     while frame.f_back is not None:
         file = frame.f_code.co_filename
         if not file.startswith(_OWN) and "site-packages" not in file and not file.startswith("<"):
             break
         frame = frame.f_back
-    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+    return frame
 
 
 _OWN = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "")

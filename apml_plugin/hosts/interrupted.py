@@ -25,9 +25,9 @@ def interrupted(inserted_at: Any) -> bool:
     return bool(file) and _interrupted(file)
 
 
-def interrupted_caller(depth: int = 2) -> bool:
-    """The same for the code that called the function asking (depth 2), or one further up."""
-    return _interrupted(sys._getframe(depth).f_code.co_filename)
+def interrupted_caller() -> bool:
+    """The same for the host's code that is running."""
+    return _interrupted(guard.caller().f_code.co_filename)
 
 
 @functools.cache

@@ -13,7 +13,7 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from hosts.real_pointr import ADAM, AIRPLANE, STEP, apml_run, pcn_data, shapenet
 
 MEAN = "{NAME: APML, reduction: mean}"
 POINTS = 2048
+FAKES = Path(__file__).with_name("real_fakes.py")
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,11 @@ class Fork:
 
     prepare: (clone, data folder, learning rate) -> words of the command after the starter.
     folder: where its script runs. losses, validation: patterns whose groups are the numbers of the first iteration
-    and of the validation (None: it has none). calls: two-sided Chamfers of one iteration.
+    and of the validation (None: it has none). calls: two-sided Chamfers of one iteration. iterations: how many.
+    shown: what of the values of the first iteration's calls stands in `losses`.
     needs: packages beyond ours that it uses and for which there is no stand-in.
+    fakes: functions of `real_fakes` that stand in for what is neither installed nor of this plugin.
+    dies: what its script ends with, by a mistake of its own, when all has been said.
     """
 
     prepare: Callable[[Path, Path, float], list[str]]
@@ -43,6 +47,11 @@ class Fork:
     needs: tuple[str, ...] = ()
     settings: Callable[[Path, float], Mapping[str, Any]] = field(default=lambda data, lr: {})
     module: str = ""
+    iterations: int = 3
+    shown: Callable[[list[float]], list[float]] = field(default=lambda values: [value * 1000 for value in values])
+    fakes: tuple[str, ...] = ()
+    dies: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     def missing(self) -> list[str]:
         return [name for name in self.needs if importlib.util.find_spec(name) is None]
@@ -50,49 +59,54 @@ class Fork:
 
 def data_for_forks(root: Path) -> Path:
     """PCN's layout as all of these hosts read it (val filled, test clouds without a view, too), and ShapeNet-55's."""
-    pcn_data(root, points=POINTS, train=2, test=2, views=1)
+    pcn_data(root, points=POINTS, train=6, test=2, views=1)
     listed = json.loads((root / "PCN.json").read_text())
     listed[0]["val"] = listed[0]["test"]
     (root / "PCN.json").write_text(json.dumps(listed))
     for cloud in sorted((root / "test" / "partial" / AIRPLANE).glob("*/00.npy")):
         shutil.copy(cloud, cloud.parent.with_suffix(".npy"))
     shutil.copytree(root / "test", root / "val")
-    shapenet_data(root / "shapenet", train=2, test=2)
+    shapenet_data(root / "shapenet", train=6, test=2)
     return root
 
 
 @dataclass
 class Run:
-    """One run: what the host printed, the numbers in it, and what the starter saw of APML."""
+    """One run: what the host printed, the numbers in it, what the starter saw of APML, and file -> text with lines."""
 
     output: str
     losses: list[float]
     validation: list[float]
     spied: dict[str, Any]
+    executed: dict[str, str]
 
     @property
     def announced(self) -> list[str]:
         return [line for line in self.output.splitlines() if "[apml]" in line and " trains with " in line]
 
 
-def run_fork(fork: Fork, clone: Path, data: Path, rate: float, loss: str = "") -> Run:
-    """The host's own script for one iteration an epoch, with `--loss` if one is given. Traces of the run go."""
+def run_fork(fork: Fork, clone: Path, data: Path, rate: float, loss: str = "", options: Sequence[str] = ()) -> Run:
+    """The host's own script, with `--loss` if one is given and further options of `apml run`. Traces of the run go."""
     folder = clone / fork.folder
     starter, settings = folder / "apml_test_starter.py", data / "settings.json"
     known = status(clone)
     starter.write_text(_STARTER)
     try:
         words = fork.prepare(clone, data, rate)
-        settings.write_text(json.dumps({"module": fork.module, "values": fork.settings(data, rate)}))
-        told = ["--loss", loss] if loss else []
-        output = apml_run(folder, [*told, starter.name, str(settings), *words])
+        said = {"module": fork.module, "values": fork.settings(data, rate), "fakes": [str(FAKES), *fork.fakes]}
+        settings.write_text(json.dumps(said))
+        told = [*options, *(["--loss", loss] if loss else [])]
+        output = apml_run(
+            folder, [*told, starter.name, str(settings), *words], fails=bool(fork.dies), more=fork.environment
+        )
+        assert fork.dies in output
     finally:
         for line in set(status(clone)) - set(known):
             left = clone / line[3:]
             shutil.rmtree(left) if left.is_dir() else left.unlink()
         shutil.rmtree(clone / "experiments", ignore_errors=True)  # ignored by git in some clones
     spied = json.loads(re.findall(r"^SPIED (.*)$", output, re.M)[-1])
-    return Run(output, _numbers(fork.losses, output), _numbers(fork.validation, output), spied)
+    return Run(output, _numbers(fork.losses, output), _numbers(fork.validation, output), spied, spied.pop("executed"))
 
 
 def status(clone: Path) -> list[str]:
@@ -265,20 +279,21 @@ def _grnet_settings(data: Path, rate: float) -> dict[str, Any]:
 FORKS: dict[str, Fork] = {
     "AnchorFormer": Fork(
         _anchorformer,
-        losses=r"\[Training\] EPOCH: 0 .*Losses = \['([\d.]+)', '([\d.]+)'",
+        losses=r"\[Epoch 0/1\]\[Batch 1/3\].*Losses = \['([\d.]+)', '([\d.]+)'",
         calls=2,
+        iterations=6,
         validation=r"\[Validation\] EPOCH: 1  Metrics = (\[.*\])",
     ),
     "Point-MAE": Fork(
         _point_mae,
-        losses=r"\[Training\] EPOCH: 0 .*Losses = \['([\d.]+)'",
+        losses=r"\[Epoch 0/0\]\[Batch 1/3\].*Losses = \['([\d.]+)'",
         calls=1,
         validation=None,
         needs=("sklearn",),
     ),
     "SnowflakeNet": Fork(
         _snowflakenet,
-        losses=r"Batch 1/1\].*loss=\['[\d.]+', '([\d.]+)', '([\d.]+)', '([\d.]+)', '([\d.]+)'\]",
+        losses=r"Batch 1/3\].*loss=\['[\d.]+', '([\d.]+)', '([\d.]+)', '([\d.]+)', '([\d.]+)'\]",
         calls=4,
         validation=r"\nEpoch\s+1\t([\d.\t]+)",
         folder="completion",
@@ -286,7 +301,7 @@ FORKS: dict[str, Fork] = {
     ),
     "seedformer": Fork(
         _seedformer,
-        losses=r"\[Epoch 1/1\] .*Losses = \['([\d.]+)', '([\d.]+)', '([\d.]+)', '([\d.]+)'",
+        losses=r"\[Epoch 1/1\]\[Batch 1/3\].*Losses = \['([\d.]+)', '([\d.]+)', '([\d.]+)', '([\d.]+)'",
         calls=4,
         validation=r"Testing scores = ([\d.]+)",
         folder="codes",
@@ -294,7 +309,7 @@ FORKS: dict[str, Fork] = {
     ),
     "GRNet": Fork(
         lambda clone, data, rate: ["runner.py"],
-        losses=r"\[Epoch 1/1\]\[Batch 1/1\].*Losses = (\[.*\])",
+        losses=r"\[Epoch 1/1\]\[Batch 1/3\].*Losses = (\[.*\])",
         calls=2,
         validation=r"\nOverall\s+([\d.\t]+)",
         needs=("transforms3d", "h5py", "cv2", "pyexr"),
@@ -307,6 +322,7 @@ FORKS: dict[str, Fork] = {
 _STARTER = """
 import importlib
 import json
+import os
 import random
 import runpy
 import sys
@@ -317,23 +333,40 @@ import torch
 import apml_plugin
 from apml_plugin.functional import apml_loss
 
-APML, seen = apml_plugin.APML, {"values": [], "without_gradient": 0, "worst": 0.0}
-forward = APML.forward
+from apml_plugin.patching import memory
+
+APML, forward = apml_plugin.APML, apml_plugin.APML.forward
+seen = {"values": [], "without_gradient": 0, "worst": 0.0, "swapped": 0, "executed": {}}
 
 
 def watched(self, pred, gt, *args, **kwargs):
     value = forward(self, pred, gt, *args, **kwargs)
-    if not (torch.is_grad_enabled() and pred.requires_grad):
+    if not (torch.is_grad_enabled() and (pred.requires_grad or gt.requires_grad)):
         seen["without_gradient"] += 1
+    seen["swapped"] += not pred.requires_grad
     again = apml_loss(pred.detach(), gt.detach(), reduction=self.reduction)
-    seen["worst"] = max(seen["worst"], abs(float(again) - float(value)) / abs(float(value)))
-    seen["values"].append(float(value))
+    seen["worst"] = max(seen["worst"], float(((again - value) / value).abs().max()))
+    seen["values"].append(float(value.mean()))
     return value
 
 
-APML.forward = watched
+def noted(data, edits, file, compiled=memory.compiled, text=memory.text):
+    def kept(data, edits):
+        seen["executed"][os.path.realpath(file)] = text(data, edits).decode()
+        return text(data, edits)
+
+    memory.text = kept
+    return compiled(data, edits, file)
+
+
+APML.forward, memory.compiled = watched, noted
 with open(sys.argv[1]) as stream:
     settings = json.load(stream)
+file, *fakes = settings["fakes"]
+if fakes:
+    namespace = runpy.run_path(file)
+    for name in fakes:
+        namespace[name]()
 for seed in (random.seed, np.random.seed, torch.manual_seed):
     seed(7)
 for name, value in settings["values"].items():
@@ -344,6 +377,8 @@ for name, value in settings["values"].items():
     assert last in part, name
     part[last] = value
 del sys.argv[:2]
-runpy.run_path(sys.argv[0], run_name="__main__")
-print("\\nSPIED " + json.dumps(seen))
+try:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+finally:
+    print("\\nSPIED " + json.dumps(seen))
 """

@@ -81,8 +81,8 @@ def test_a_dataset_that_is_not_there(write: Any) -> None:
 
 
 def test_keys_the_model_needs(write: Any) -> None:
-    assert warned(check_config(write(model={"NAME": "PCN"})), "PCN reads model.num_pred")
-    assert warned(check_config(write(loss="APML", model={"NAME": "Nobody"})), "no model Nobody")
+    assert "PCN reads model.num_pred" in check_config(write(loss="APML", model={"NAME": "PCN"})).error
+    assert "no model Nobody" in check_config(write(loss="APML", model={"NAME": "Nobody"})).error
 
 
 def test_the_hosts_own_loss(write: Any) -> None:
@@ -142,7 +142,7 @@ def test_a_loss_that_cannot_run_is_an_error(write: Any, monkeypatch: pytest.Monk
 
 def test_half_patched_is_said_once(write: Any, host: Path) -> None:
     main(["patch", str(host)])
-    reader = check_config(write()).host.reader.file
+    reader = check_config(write()).host.detail.reader.file
     (host / reader).write_bytes(
         b"".join(
             line for line in (host / reader).read_bytes().splitlines(keepends=True) if b"# apml-plugin" not in line

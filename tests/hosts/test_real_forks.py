@@ -1,21 +1,24 @@
-"""Real clones of PoinTr's forks and relatives: patched, trained by their own scripts, validated, reverted.
+"""Real clones, PoinTr's forks and hosts of other kinds: trained by their own scripts, validated, patched, reverted.
 
-Opt in with APML_FORKS=folder-of-clones; each of `FORKS` found there is copied, never touched. Nothing of the hosts
-needs to be compiled. What they import beyond that (einops, h5py, opencv, ...) must be there, or the host is skipped.
+Opt in with APML_FORKS=folder-of-clones; each host found there is copied, never touched. Nothing of the hosts needs to
+be compiled. What they import beyond that (einops, h5py, opencv, ...) must be there, or the host is skipped.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
-from hosts.real_forks import FORKS, MEAN, data_for_forks, every_byte, run_fork, status
+from hosts.real_forks import FORKS, MEAN, Fork, Run, data_for_forks, every_byte, run_fork, status
 from hosts.real_pointr import patch
+from hosts.real_unseen import UNSEEN, data_for_unseen
 
 pytestmark = [pytest.mark.forks, pytest.mark.slow]
 
+HOSTS = {**FORKS, **UNSEEN}
 REASONS = {
     "SnowflakeNet": "PU/utils.py:76 PULoss.chamfer_radius: a further argument takes part in its value",
     "seedformer": "chamfer_single_side_sqrt: measures one direction only (partial matching)",
@@ -34,54 +37,65 @@ def copy_fork(name: str, target: Path) -> Path:
     if not (source / ".git").exists():
         pytest.skip(f"no clone {source}")
     shutil.copytree(source, target)
+    subprocess.run(["git", "reset", "-q"], cwd=target, check=True)  # some clones come without an index
     return target
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return data_for_forks(tmp_path_factory.mktemp("data"))
+    return data_for_unseen(data_for_forks(tmp_path_factory.mktemp("data")))
 
 
-@pytest.mark.parametrize("name", FORKS)
+@pytest.mark.parametrize("name", HOSTS)
 def test_trains_with_apml_and_leaves_no_trace(name: str, data: Path, tmp_path: Path) -> None:
-    """Unpatched with its Chamfer; patched; unpatched by `apml run --loss` alone, where it learns.
+    """With its own Chamfer; by `apml run --loss`; patched, where nothing but the patch attaches, and learning.
 
     The learning rate of the first two is zero, so that their weights, and with them all numbers of the validation,
     are the same to the last digit unless something other than the training loss has changed.
     """
-    fork, clone = FORKS[name], copy_fork(name, tmp_path / name)
+    fork = HOSTS[name]
+    clone = copy_fork(name.partition(":")[0], tmp_path / "clone")
     if fork.missing():
         pytest.skip(f"{name} needs {', '.join(fork.missing())}")
     known, before = status(clone), every_byte(clone)
     host = run_fork(fork, clone, data, 0.0)
     assert not host.announced
     assert not host.spied["values"]
+    assert bool(host.validation) is bool(fork.validation)
+
+    ours = run_fork(fork, clone, data, 0.0, MEAN)
+    assert status(clone) == known
+    check_training(fork, ours)
+    assert all(mine != theirs for mine, theirs in zip(ours.losses, host.losses, strict=True))
+    assert ours.validation == host.validation
 
     patch(clone)
-    assert every_byte(clone) != before
-    ours = run_fork(fork, clone, data, 0.0, MEAN)
+    written = every_byte(clone)
+    executed = {Path(file).relative_to(clone.resolve()).as_posix(): text for file, text in ours.executed.items()}
+    assert executed
+    assert executed == {file: written[file].decode() for file in executed}
+    alone = run_fork(fork, clone, data, 1e-4, MEAN, ["--no-attach"])
+    assert not alone.executed
     patch(clone, "--revert")
     assert status(clone) == known
     assert every_byte(clone) == before
 
-    assert len(ours.announced) == 1
-    assert "trains with APML(" in ours.announced[0]
-    assert "from APML_LOSS" in ours.announced[0]
-    assert ours.spied["without_gradient"] == 0
-    assert ours.spied["worst"] < 1e-6  # the value of functional.apml_loss on the same clouds
-    first = ours.spied["values"][: fork.calls]
-    assert ours.losses == pytest.approx([value * 1000 for value in first], abs=1e-3)
-    assert all(mine != theirs for mine, theirs in zip(ours.losses, host.losses, strict=True))
-    assert ours.validation == host.validation
-    assert bool(host.validation) is bool(fork.validation)
-
-    alone = run_fork(fork, clone, data, 1e-4, MEAN)
-    assert alone.losses == ours.losses
-    assert len(alone.announced) == 1
-    assert alone.spied["without_gradient"] == 0
-    if fork.validation:
+    check_training(fork, alone)
+    assert alone.spied["values"][0] == ours.spied["values"][0]
+    if fork.validation and not fork.dies:
         assert alone.validation != ours.validation  # it learned
-    assert status(clone) == known
+
+
+def check_training(fork: Fork, run: Run) -> None:
+    """Every call with a gradient was APML, has its value, and is what the host printed."""
+    assert len(run.announced) == 1
+    assert "trains with APML(" in run.announced[0]
+    assert "from APML_LOSS" in run.announced[0]
+    assert run.spied["without_gradient"] == 0
+    assert run.spied["worst"] < 1e-6  # the value of functional.apml_loss on the same clouds
+    assert len(run.spied["values"]) == fork.calls * fork.iterations
+    first = fork.shown(run.spied["values"][: fork.calls])
+    assert run.losses == pytest.approx(first, rel=1e-5, abs=1e-4)
 
 
 @pytest.mark.parametrize("name", REASONS)

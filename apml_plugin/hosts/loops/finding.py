@@ -132,6 +132,8 @@ class Finder:
     def _elsewhere(self, node: Node, inner: ast.Name | ast.Attribute, name: str) -> None:
         """A function from outside of the project, or from a file of metrics, which stays as it is."""
         target = self.project.resolve(node[0], inner, node)
+        if (node[0], name) in self.project.modules:
+            return
         outside = self.project.outside(node[0]).get(name) or ("" if target is None or target[0] else target[1])
         if outside:
             measured = last(outside)

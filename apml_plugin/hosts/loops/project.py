@@ -46,6 +46,7 @@ class Project:
         self.own: dict[Node, list[ast.AST]] = {}
         self.twice: set[Node] = set()
         self.broken: dict[str, str] = {}
+        self.modules: set[tuple[str, str]] = set()
         self.count = 0
         self._bound: dict[str, dict[str, Node]] = {}
         self._outside: dict[str, dict[str, str]] = {}
@@ -219,6 +220,7 @@ class Project:
                         names[alias.asname or alias.name] = (target, "")
                     else:
                         outside[alias.asname or alias.name] = alias.name
+                        self.modules.add((file, alias.asname or alias.name))
             elif isinstance(node, ast.ImportFrom):
                 self._import_from(file, node, names, outside)
         names.update({name: (file, name) for _, name in self.definitions[file] if name and "." not in name})

@@ -45,9 +45,6 @@ def _resolve_loss(found: Finding, config: dict[str, Any]) -> None:
     if own and looks_like_loss(config.get("loss")):
         found.error = f"loss: at the top level is the host's own ({own[0]}); write {config['loss']!r} under model:"
         return
-    if missing := _missing_keys(found, model):
-        found.error = f"{found.model} reads {missing}, which this YAML does not give: building it fails"
-        return
     try:
         wanted(config)
         hoist(config)
@@ -66,6 +63,8 @@ def _resolve_loss(found: Finding, config: dict[str, Any]) -> None:
         found.error = f"{type(error).__name__}: {error}"
         return
     _warn_about_run(found, config, loss)
+    if not found.error and (missing := _missing_keys(found, model)):
+        found.error = f"{found.model} reads {missing}, which this YAML does not give: building it fails"
 
 
 def _describe(found: Finding, loss: Any) -> None:

@@ -57,7 +57,7 @@ def find(clone: Clone, others: tuple[Host, ...] = ()) -> Host:
             ("builds models in", f"{found.builder.file} ({found.builder.name})"),
             ("reads YAML in", f"{found.reader.file} ({found.reader.name})"),
             ("models", ", ".join(model.name for model in found.models)),
-            *(("not looked at", text) for text in clone.project.broken.values()),
+            *(("not looked at", text) for text in functions.broken),
         ),
         (recipe_for_all(found, functions.edits), *(recipe_for_model(found, model) for model in found.models)),
         (*replaced, *map(str, functions.sites)),

@@ -1,0 +1,245 @@
+"""Every form trains with the loss that was asked for or stops, under `apml run` and after `apml patch`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from forking import Done, Forking
+
+from . import bindings, libraries, places, trainers
+from .building import EITHER, LOSS, STOPS, TRAINS, Clone, Form, assert_trained, validation, with_a_chamfer, with_apml
+
+FORMS: dict[str, Form] = {**places.FORMS, **libraries.FORMS, **bindings.FORMS, **trainers.FORMS}
+"""The table: what is expected of each is in its `run` and `patch`."""
+RUN = [name for name, form in FORMS.items() if form.run]
+PATCH = [name for name, form in FORMS.items() if form.patch]
+BY_HAND = ("from apml_plugin.hooks import training_value", "loss = training_value(loss, pred, gt)")
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forking]:
+    """Plain `python`: nothing of the plugin in it but what the script imports."""
+    made = Forking(tmp_path_factory.mktemp("python"), "torch", "torch._dynamo")
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def apml(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forking]:
+    made = Forking(tmp_path_factory.mktemp("apml"), "torch", "apml_plugin.cli", command=True)
+    yield made
+    made.close()
+
+
+def test_nine_in_ten_train() -> None:
+    wanted = [form.run for form in FORMS.values() if form.run] + [form.patch for form in FORMS.values() if form.patch]
+    assert set(wanted) <= {TRAINS, STOPS, EITHER}
+    assert wanted.count(TRAINS) >= 0.9 * len(wanted)
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_without_the_plugin(name: str, tmp_path: Path, python: Forking) -> None:
+    """What is expected of a form is worked out from the right stages, weights and steps: its own Chamfer shows it."""
+    form = FORMS[name]
+    clone = Clone(form, tmp_path)
+    own = own_weights(clone, python)
+    assert any(torch.allclose(own, weights, rtol=0, atol=2e-6) for weights in with_a_chamfer(form))
+    assert not torch.allclose(own, with_apml(form), rtol=0, atol=2e-3)
+    if form.evaluation:
+        assert validation(clone.go_on(python, (form.evaluation,))).startswith(("val 0.", "val 1."))
+    for file, edits in form.by_hand.items():
+        assert [form.files[file].count(old) for old, _ in edits] == [1] * len(edits)
+
+
+@pytest.mark.parametrize("name", RUN)
+def test_run(name: str, tmp_path: Path, python: Forking, apml: Forking) -> None:
+    form = FORMS[name]
+    clone = Clone(form, tmp_path)
+    before = clone.snapshot()
+    done = clone.start(apml, ("run", "--loss", LOSS, *form.words))
+    if form.run == STOPS or (form.run == EITHER and done.returncode != 0):
+        assert_stopped(clone, done, names_a_line=form.run == STOPS)
+    else:
+        trained = clone.weights() if clone.weights_file.is_file() else None
+        numbers = clone.go_on(python, (form.evaluation,)) if form.evaluation and trained is not None else None
+        weights_of_plain = own_weights(clone, python)  # after the run: it must have left nothing behind
+        if trained is not None:
+            save(clone, trained)
+        assert_trained(clone, done, weights_of_plain)
+        if numbers is not None and validation(done):
+            assert validation(done) == validation(numbers), "validation is no longer the host's own"
+    assert clone.snapshot() == before
+
+
+@pytest.mark.parametrize("name", PATCH)
+def test_patch(name: str, tmp_path: Path, python: Forking, apml: Forking) -> None:
+    form = FORMS[name]
+    clone = Clone(form, tmp_path)
+    before, words = clone.snapshot(), form.patched_words or form.words
+    own = own_weights(clone, python)
+    done = apml(["patch", str(clone.root)], tmp_path)
+    patched = clone.snapshot()
+    if form.patch == STOPS:
+        assert done.returncode != 0, done.said
+        assert patched == before
+        assert_says_how(done, clone)
+        return
+    assert done.returncode == 0, done.said
+    assert {file for file in patched if patched[file] != before.get(file)}, done.said
+    for file in (f"{form.cwd}/{form.evaluation}", *form.kept):
+        file = file.removeprefix("./")
+        assert patched.get(file) == before.get(file), f"{file} was edited\n{done.said}"
+
+    trained = clone.start(python, words, APML_LOSS=LOSS)
+    assert_trained(clone, trained, own)
+    if form.evaluation:
+        ours = clone.go_on(python, (form.evaluation,), APML_LOSS=LOSS)
+        assert validation(ours), ours.said
+        assert validation(trained) in ("", validation(ours)), "validation in the script is no longer the host's own"
+    kept = clone.weights()
+    clone.start(python, words)
+    assert torch.equal(clone.weights(), own), "with no loss chosen it does not train as before"
+
+    done = apml(["patch", str(clone.root), "--revert"], tmp_path)
+    assert done.returncode == 0, done.said
+    assert clone.snapshot() == before
+    if form.evaluation:
+        save(clone, kept)
+        assert validation(clone.go_on(python, (form.evaluation,))) == validation(ours)
+
+
+@pytest.mark.parametrize("name", [name for name, form in FORMS.items() if form.by_hand])
+def test_the_two_lines_by_hand(name: str, tmp_path: Path, python: Forking, apml: Forking) -> None:
+    form = FORMS[name]
+    own = own_weights(Clone(form, tmp_path / "untouched"), python)
+    clone = Clone(form, tmp_path / "edited")
+    for file, edits in form.by_hand.items():
+        text = (clone.root / file).read_text()
+        for old, new in edits:
+            assert text.count(old) == 1
+            text = text.replace(old, new)
+        (clone.root / file).write_text(text)
+    assert_trained(clone, clone.start(apml, ("run", "--loss", LOSS, *form.words)), own)
+    assert_trained(clone, clone.start(python, APML_LOSS=LOSS), own)
+    clone.start(python)
+    assert torch.equal(clone.weights(), own)
+
+
+def test_a_library_that_is_not_installed(tmp_path: Path, python: Forking, apml: Forking) -> None:
+    clone = Clone(libraries.NO_PACKAGE, tmp_path / "without")
+    with_package = Clone(libraries.FORMS["pytorch3d_from_import"], tmp_path / "with")
+    own = own_weights(with_package, python)
+    done = clone.start(apml, ("run", "--loss", LOSS, "main.py"))
+    assert_trained(clone, done, own)
+    assert "[apml] pytorch3d" in done.stderr
+    plain = clone.start(apml, ("run", "main.py"))
+    assert plain.returncode == 0, plain.said
+    torch.testing.assert_close(clone.weights(), own, rtol=0, atol=2e-6)
+
+
+def test_explain_and_diff_write_nothing_and_name_the_same_files(tmp_path: Path, apml: Forking) -> None:
+    for name in ("own_def_in_the_script", "script_beside_the_packages", "made_in_init_loop_over_stages"):
+        clone = Clone(FORMS[name], tmp_path / name)
+        before = clone.snapshot()
+        explained = apml(["patch", str(clone.root), "--explain"], tmp_path)
+        shown = apml(["patch", str(clone.root), "--diff"], tmp_path)
+        assert (explained.returncode, shown.returncode) == (0, 0), explained.said + shown.said
+        assert clone.snapshot() == before
+        assert apml(["patch", str(clone.root)], tmp_path).returncode == 0
+        changed = {file for file, digest in clone.snapshot().items() if before.get(file) != digest}
+        assert {line[6:] for line in shown.stdout.splitlines() if line.startswith("+++ b/")} == changed & set(before)
+        assert all(file in explained.stdout for file in changed & set(before)), explained.said
+
+
+def test_without_a_loss_a_run_is_the_hosts(tmp_path: Path, python: Forking, apml: Forking) -> None:
+    for name in ("own_def_in_the_script", "script_in_tools_of_a_zip", "pytorch3d_from_import"):
+        clone = Clone(FORMS[name], tmp_path / name)
+        own = own_weights(clone, python)
+        done = clone.start(apml, ("run", *FORMS[name].words))
+        assert done.returncode == 0, done.said
+        assert torch.equal(clone.weights(), own), done.said
+
+
+NOTHING_TO_REPLACE = Form(
+    files={
+        "main.py": """
+import torch
+net = torch.nn.Linear(3, 3)
+opt = torch.optim.SGD(net.parameters(), lr=0.1)
+for _ in range(3):
+    loss = (net(torch.rand(2, 16, 3)) - 1).square().mean()
+    opt.zero_grad()
+    loss.backward()
+    opt.step()
+torch.save(net.state_dict(), 'weights.pth')
+"""
+    }
+)
+
+
+def test_a_host_without_a_chamfer(tmp_path: Path, apml: Forking) -> None:
+    clone = Clone(NOTHING_TO_REPLACE, tmp_path)
+    before = clone.snapshot()
+    done = apml(["patch", str(clone.root)], tmp_path)
+    assert done.returncode == 1, done.said
+    assert clone.snapshot() == before
+    assert_stopped(clone, clone.start(apml, ("run", "--loss", LOSS, "main.py")), names_a_line=True)
+
+
+def test_a_pointr_style_clone_in_which_nothing_can_be_replaced(tmp_path: Path, apml: Forking) -> None:
+    files = {
+        **bindings.REC_LOSS.files,
+        "models/MAE.py": bindings.REC_LOSS.files["models/MAE.py"].replace("ChamferDistanceL2()", "nn.MSELoss()"),
+    }
+    clone = Clone(Form(files=files, words=("main.py",)), tmp_path)
+    before = clone.snapshot()
+    done = apml(["patch", str(clone.root)], tmp_path)
+    assert done.returncode == 1, done.said
+    assert clone.snapshot() == before
+
+
+def own_weights(clone: Clone, python: Forking) -> torch.Tensor:
+    """The weights with the host's own Chamfer: plain `python`, no plugin."""
+    done = clone.start(python, clone.form.patched_words)
+    assert done.returncode == 0, done.said
+    assert "[apml]" not in done.said
+    return clone.weights()
+
+
+def save(clone: Clone, weights: torch.Tensor) -> None:
+    """Puts `weights` into the state that lies there."""
+    whole = torch.load(clone.weights_file, weights_only=True)
+    state = whole
+    while not all(isinstance(value, torch.Tensor) for value in state.values()):
+        state = next(value for value in state.values() if isinstance(value, dict))
+    taken = 0
+    for key, value in state.items():
+        state[key] = weights[taken : taken + value.numel()].view_as(value)
+        taken += value.numel()
+    torch.save(whole, clone.weights_file)
+
+
+def assert_stopped(clone: Clone, done: Done, names_a_line: bool) -> None:
+    assert done.returncode != 0, f"it ended as if all were well\n{done.said}"
+    assert not clone.weights_file.exists(), "it trained to the end first"
+    assert "Traceback" not in done.stderr, done.said
+    if names_a_line:
+        assert "[apml] stopped:" in done.stderr, done.said
+        assert_says_how(done, clone)
+    else:
+        assert "[apml]" in done.stderr, done.said
+
+
+def assert_says_how(done: Done, clone: Clone) -> None:
+    """File and line of this clone, and the two lines to add."""
+    named = re.findall(r"([\w./-]+\.py):(\d+)", done.stderr)
+    lines = {file: text.count("\n") + 1 for file, text in clone.form.files.items()}
+    known = [1 <= int(line) <= lines[name] for file, line in named for name in lines if file.endswith(name)]
+    assert known, f"no file and line of the host\n{done.said}"
+    assert all(known), f"a line that the file does not have\n{done.said}"
+    for line in BY_HAND:
+        assert line in done.stderr, done.said
