@@ -95,7 +95,6 @@ class Chamfers:
         self._kinds: dict[Node, str] = {}
         self.makers: dict[Node, Node | None] = {}
         self.bound: set[int] = set()
-        self._apart: dict[Node, set[int]] = {}
         self.made: dict[tuple[Node, str], list[Made]] = {}
         for node, own in project.own.items():
             for statement in own:
@@ -176,41 +175,45 @@ class Chamfers:
         by_name = "" if "chamfer" not in name.lower() else ONE_SIDED if _ONE_WAY.search(name) else NUMBER
         if not cls[0]:
             return RAW if by_name == NUMBER and re.search(r"\dD|Dist$", name) else by_name
-        if not isinstance(tree, ast.ClassDef) or any(dotted(base).endswith("Function") for base in tree.bases):
+        if not isinstance(tree, ast.ClassDef) or self.is_autograd(cls):
             return ""
-        forward = self.project.method(cls, "forward") or self.project.method(cls, "__call__")
-        reading = self.read(forward) if forward else None
-        if reading:
+        forward = self.forward(cls)
+        if forward and (reading := self.read(forward)):
             return reading.kind if reading.kind in (RAW, ONE_SIDED, WEIGHED) else NUMBER
         outer = [base for base in tree.bases if self.project.resolve(cls[0], base) not in self.project.nodes]
         inherits = any("chamfer" in dotted(base).lower() for base in outer)
         return by_name if (forward and len(parameters(self.project.nodes[forward])) > 1) or inherits else ""
 
-    def _is_read(self, cls: Node) -> bool:
-        forward = self.project.method(cls, "forward") if cls[0] else None
-        return bool(forward and self.read(forward))
+    def forward(self, cls: Node) -> Node | None:
+        """The method that a call of an object of a class of the project runs."""
+        return (self.project.method(cls, "forward") or self.project.method(cls, "__call__")) if cls[0] else None
+
+    def is_autograd(self, cls: Node) -> bool:
+        tree = self.project.nodes[cls]
+        return isinstance(tree, ast.ClassDef) and any(dotted(base).endswith("Function") for base in tree.bases)
 
     def read(self, node: Node) -> Reading | None:
         """How a function measures its first two arguments; None if it does not, or not by itself."""
         if node not in self._readings:
             self._readings[node] = None
-            function = self.project.nodes[node]
+            function = self.project.nodes.get(node)
             names = parameters(function)
             if isinstance(function, ast.FunctionDef) and len(names) > 1:
                 self._readings[node] = _Reader(self, node, names[:2]).read(function)
         return self._readings[node]
 
-    def apart(self, node: Node) -> set[int]:
-        """Calls (by id) whose results are taken apart as distances are: not as `loss, _ = chamfer(a, b)`."""
-        if node not in self._apart:
-            found = self._apart[node] = set()
-            for inner in self.project.own[node]:
-                if isinstance(inner, ast.Assign) and isinstance(target := inner.targets[0], ast.Tuple | ast.List):
-                    if len(target.elts) > 2 or dotted(target.elts[-1]) != "_":
-                        found.add(id(inner.value))
-                elif isinstance(inner, ast.Subscript) and isinstance(inner.slice, ast.Slice):
-                    found.add(id(inner.value))
-        return self._apart[node]
+    def _takes_apart(self, node: Node, call: ast.Call) -> bool:
+        """Whether a call's result is taken apart as distances are: not as `loss, _ = chamfer(a, b)`."""
+        for inner in self.project.own[node]:
+            if isinstance(inner, ast.Assign) and inner.value is call:
+                target = inner.targets[0]
+                if isinstance(target, ast.Tuple | ast.List) and (
+                    len(target.elts) > 2 or dotted(target.elts[-1]) != "_"
+                ):
+                    return True
+            elif isinstance(inner, ast.Subscript) and inner.value is call and isinstance(inner.slice, ast.Slice):
+                return True
+        return False
 
     def gives(self, node: Node, call: ast.Call) -> tuple[str, str, list[Made]]:
         """(what a call gives: RAW, NUMBER, ...; of which class or function; the objects it may be made on)."""
@@ -219,7 +222,8 @@ class Chamfers:
         cls = made[-1].cls if made else self.maker(node, call.func) if isinstance(call.func, ast.Call) else None
         if cls:
             kind = self.kind(cls)
-            if kind == NUMBER and not self._is_read(cls) and id(call) in self.apart(node):
+            forward = self.forward(cls)
+            if kind == NUMBER and not (forward and self.read(forward)) and self._takes_apart(node, call):
                 kind = RAW
             return kind, last(cls[1]), made
         owner, _, method = name.rpartition(".")
@@ -237,7 +241,7 @@ def last(name: str) -> str:
     return name.rpartition(".")[2]
 
 
-def parameters(function: ast.AST) -> list[str]:
+def parameters(function: ast.AST | None) -> list[str]:
     """Names of what a function is given by position, without `self`."""
     if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
         return []

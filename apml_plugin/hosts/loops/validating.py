@@ -27,10 +27,9 @@ def with_gradients(finder: Finder, evaluation: set[Node]) -> Iterator[Site]:
             if target is None and isinstance(call.func, ast.Attribute):
                 # Of an object that nothing is known of: any class may have such a method, its constructor a loss.
                 methods = project.methods.get(call.func.attr, ())
-                called = {
-                    m for method in methods for m in (method, (method[0], f"{project.owner(method)[1]}.__init__"))
-                }
-            if sites & project.reachable(called & project.nodes.keys(), set()) or finder.replaces(node, call.func):
+                inits = {(m[0], m[1].rpartition(".")[0] + ".__init__") for m in methods}
+                called = {*methods, *inits & project.nodes.keys()}
+            if sites & project.reachable(called, set()) or finder.replaces(node, call.func):
                 what = "validates while gradients are recorded: keeps the host's loss"
                 yield Site(node[0], call.lineno, node[1], what, Edit(node[0], node[1], "keeps_host_loss"))
                 break
