@@ -218,13 +218,19 @@ def root_of(file: str | os.PathLike[str]) -> str:
     project's root holds (a README, a licence, ...); else the folder above a script's if Python files lie in another
     folder beside it and are imported; else the file's own folder.
     """
+    import tempfile
+
     real = os.path.realpath(file)
     here = real if os.path.isdir(real) else os.path.dirname(real)
     here = _above_package(here)
     above = [here]
     while len(above) <= _ABOVE and os.path.dirname(above[-1]) != above[-1]:
         above.append(os.path.dirname(above[-1]))
-    limits = {os.path.realpath(os.path.expanduser("~")), os.path.realpath(_temporary()), os.path.abspath(os.sep)}
+    limits = {
+        os.path.realpath(os.path.expanduser("~")),
+        os.path.realpath(tempfile.gettempdir()),
+        os.path.abspath(os.sep),
+    }
     inside = [folder for i, folder in enumerate(above) if not limits & set(above[: i + 1])] or [here]
     at = here
     while os.path.dirname(at) != at:
@@ -270,9 +276,3 @@ def _names(folder: str) -> list[str]:
 
 def _holds_python(folder: str) -> bool:
     return os.path.isdir(folder) and any(name.endswith(".py") for name in _names(folder))
-
-
-def _temporary() -> str:
-    import tempfile
-
-    return tempfile.gettempdir()

@@ -80,7 +80,8 @@ def test_a_fork_that_changed_a_known_class_is_read_again(host: Path) -> None:
     model = host / "models" / "PCN.py"
     text = model.read_text().replace("self.loss_func(ret[0], gt),", "self.loss_func(ret[0], gt), 0,")
     model.write_text(text.replace("loss_func(ret[1], gt)", "loss_func(ret[1], gt) + self.loss_func(ret[2], gt)"))
-    assert recognise(Clone(host).project).model("PCN").stages == ("coarse", "stage2", "fine")
+    (pcn,) = [found for found in recognise(Clone(host).project).models if found.name == "PCN"]
+    assert pcn.stages == ("coarse", "stage2", "fine")
 
 
 def test_find_root_from_a_config_inside(host: Path, tmp_path: Path) -> None:

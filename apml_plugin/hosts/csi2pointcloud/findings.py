@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ..loops.project import Project, last_name
+from ..loops.project import Project, inside, last_name
 from ..pointr.structure import Definition
-from .reading import imported, inside, literal_arguments
+from .reading import imported, literal_arguments
 from .records import CsiHost, Script
 
 _LOCAL_PLACEHOLDER = "/path/to"

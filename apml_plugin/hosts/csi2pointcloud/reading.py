@@ -8,17 +8,15 @@ names of variables, functions, files and folders are read off, never assumed.
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
-from typing import Any, TypeVar
+from typing import Any
 
 from ...errors import HostError
-from ..loops.project import Project, dotted, last_name
+from ..loops.project import Project, dotted, inside, last_name
 from ..pointr.structure import Definition
 from .records import CsiHost, Script, TrainStep
 
 WEIGHTS = ("chamfer_weight", "regularization_weight")
 _FOLDERS = 2
-T = TypeVar("T", bound=ast.AST)
 
 
 def recognise(project: Project) -> CsiHost:
@@ -152,10 +150,6 @@ def assignments(function: ast.FunctionDef) -> list[tuple[str, ast.expr]]:
     found = [node for node in inside(function, ast.Assign) if len(node.targets) == 1]
     return [(node.targets[0].id, node.value) for node in sorted(found, key=lambda node: node.lineno)
             if isinstance(node.targets[0], ast.Name)]  # fmt: skip
-
-
-def inside(tree: ast.AST, kind: type[T]) -> Iterator[T]:
-    return (node for node in ast.walk(tree) if isinstance(node, kind))
 
 
 def _is_network(project: Project, place: Definition) -> bool:

@@ -59,7 +59,3 @@ class CsiHost:
     root: Path
     scripts: tuple[Script, ...]
     project: Project = field(compare=False, repr=False)
-
-    def __str__(self) -> str:
-        files = ", ".join(script.file for script in self.scripts)
-        return f"CSI2PointCloud codebase at {self.root} (trained by {files})"

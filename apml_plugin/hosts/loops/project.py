@@ -8,11 +8,13 @@ import sys
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 from ...errors import PatchError
 from ...files import sources
 from ...patching.source import bare
 
+T = TypeVar("T", bound=ast.AST)
 Node = tuple[str, str]
 """(file, qualified name of a function or class in it); the name is empty for the file's own top level.
 
@@ -264,6 +266,11 @@ def dotted(expression: ast.AST) -> str:
         parts.append(expression.attr)
         expression = expression.value
     return ".".join([expression.id, *reversed(parts)]) if isinstance(expression, ast.Name) else ""
+
+
+def inside(tree: ast.AST, kind: type[T]) -> Iterator[T]:
+    """The nodes of one kind in a tree."""
+    return (node for node in ast.walk(tree) if isinstance(node, kind))
 
 
 def last_name(expression: ast.AST) -> str:

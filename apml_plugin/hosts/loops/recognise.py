@@ -40,9 +40,6 @@ class Fork:
     def edits(self) -> tuple[Edit | Line, ...]:
         return tuple(dict.fromkeys(site.edit for site in (*self.sites, *self.chains, *self.validators)))
 
-    def __str__(self) -> str:
-        return f"host with a training loop at {self.root} (trains in {', '.join(self.loops)})"
-
 
 def recipe(fork: Fork) -> Recipe:
     """All edits of a host: they only make sense together."""
