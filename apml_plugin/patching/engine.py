@@ -13,7 +13,7 @@ from pathlib import Path
 from ..errors import PatchError
 from ..files.sources import python_files, read_source
 from . import source
-from .files import read, write
+from .files import read, refuse_links, write
 from .journal import recover
 from .records import MARKER, Change, Line, Plan, Recipe
 
@@ -46,6 +46,7 @@ def plan_apply(root: Path, recipes: Sequence[Recipe], known: Iterable[Recipe]) -
     Files that are patched already are left as they are. Raises PatchError when the host is half patched.
     """
     known = tuple(known)
+    refuse_links(root)
     check(root, known)
     every = _by_file((*known, *recipes))
     changes = []
@@ -67,6 +68,7 @@ def plan_revert(root: Path, recipes: Sequence[Recipe], known: Iterable[Recipe]) 
     clone. Else a line stays, and the plan says so, while a recipe that stays still needs it.
     """
     recover(root)
+    refuse_links(root)
     known = (*known, *recipes)
     every = _by_file(known)
     if all(recipe in recipes for recipe in known):

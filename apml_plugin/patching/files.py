@@ -8,7 +8,7 @@ import stat
 from pathlib import Path
 
 from ..errors import PatchError
-from ..files.sources import inside, read_source, why
+from ..files.sources import inside, python_files, read_source, why
 from .journal import Journal, recover, stage, staged, sync_folder
 from .records import Change, Plan
 
@@ -19,6 +19,15 @@ def read(root: Path, file: str) -> bytes:
         return read_source(root, file)
     except OSError as error:
         raise PatchError(f"{root / file}{why(error)}. Nothing was changed") from None
+
+
+def refuse_links(root: Path) -> None:
+    """Raises PatchError for a Python file of the clone that is a link out of it: what trains may be there."""
+    for file in python_files(root):
+        try:
+            inside(root, file)
+        except OSError as error:
+            raise PatchError(f"{root / file}{why(error)}. Nothing was changed") from None
 
 
 def write(plan: Plan) -> None:
