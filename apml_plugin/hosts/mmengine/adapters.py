@@ -9,9 +9,8 @@ from torch import Tensor, nn
 
 from apml_plugin.errors import LossArgumentError, LossValueError
 from apml_plugin.functional import REDUCTIONS, matching_plan
-from apml_plugin.hosts.mmengine.arguments import names_arguments
+from apml_plugin.hosts.mmengine.completion import pad
 from apml_plugin.hosts.mmengine.config import loss_from_config
-from apml_plugin.hosts.mmengine.padding import pad
 from apml_plugin.losses.base import PointLoss
 from apml_plugin.matching import Settings, compute_dtype
 from apml_plugin.matching.backends import BACKENDS
@@ -20,7 +19,6 @@ from apml_plugin.matching.search import squared_distance
 from apml_plugin.matching.settings import number, one_of
 
 
-@names_arguments
 class APMLDistance(nn.Module):
     """APML where MMDetection3D configures a ``ChamferDistance``: the same call, the same pair of losses.
 
@@ -127,7 +125,6 @@ class APMLDistance(nn.Module):
             return empty.index_put((b, j), matched, accumulate=True)
 
 
-@names_arguments
 class PackedLoss(nn.Module):
     """Any loss of ours on Pointcept's packed clouds: all points of the batch in one tensor, and where each ends.
 

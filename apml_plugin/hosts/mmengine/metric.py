@@ -9,7 +9,6 @@ from mmengine.evaluator import BaseMetric
 from torch import Tensor
 
 from apml_plugin.errors import LossArgumentError
-from apml_plugin.hosts.mmengine.arguments import names_arguments
 from apml_plugin.matching.settings import number
 from apml_plugin.metrics import cd_l1, cd_l2, dcd, f_score, jsd, matched_distance_quantiles, uniformity
 from apml_plugin.metrics.emd import sampled_emd
@@ -20,7 +19,6 @@ MEASURES = ("CDL1", "CDL2", "F-Score", "EMD", "Uniformity", "DCD", "P50", "P95")
 OF_SETS = ("JSD", "Coverage", "MMD")
 
 
-@names_arguments
 class CompletionMetric(BaseMetric):
     """Means over the samples of what :mod:`apml_plugin.metrics` measures, logged as ``completion/CDL1`` and so on.
 
