@@ -9,8 +9,8 @@ from pathlib import Path
 
 from ..errors import PatchError
 from ..files.sources import inside, python_files, read_source, why
-from .journal import Journal, recover, stage, staged, sync_folder
-from .records import Change, Plan
+from .journal import Journal, recover, settle, stage, staged, sync_folder
+from .records import Plan
 
 
 def read(root: Path, file: str) -> bytes:
@@ -62,7 +62,16 @@ def write(plan: Plan) -> None:
             sync_folder(target.parent)
         journal.lift()
     except BaseException as error:
-        _put_back(journal, targets, changes)
+        try:
+            both = zip(targets, changes, strict=True)
+            settle(plan.root, [(t, None if t.read_bytes() == c.before else c.before) for t, c in both])
+        except OSError as second:
+            raise PatchError(
+                f"could not write {second.filename or plan.root}: {second.strerror}, nor put back what was written "
+                "before. Until the next apml patch or check, which tries again, the clone counts as unpatched"
+            ) from second
+        finally:
+            journal.close()
         if isinstance(error, OSError):
             raise _failed(plan, error) from error
         raise
@@ -70,19 +79,3 @@ def write(plan: Plan) -> None:
 
 def _failed(plan: Plan, error: OSError) -> PatchError:
     return PatchError(f"could not write {error.filename or plan.root}: {error.strerror}. Nothing was changed")
-
-
-def _put_back(journal: Journal, targets: list[Path], changes: list[Change]) -> None:
-    try:
-        for target, change in zip(targets, changes, strict=True):
-            if target.read_bytes() != change.before:
-                os.replace(stage(target, change.before), target)
-            staged(target).unlink(missing_ok=True)
-        journal.lift()
-    except OSError as error:
-        raise PatchError(
-            f"could not write {error.filename or journal.path.parent}: {error.strerror}, nor put back what was "
-            f"written before. Until the next apml patch or check, which tries again, the clone counts as unpatched"
-        ) from error
-    finally:
-        journal.close()
