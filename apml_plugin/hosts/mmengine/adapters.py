@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -104,19 +105,9 @@ class APMLDistance(nn.Module):
 
     def _costs(self, pred: Tensor, gt: Tensor, pred_n: Tensor | None, gt_n: Tensor | None) -> Tensor:
         """(B, M): the distances of each target's matches, weighted by the plan, which is held constant."""
-        s = self.settings
         with torch.autocast(pred.device.type, enabled=False):
             plan = matching_plan(
-                pred,
-                gt,
-                p_min=s.p_min,
-                threshold=s.threshold,
-                iterations=s.iterations,
-                eps=s.eps,
-                ties=s.ties,
-                backend=self.backend,
-                pred_lengths=pred_n,
-                gt_lengths=gt_n,
+                pred, gt, **asdict(self.settings), backend=self.backend, pred_lengths=pred_n, gt_lengths=gt_n
             )
             dtype = compute_dtype(pred, gt)
             b, i, j = plan.indices()
