@@ -8,7 +8,7 @@ from apml_plugin.standins import chamfer
 from apml_plugin.standins.inplace import into
 
 forward = into(4, 0, lambda xyz1, xyz2, dist1, dist2, idx1, idx2: chamfer.forward(xyz1, xyz2))
-"""Nearest neighbours between (B, N, 3) and (B, M, 3), both ways, into four buffers: what :func:`.chamfer.forward` gives.
+"""Nearest neighbours between (B, N, 3) and (B, M, 3), both ways, written into four buffers.
 
 Returns 1. Not differentiable: hosts call :func:`backward`."""
 
