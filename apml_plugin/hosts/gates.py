@@ -36,11 +36,30 @@ _built: dict[str, tuple[Any, str]] = {}
 _told: set[str] = set()
 
 
+_validations = 0
+"""How many `keeps_host_loss` functions are running. For every thread: DataParallel runs a model in threads."""
+
+
 class _Local(threading.local):
-    validating = 0
+    """measuring: in how many `no_training` blocks this thread is, while replicas in other threads train."""
+
+    measuring = 0
 
 
 _local = _Local()
+
+
+def eager(function: Any) -> Any:
+    """`function`, which torch.compile calls as it is: what a gate decides is not for a graph."""
+    made: list[Any] = []
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if not made and "torch._dynamo" in sys.modules:
+            made.append(sys.modules["torch"].compiler.disable(function))
+        return (made[0] if made else function)(*args, **kwargs)
+
+    return call
 
 
 def trains_with_loss(function: Any = None, *, per_sample: bool = False) -> Any:
@@ -54,6 +73,7 @@ def trains_with_loss(function: Any = None, *, per_sample: bool = False) -> Any:
     gt_first = bool(names) and names[0].lower().startswith(_GT_NAMES)
     label = f"{function.__module__.rpartition('.')[2]}.{function.__qualname__}"
 
+    @eager
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         clouds = (*args[skip:], *(kwargs[name] for name in names[len(args) - skip :] if name in kwargs))[:2]
@@ -125,6 +145,7 @@ def _gated_method(method: Any, label: str) -> Any:
     return call
 
 
+@eager
 def training_value(own: Any, *clouds: Any, label: str = "") -> Any:
     loss = loss_for(clouds, None)
     if loss is None:
@@ -287,8 +308,12 @@ def keeps_host_loss(function: Any) -> Any:
 
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        with no_training():
+        global _validations
+        _validations += 1
+        try:
             return function(*args, **kwargs)
+        finally:
+            _validations -= 1
 
     setattr(wrapper, MARK, True)
     return wrapper
@@ -297,11 +322,11 @@ def keeps_host_loss(function: Any) -> Any:
 @contextmanager
 def no_training() -> Iterator[None]:
     """Calls in this block, in this thread, are the host's own."""
-    _local.validating += 1
+    _local.measuring += 1
     try:
         yield
     finally:
-        _local.validating -= 1
+        _local.measuring -= 1
 
 
 def trains(*clouds: Any) -> bool:
@@ -309,7 +334,7 @@ def trains(*clouds: Any) -> bool:
     torch = sys.modules.get("torch")
     return (
         torch is not None
-        and not _local.validating
+        and not (_validations or _local.measuring)
         and torch.is_grad_enabled()
         and len(clouds) == 2
         and all(isinstance(cloud, torch.Tensor) and cloud.dim() == 3 for cloud in clouds)
@@ -326,7 +351,7 @@ def loss_for(clouds: tuple[Any, ...], owner: Any) -> Any:
     if where == VARIABLE:
         guard.arm(f"{VARIABLE} asks for {value!r}")
     if not trains(*clouds):
-        if len(clouds) == 2 and sys.modules["torch"].is_grad_enabled() and not _local.validating:
+        if len(clouds) == 2 and sys.modules["torch"].is_grad_enabled() and not (_validations or _local.measuring):
             tensors = all(hasattr(cloud, "requires_grad") for cloud in clouds)
             guard.saw("neither cloud wants a gradient" if tensors else "is not called with two tensors (B, N, 3)")
         return None

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..errors import PatchError
 from . import source
-from .files import read, write
+from .files import read, refuse_links, write
 from .journal import recover
 from .records import Change, Edit, Line, Plan, Recipe
 
@@ -43,6 +43,7 @@ def plan_apply(root: Path, recipes: Sequence[Recipe], known: Iterable[Recipe]) -
     Files that are patched already are left as they are. Raises PatchError when the host is half patched.
     """
     known = tuple(known)
+    refuse_links(root)
     check(root, known)
     every = _by_file((*known, *recipes))
     changes = []
@@ -63,6 +64,7 @@ def plan_revert(root: Path, recipes: Sequence[Recipe], known: Iterable[Recipe]) 
     A shared edit stays, and the plan says so, while another recipe of `known` still needs it.
     """
     recover(root)
+    refuse_links(root)
     known = tuple(known)
     every = _by_file((*known, *recipes))
     found = {file: source.marked(read(root, file), *edits) for file, edits in every.items()}

@@ -21,6 +21,21 @@ def read(root: Path, file: str) -> bytes:
         raise PatchError(f"{root / file}{why(error)}. Nothing was changed") from None
 
 
+def refuse_links(root: Path) -> None:
+    """Raises PatchError for a Python file of the clone that is a link out of it: what trains may be there."""
+    for folder, names, files in os.walk(root):
+        names[:] = [
+            name for name in names if not name.startswith(".") and name not in ("site-packages", "node_modules")
+        ]
+        for file in files:
+            at = os.path.join(folder, file)
+            if file.endswith(".py") and os.path.islink(at):
+                try:
+                    inside(root, os.path.relpath(at, root))
+                except OSError as error:
+                    raise PatchError(f"{at}{why(error)}. Nothing was changed") from None
+
+
 def write(plan: Plan) -> None:
     """Write a plan's changes; file modes stay. On any failure every file is put back, then PatchError is raised.
 

@@ -74,7 +74,6 @@ def large(path: Path) -> None:
         (lambda path: path.write_text("x = " + "-" * 200_000 + "1\n"), "x.py is nested too deeply to be looked at"),
         (lambda path: path.write_text("x = a" + ".a" * 1400), "x.py, line 1 is nested too deeply to be looked at"),
         (lambda path: path.write_bytes(b"x = 1\0"), "x.py is not valid Python (source code"),
-        (lambda path: path.symlink_to("/dev/zero"), "x.py points to /dev/zero"),
         (lambda path: path.symlink_to("x.py"), "x.py cannot be read (Too many levels of symbolic links)"),
     ],
 )
@@ -178,11 +177,11 @@ def test_a_journal_of_somebody_else_writes_nothing_outside(
 ) -> None:
     outside = tmp_path / "empty.txt"
     outside.touch()
-    (clone / "link.py").symlink_to(outside)
-    entry = {"file": "link.py", "before": "ZXZpbA==", "after": ""}
+    (clone / "link.txt").symlink_to(outside)
+    entry = {"file": "link.txt", "before": "ZXZpbA==", "after": ""}
     (clone / journal.NAME).write_text(json.dumps({"changes": [entry]}))
     assert patched(clone) == 1
-    assert f"link.py points to {outside}" in capsys.readouterr().err
+    assert f"link.txt points to {outside}" in capsys.readouterr().err
     assert outside.read_bytes() == b""
     (clone / journal.NAME).write_text("[" * 100_000)
     assert patched(clone) == 1

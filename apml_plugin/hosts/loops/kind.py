@@ -38,7 +38,6 @@ def find(clone: Clone, others: tuple[Host, ...] = ()) -> Host:
         (*(str(kept) for kept in fork.kept), *(str(v) for v in fork.validators), "every call without a gradient"),
         tuple(str(item) for item in fork.refused),
         fork.warnings,
-        fork.broken,
         source=source,
         then="Now run it with APML_LOSS='{NAME: APML, reduction: mean}' in the environment"
         + (", or write that where the host chooses its loss." if chosen else "."),
