@@ -66,7 +66,7 @@ class Hooks:
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         if name in self.settings.standins and not self._waits(name) and self._missing(name):
-            return self._standin(name)
+            return None if _asked_by_library(name) else self._standin(name)
         if name in CARE:
             spec = self._ask_others(name, path, target)
             if spec is not None:
@@ -130,6 +130,15 @@ class Hooks:
         return spec
 
 
+def _asked_by_library(name: str) -> bool:
+    """Whether an installed library asks whether it may use a package, of which a stand-in has too few names for it."""
+    frame, machinery = sys._getframe(2), os.path.dirname(importlib.__file__)
+    while frame.f_back and frame.f_code.co_filename.startswith(("<frozen importlib", machinery)):
+        frame = frame.f_back
+    file = frame.f_code.co_filename
+    return not STANDINS[name].cuda and recipes.is_library(file) and not file.startswith(_PACKAGE)
+
+
 def _after(spec: ModuleSpec, call: Callable[[ModuleType], None]) -> None:
     """Has ``call(module)`` run once the module's code has run.
 
@@ -181,7 +190,7 @@ def _loading(torch: ModuleType) -> None:
     if os.environ.get(environment.TRUST):
         tell("trust", "checkpoints are trusted: torch.load runs what a file asks for, as PyTorch does")
         return
-    from apml_plugin.launch import loading
+    from apml_plugin.checkpoints import loading
 
     loading.install()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import os
 import sys
 from collections.abc import Iterator
 from functools import cached_property
@@ -21,8 +20,6 @@ Node = tuple[str, str]
 With an empty file it is something outside of the project: ("", "pytorch3d.loss.chamfer_distance").
 """
 
-_SKIPPED = {"__pycache__", "node_modules", "site-packages", "build", "dist", "venv", "env", "experiments", "data"}
-_FOLDERS = 6
 _FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
 _DEFINITION = (*_FUNCTION, ast.ClassDef)
 _PASSED = (ast.expr_context, ast.operator, ast.cmpop, ast.boolop, ast.unaryop)
@@ -50,7 +47,7 @@ class Project:
         self._bound: dict[str, dict[str, Node]] = {}
         self._used: dict[Node, tuple[set[Node], set[str]]] = {}
         self._mros: dict[Node, list[Node]] = {}
-        for file in _python_files(root):
+        for file in sources.python_files(root):
             try:
                 self.text[file] = bare(sources.read_source(root, file))
                 self.trees[file] = sources.parse(self.text[file])
@@ -278,11 +275,3 @@ def last_name(expression: ast.AST) -> str:
     if isinstance(expression, ast.Attribute):
         return expression.attr
     return expression.id if isinstance(expression, ast.Name) else ""
-
-
-def _python_files(root: Path) -> Iterator[str]:
-    for folder, names, files in os.walk(root):
-        here = Path(folder).relative_to(root)
-        deep = len(here.parts) >= _FOLDERS
-        names[:] = [] if deep else sorted(n for n in names if n not in _SKIPPED and not n.startswith("."))
-        yield from ((here / file).as_posix() for file in sorted(files) if file.endswith(".py"))

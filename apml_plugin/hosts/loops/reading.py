@@ -335,8 +335,8 @@ class _Reader:
     def attribute(self, name: str, value: _Value) -> _Value:
         if name in _NOT_A_CLOUD:
             return _NOTHING
-        if name in ("values", "dists", "indices", "idx") and len(value.entries) > 1:
-            return value.entries[name in ("indices", "idx")]
+        if name in ("values", "indices") and len(value.entries) > 1:
+            return value.entries[name == "indices"]
         return value
 
     def subscript(self, expression: ast.Subscript, whole: _Value) -> _Value:
@@ -358,11 +358,9 @@ class _Reader:
         if len(given) > 1 and all(map(self.is_cloud, given[:2])) and _joined(*given[:2]).clouds == self.clouds:
             kind, _, _ = self.chamfers.gives(self.node, call)
             self.other = self.other or kind == NUMBER
-            if kind == RAW or name == "knn_points":
+            if kind == RAW:
                 self.line = self.line or call.lineno
-                first = given[0].clouds == {min(self.clouds)}
-                entries = _DISTANCES if kind == RAW else (_DISTANCES[not first], _DISTANCES[_INDEX])
-                return _Value(_joined(*entries[:2]).marks, entries)
+                return _Value(_joined(*_DISTANCES[:2]).marks, _DISTANCES)
         if name in _NOT_A_CLOUD:
             return _NOTHING
         of = owner if owner.marks else given[0] if call.args else _NOTHING

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 
 from ...errors import HostError
-from ...patching import Edit, Line, Recipe
-from ...patching.records import SOURCE
+from ...patching import Line, Recipe, decorator
 from ..base import Clone, Host
-from ..loops.project import Node, Project
+from ..loops.project import Node, Project, dotted, inside
 from ..loops.recognise import sites_for
 from ..loops.sites import BY_HAND
 from .checking import check
@@ -77,9 +77,9 @@ def nodes_of(host: RegistryHost) -> set[Node]:
     return {(place.file, place.name) for place in (host.builder, *(model.definition for model in host.models))}
 
 
-def recipe_for_all(host: RegistryHost, functions: tuple[Edit | Line, ...] = ()) -> Recipe:
+def recipe_for_all(host: RegistryHost, functions: tuple[Line, ...] = ()) -> Recipe:
     """Every model of the host: what builds them, what reads the YAML, and the Chamfer functions they call."""
-    builder = Edit(host.builder.file, host.builder.name, "takes_loss", SOURCE)
+    builder = decorator(host.builder.file, host.builder.name, "takes_loss")
     chains = [edit for model in host.models for edit in _chain(model)]
     return Recipe("all models", (builder, *chains, *functions, _reader(host)))
 
@@ -87,33 +87,29 @@ def recipe_for_all(host: RegistryHost, functions: tuple[Edit | Line, ...] = ()) 
 def recipe_for_model(host: RegistryHost, model: HostModel) -> Recipe:
     """One model only: its class, and the function that reads the YAML."""
     place = model.definition
-    return Recipe(model.name, (Edit(place.file, place.name, "takes_loss", SOURCE), *_chain(model), _reader(host)))
+    return Recipe(model.name, (decorator(place.file, place.name, "takes_loss"), *_chain(model), _reader(host)))
 
 
-def _chain(model: HostModel) -> tuple[Edit, ...]:
+def _chain(model: HostModel) -> tuple[Line, ...]:
     """Shared by the recipe for all models and the one for this model."""
     if model.chain is None:
         return ()
     arguments = '("{}", "{}")'.format(*model.chain)
     anchor = f"{model.name}.build_loss_func"
-    return (Edit(model.definition.file, anchor, "lets_loss_through", SOURCE, True, arguments),)
+    return (decorator(model.definition.file, anchor, "lets_loss_through", arguments),)
 
 
-def _reader(host: RegistryHost) -> Edit:
-    return Edit(host.reader.file, host.reader.name, "hoists_loss", SOURCE, shared=True)
+def _reader(host: RegistryHost) -> Line:
+    return decorator(host.reader.file, host.reader.name, "hoists_loss")
 
 
 def _reads_of_loss(project: Project) -> tuple[str, ...]:
     """Where the host reads entries of a top-level ``loss:`` of its own: ``config.loss.weight``."""
     return tuple(
-        f"{file}:{node.lineno} {ast.unparse(node)}"
+        f"{file}:{node.lineno} {dotted(node)}"
         for file, tree in project.trees.items()
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Attribute)
-        and isinstance(node.value, ast.Attribute)
-        and node.value.attr == "loss"
-        and isinstance(node.value.value, ast.Name)
-        and node.value.value.id.lower() in ("config", "cfg", "conf")
+        for node in inside(tree, ast.Attribute)
+        if re.fullmatch(r"(?i:config|cfg|conf)\.loss\.\w+", dotted(node))
     )
 
 
@@ -121,10 +117,11 @@ def _imports_of_nothing(host: RegistryHost, project: Project) -> Iterator[str]:
     """Files that import the builder from a module that the clone does not have: a folder is missing or renamed."""
     name = host.builder.name
     for file, tree in project.trees.items():
-        for node in ast.walk(tree):
-            if not isinstance(node, ast.ImportFrom) or name not in [alias.name for alias in node.names]:
-                continue
-            if project.module(file, node.module or "", node.level) is None:
+        for node in inside(tree, ast.ImportFrom):
+            if (
+                name in [alias.name for alias in node.names]
+                and project.module(file, node.module or "", node.level) is None
+            ):
                 yield (
                     f"{file}:{node.lineno} imports {name} from {node.module}, which is not in this clone; it is "
                     f"defined in {host.builder.file}"

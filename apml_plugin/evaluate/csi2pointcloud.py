@@ -1,4 +1,4 @@
-"""Measuring a checkpoint that a training script saved, on the validation part of its data.
+"""Measuring a checkpoint that a CSI2PointCloud training script saved, on the validation part of its data.
 
 The host's own reader, network and standardisation are used (so its code runs); only the measuring is ours.
 """
@@ -9,7 +9,8 @@ import importlib
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,15 +19,35 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ... import metrics
-from ...errors import HostError
-from ..base import read_yaml
-from ..pointr.structure import Definition
-from .checkpoint import read_checkpoint
-from .records import CsiHost, Script
+from .. import metrics
+from ..checkpoints.layouts import take_apart
+from ..checkpoints.reading import read
+from ..errors import CheckpointError, HostError
+from ..hosts.base import read_yaml
+from ..hosts.csi2pointcloud.records import CsiHost, Script
+from ..hosts.pointr.structure import Definition
 
 _CSI, _CLOUD = "input_wifi-csi", "input_lidar"
 F_SCORE = 0.1
+
+
+_SIZES = {
+    "embeddings": "embedding_dim",
+    "head_num": "num_heads",
+    "antennas_num": "num_antennas",
+    "subcarriers_num": "num_subcarriers",
+    "cloud_points_num": "num_points",
+}
+"""Keys of a checkpoint, and what the network's constructor calls them."""
+
+
+@dataclass(frozen=True)
+class Saved:
+    """state: the weights. epoch: counted from 1, None in a plain state dict. sizes: arguments of the network."""
+
+    state: dict[str, Any]
+    epoch: int | None
+    sizes: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -68,6 +89,20 @@ def evaluate(host: CsiHost, checkpoint: str | os.PathLike[str], config: str | os
     if not batches:
         raise HostError(f"{config} selects no validation frames below its dataset_root")
     return Evaluation(Path(checkpoint), saved.epoch, frames, {name: total / batches for name, total in sums.items()})
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> Saved:
+    """Read a checkpoint of the script, or the plain state dict it saves at the end, without running anything in it.
+
+    Raises CheckpointError, naming the file, for anything else.
+    """
+    value = read(path).value
+    try:
+        parts = take_apart(value)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    sizes = {name: int(parts.others[key]) for key, name in _SIZES.items() if isinstance(parts.others.get(key), int)}
+    return Saved(dict(parts.weights), int(parts.epoch) if parts.epoch is not None else None, sizes)
 
 
 def _chamfer(pred: Tensor, gt: Tensor) -> Tensor:
@@ -139,22 +174,19 @@ def _imported(place: Definition) -> Any:
     return getattr(importlib.import_module(place.file.removesuffix(".py").replace("/", ".")), place.name)
 
 
-class _importable:
+@contextmanager
+def _importable(root: Path, script: Script) -> Iterator[None]:
     """The clone's root and its script's folder first on the path, and gone again, with all that came from there."""
-
-    def __init__(self, root: Path, script: Script) -> None:
-        self.paths = [str(root), str((root / script.file).parent)]
-        self.known: set[str] = set()
-
-    def __enter__(self) -> None:
-        self.known = set(sys.modules)
-        sys.path[:0] = self.paths
-
-    def __exit__(self, *_: object) -> None:
-        for path in self.paths:
+    paths, known = [str(root), str((root / script.file).parent)], set(sys.modules)
+    sys.path[:0] = paths
+    try:
+        yield
+    finally:
+        for path in paths:
             sys.path.remove(path)
-        root, new = os.path.join(self.paths[0], ""), set(sys.modules) - self.known
-        theirs = {n.partition(".")[0] for n in new if str(getattr(sys.modules[n], "__file__", "")).startswith(root)}
+        inside, new = os.path.join(paths[0], ""), set(sys.modules) - known
+        files = {name: str(getattr(sys.modules[name], "__file__", "")) for name in new}
+        theirs = {name.partition(".")[0] for name, file in files.items() if file.startswith(inside)}
         for name in new:  # packages without a file of their own go by their first name
             if name.partition(".")[0] in theirs:
                 del sys.modules[name]
