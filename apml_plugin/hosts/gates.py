@@ -29,7 +29,7 @@ MARK = "__apml_gate__"
 named: list[Any] = []
 """(value, opts) of the loss that the host's config chose for the whole run; empty or one entry."""
 
-_GT_NAMES = ("gt", "target", "label", "truth", "complete")
+GT_NAMES = ("gt", "target", "label", "truth", "complete")
 _LENGTHS = {"x_lengths": "pred_lengths", "y_lengths": "gt_lengths"}
 _WEIGHING = ("weights", "x_weights", "y_weights", "batch_weights")
 _built: dict[str, tuple[Any, str]] = {}
@@ -70,7 +70,7 @@ def trains_with_loss(function: Any = None, *, per_sample: bool = False) -> Any:
     names = list(inspect.signature(function).parameters)
     skip = 1 if names[:1] in (["self"], ["cls"]) else 0
     names = names[skip:]
-    gt_first = bool(names) and names[0].lower().startswith(_GT_NAMES)
+    gt_first = bool(names) and names[0].lower().startswith(GT_NAMES)
     label = f"{function.__module__.rpartition('.')[2]}.{function.__qualname__}"
 
     @eager

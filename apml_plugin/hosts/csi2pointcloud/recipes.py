@@ -34,18 +34,15 @@ def all_recipes(host: CsiHost) -> tuple[Recipe, ...]:
 
 def unreachable(script: Script) -> tuple[str, ...]:
     """What a YAML cannot say in this script, each with what happens instead."""
-    missing = []
-    if not script.yaml_path:
-        missing.append("APML_CONFIG is not read: the script opens its YAML by no path held in a variable")
-    if not script.root:
-        missing.append("dataset_root: is not read: the script passes no variable with a path beside its YAML")
-    if not script.epochs:
-        missing.append("epochs: is not read: the script has no variable with a number that range() gets")
-    if not script.step.gt:
-        missing.append("padding is not seen: the ground truth has no name before it is standardised, all points count")
-    if not script.step.epoch:
-        missing.append(f"Schedule is refused: {script.step.definition.name} is not told the epoch")
-    return tuple(missing)
+    step = script.step
+    told = (
+        (script.yaml_path, "APML_CONFIG is not read: the script opens its YAML by no path held in a variable"),
+        (script.root, "dataset_root: is not read: the script passes no variable with a path beside its YAML"),
+        (script.epochs, "epochs: is not read: the script has no variable with a number that range() gets"),
+        (step.gt, "padding is not seen: the ground truth has no name before it is standardised, all points count"),
+        (step.epoch, f"Schedule is refused: {step.definition.name} is not told the epoch"),
+    )
+    return tuple(text for name, text in told if not name)
 
 
 def _line(script: Script, scope: str, after: str, text: str, which: int = -1) -> Line:

@@ -57,8 +57,6 @@ def is_evaluation_file(file: str) -> bool:
 
 def quiet(project: Project, node: Node) -> set[int]:
     """What of a function's code (by id) records no gradient: it stands below `with torch.no_grad():`."""
-    if b"no_grad" not in project.text[node[0]] and b"inference_mode" not in project.text[node[0]]:
-        return set()
     return {
         id(below)
         for inner in project.own[node]

@@ -11,12 +11,13 @@ import re
 
 from ...patching import decorator
 from ...patching.placing import targets
+from ..gates import GT_NAMES
 from . import reading, values
 from .evaluating import by_name, is_evaluation, is_evaluation_file, quiet
 from .project import Node, dotted
 from .reading import Chamfers, Made, Reading, last, parameters
 from .sites import Kept, Refused, Site, line_behind
-from .values import GT_NAMES, names
+from .values import names
 
 _CD = re.compile(r"chamfer|(^|_)cd(_|\d|$)", re.IGNORECASE)
 _VALUES = (reading.TWO_SIDED, reading.PER_SAMPLE)

@@ -9,11 +9,10 @@ import ast
 
 from ...patching import Line
 from ...patching.placing import blocks
+from ..gates import GT_NAMES
 from .project import Node, inside
 from .reading import LAYOUT, Chamfers, Distances
 from .sites import line_behind
-
-GT_NAMES = ("gt", "target", "label", "truth", "complete")
 
 
 def lines(chamfers: Chamfers, node: Node, call: ast.Call) -> list[Line]:

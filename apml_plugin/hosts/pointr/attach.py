@@ -25,7 +25,7 @@ from .. import gates, guard
 from ..announce import announce
 from ..chosen import VARIABLE, chosen_loss
 from .hostloss import HostLoss
-from .stages import LossSite, sites_of
+from .stages import LossSite, check_stages, sites_of
 
 _WRAPPED = "__apml_get_loss__"
 
@@ -226,12 +226,9 @@ def check_two_clouds(model: str, loss: nn.Module) -> None:
 def _check_stages(cls: type, sites: list[LossSite | None], loss: nn.Module) -> None:
     if not isinstance(loss, PerStage) or None in sites:
         return  # the calls of a get_loss are counted when it runs
-    known = list(dict.fromkeys(stage for site in sites if site for stage in site.stages))
-    unknown = [name for name in loss.names if name not in known]
-    if unknown:
-        raise LossValueError(
-            f"loss: {cls.__name__} has no stage {' or '.join(map(repr, unknown))}; its stages are {', '.join(known)}"
-        )
+    check_stages(
+        cls.__name__, loss.names, list(dict.fromkeys(stage for site in sites if site for stage in site.stages))
+    )
 
 
 def _check_schedule(cls: type, loss: nn.Module) -> None:

@@ -15,6 +15,7 @@ from ..base import Finding, read_yaml
 from .decorating import KEYS, hoist
 from .metrics import wanted
 from .models import OURS
+from .stages import check_stages
 from .structure import HostModel
 
 LEAST_VALIDATION_SAMPLES = 10
@@ -68,7 +69,6 @@ def _resolve_loss(found: Finding, config: dict[str, Any]) -> None:
 
 
 def _describe(found: Finding, loss: Any) -> None:
-    from ...errors import LossValueError
     from ...registry import PerStage, describe
     from .attach import check_two_clouds
 
@@ -78,10 +78,8 @@ def _describe(found: Finding, loss: Any) -> None:
     per_stage = isinstance(loss, PerStage)
     # Where only a run tells how many stages there are, those that are named stand here.
     stages = (known and known.stages) or (loss.names if per_stage else ("every stage",))
-    if per_stage and (unknown := [name for name in loss.names if name not in stages]):
-        raise LossValueError(
-            f"loss: {found.model} has no stage {', '.join(unknown)}; its stages are {', '.join(stages)}"
-        )
+    if per_stage:
+        check_stages(found.model, loss.names, stages)
     kept = {stage for site in known.sites for stage in site.kept} if known else set()
     for stage in stages:
         part = loss.stage(stage) if per_stage else None if stage in kept else loss

@@ -14,7 +14,7 @@ from ...losses import PerStage
 from ...registry import set_epoch
 from .. import gates, guard
 from .repeats import same_tensor
-from .stages import stage_names
+from .stages import check_stages, stage_names
 
 _Memo = tuple[nn.Module, torch.Tensor, torch.Tensor, torch.Tensor, tuple[int, ...]]
 
@@ -62,12 +62,7 @@ class HostLoss(nn.Module):
         """After a `get_loss` in which calls were only counted. Raises LossValueError for a stage there is not."""
         self.stages = stage_names(self._call)
         losses = self.chosen["every stage"]
-        unknown = [name for name in losses.names if name not in self.stages]  # type: ignore[attr-defined, union-attr]
-        if unknown:
-            raise LossValueError(
-                f"loss: {self.host_class.__name__} has no stage {' or '.join(map(repr, unknown))}; its stages are "
-                f"{', '.join(self.stages)}"
-            )
+        check_stages(self.host_class.__name__, losses.names, self.stages)  # type: ignore[arg-type, union-attr]
         parts = {name: losses.stage(name) for name in self.stages}  # type: ignore[operator]
         self.chosen = nn.ModuleDict({name: part for name, part in parts.items() if part is not None})
 

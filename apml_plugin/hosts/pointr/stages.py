@@ -8,9 +8,10 @@ is read: the attributes that `build_loss_func` fills with a ChamferDistance, the
 from __future__ import annotations
 
 import ast
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from ...errors import LossValueError
 from ..loops.project import dotted, inside, last_name
 
 
@@ -90,6 +91,15 @@ def _stages(attribute: str, get_loss: ast.FunctionDef | None) -> tuple[str, ...]
 def stage_names(count: int) -> tuple[str, ...]:
     """coarse, stage2, ..., fine."""
     return ("coarse", *(f"stage{i}" for i in range(2, count)), "fine") if count > 1 else ("fine",)
+
+
+def check_stages(model: str, wanted: Iterable[str], known: Sequence[str]) -> None:
+    """Raises LossValueError for a stage that a model does not have."""
+    unknown = [name for name in wanted if name not in known]
+    if unknown:
+        raise LossValueError(
+            f"loss: {model} has no stage {' or '.join(map(repr, unknown))}; its stages are {', '.join(known)}"
+        )
 
 
 def _calls(attribute: str, get_loss: ast.FunctionDef) -> list[ast.Call]:
