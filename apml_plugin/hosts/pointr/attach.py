@@ -18,11 +18,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from ...announce import announce
 from ...errors import HostError, LossArgumentError, LossValueError
 from ...losses import PerStage, Schedule
 from ...registry import build_loss, describe, looks_like_loss
 from .. import gates, guard
-from ..announce import announce
 from ..chosen import VARIABLE, chosen_loss
 from .hostloss import HostLoss
 from .stages import LossSite, sites_of
