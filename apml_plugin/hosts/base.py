@@ -84,8 +84,10 @@ class Finding:
 class Clone:
     """A folder that kinds of hosts are looked for in. project: its Python files, parsed once for all of them."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.root = Path(path).expanduser().resolve()
+        if not self.root.is_dir():
+            raise HostError(f"{path} is not a folder; give the root of the clone (the folder with its main.py)")
 
     @cached_property
     def project(self) -> Project:
@@ -116,13 +118,10 @@ def identify(path: str | os.PathLike[str]) -> Host:
 
     Raises HostError saying what was looked for, what was found where, and what to do by hand.
     """
-    root = Path(path).expanduser()
-    if not root.is_dir():
-        raise HostError(f"{root} is not a folder; give the root of the clone (the folder with its main.py)")
-    root = root.resolve()
+    clone = Clone(path)
+    root = clone.root
     if (above := _above_package(str(root))) != str(root):
         raise HostError(f"{root} is a package of the codebase at {above}; give that folder")
-    clone = Clone(root)
     found: list[Host] = []
     reasons: dict[str, str] = {}
     for name, kind in zip(KINDS, kinds(), strict=True):
@@ -219,13 +218,19 @@ def root_of(file: str | os.PathLike[str]) -> str:
     project's root holds (a README, a licence, ...); else the folder above a script's if Python files lie in another
     folder beside it and are imported; else the file's own folder.
     """
+    import tempfile
+
     real = os.path.realpath(file)
     here = real if os.path.isdir(real) else os.path.dirname(real)
     here = _above_package(here)
     above = [here]
     while len(above) <= _ABOVE and os.path.dirname(above[-1]) != above[-1]:
         above.append(os.path.dirname(above[-1]))
-    limits = {os.path.realpath(os.path.expanduser("~")), os.path.realpath(_temporary()), os.path.abspath(os.sep)}
+    limits = {
+        os.path.realpath(os.path.expanduser("~")),
+        os.path.realpath(tempfile.gettempdir()),
+        os.path.abspath(os.sep),
+    }
     inside = [folder for i, folder in enumerate(above) if not limits & set(above[: i + 1])] or [here]
     at = here
     while os.path.dirname(at) != at:
@@ -274,9 +279,3 @@ def _names(folder: str) -> list[str]:
 
 def _holds_python(folder: str) -> bool:
     return os.path.isdir(folder) and any(name.endswith(".py") for name in _names(folder))
-
-
-def _temporary() -> str:
-    import tempfile
-
-    return tempfile.gettempdir()

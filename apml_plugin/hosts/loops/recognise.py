@@ -40,9 +40,6 @@ class Fork:
     def edits(self) -> tuple[Line, ...]:
         return tuple(dict.fromkeys(site.edit for site in (*self.sites, *self.chains, *self.validators)))
 
-    def __str__(self) -> str:
-        return f"host with a training loop at {self.root} (trains in {', '.join(self.loops)})"
-
 
 def recipe(fork: Fork) -> Recipe:
     """All edits of a host: they only make sense together."""
@@ -130,11 +127,3 @@ def _imports_by_name(project: Project, file: str) -> bool:
         for at in project.definitions[file]
         for node in project.own[at]
     )
-
-
-def in_file(fork: Fork, file: str) -> tuple[Line, ...]:
-    """The edits of one file, given relative to the root."""
-    return tuple(edit for edit in fork.edits if edit.file == file)
-
-
-__all__ = ["Fork", "Node", "in_file", "read", "recipe", "recognise", "sites_for"]
