@@ -9,6 +9,7 @@ from ...patching import decorator
 from .evaluating import calling, is_quiet, quiet
 from .finding import Finder
 from .project import Node
+from .reading import parameters
 from .sites import Site
 
 
