@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -163,19 +163,21 @@ def _class_named(name: Any) -> type:
 
 
 def _construct(name: Any, cls: type, arguments: dict[str, Any]) -> nn.Module:
-    takes = arguments_of(cls)
-    for key in arguments:
-        if key not in takes:
-            close = difflib.get_close_matches(str(key), [*takes, "weight"], n=1, cutoff=0.5)
-            offer = f": did you mean {close[0]!r}?" if close else ""
-            raise LossArgumentError(
-                f"{name} takes no argument {key!r}{offer} (it takes {', '.join([*takes, 'weight'])})"
-            )
+    refuse_unknown(name, arguments, [*arguments_of(cls), "weight"])
     for key in getattr(cls, "nested", ()):
         if arguments.get(key) is not None:
             arguments[key] = build_loss(arguments[key])
     loss: nn.Module = cls(**arguments)
     return loss
+
+
+def refuse_unknown(name: Any, arguments: Iterable[Any], takes: Sequence[str]) -> None:
+    """Raises LossArgumentError for an argument that `name` does not take, and offers the nearest one."""
+    for key in arguments:
+        if key not in takes:
+            close = difflib.get_close_matches(str(key), takes, n=1, cutoff=0.5)
+            offer = f": did you mean {close[0]!r}?" if close else ""
+            raise LossArgumentError(f"{name} takes no argument {key!r}{offer} (it takes {', '.join(takes)})")
 
 
 def _build_schedule(arguments: dict[str, Any]) -> nn.Module:

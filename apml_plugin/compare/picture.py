@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from apml_plugin.demo.picture import NEIGHBOUR, _frame, project, spacing
+from apml_plugin.demo.picture import NEIGHBOUR, _frame, spacing
+from apml_plugin.studies.canvas import project
 
 from .running import Results
 from .study import COLUMNS, CURVES, Data

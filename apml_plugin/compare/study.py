@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from apml_plugin import metrics
-from apml_plugin.demo.shapes import FAMILIES, camera, make_shape, visible_from
 from apml_plugin.errors import LossArgumentError, LossValueError
 from apml_plugin.losses import PointLoss
 from apml_plugin.models import PCN
 from apml_plugin.registry import LOSSES, arguments_of, build_loss
+from apml_plugin.studies.shapes import FAMILIES, camera, make_shape, visible_from
 
 DEFAULT: tuple[str | dict[str, Any], ...] = (
     "ChamferL1",

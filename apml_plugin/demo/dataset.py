@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .shapes import FAMILIES, camera, make_shape, visible_from
+from apml_plugin.studies.shapes import FAMILIES, camera, make_shape, visible_from
 
 VIEWS = 8
 """Partial clouds of a training shape: PCN's number of renderings."""

@@ -15,13 +15,13 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from apml_plugin.demo.runs import bars
-from apml_plugin.demo.shapes import make_shape
 from apml_plugin.losses import APML, ChamferL2
 from apml_plugin.losses.mixture import GMM, HGMM, EigenPenalty, Hierarchy, PoseLoss
 from apml_plugin.metrics.sets import coverage_of, mmd_of, pairwise_distances
 from apml_plugin.models import PCN, PointGMM
 from apml_plugin.models.pointgmm import PointGMMRegistration, mixture_to_points, refine
 from apml_plugin.models.pointgmm.poses import Pose, angle_between, compose, inverse, move, random_pose
+from apml_plugin.studies.shapes import make_shape
 
 DENSE = 4096
 LEVELS = (8, 32, 128)

@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from apml_plugin.demo.picture import project
 from apml_plugin.losses.mixture import Hierarchy, Mixture
 from apml_plugin.models.pointgmm import mixture_to_points
+from apml_plugin.studies.canvas import project
 
 VIEW = project(np.eye(3, dtype=np.float32))
 """The projection is linear: rows are where the axes go (right, up, towards the viewer)."""

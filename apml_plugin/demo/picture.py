@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from apml_plugin.studies.canvas import project
+
 NEIGHBOUR = 8
 """Colour shows the distance to this neighbour: small where points clump, large where they are thin."""
 
@@ -57,14 +59,6 @@ def draw(
 def spacing(cloud: NDArray[np.float32]) -> NDArray[np.float64]:
     """(n,) distance from each point to its 8th neighbour."""
     return cKDTree(cloud).query(cloud, k=[min(NEIGHBOUR, len(cloud) - 1) + 1])[0][:, 0]
-
-
-def project(cloud: NDArray[np.float32]) -> NDArray[np.float64]:
-    """(n, 3): right, up and towards the viewer, seen from the front, the right and a little above; y is up."""
-    turn, tip = np.deg2rad(38), np.deg2rad(24)
-    x, y, z = cloud.astype(np.float64).T
-    right, front = np.cos(turn) * x - np.sin(turn) * z, np.sin(turn) * x + np.cos(turn) * z
-    return np.stack([right, np.cos(tip) * y - np.sin(tip) * front, np.sin(tip) * y + np.cos(tip) * front], 1)
 
 
 def _frame(cloud: NDArray[np.float32]) -> tuple[NDArray[np.float64], float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from . import opening
@@ -15,6 +16,17 @@ memory as its source."""
 DEEPEST = 120
 """Levels of a syntax tree, each of which takes several of Python's thousand calls to walk. Code that people wrote has
 20 to 60, the longest chains of elif 94."""
+
+_SKIPPED = {"__pycache__", "node_modules", "site-packages", "build", "dist", "venv", "env", "experiments", "data"}
+
+
+def python_files(root: Path, folders: int = 6) -> Iterator[str]:
+    """The Python files in so many levels of `root`, a clone, but for those of environments, builds and data in it."""
+    for folder, names, files in os.walk(root):
+        here = Path(folder).relative_to(root)
+        deep = len(here.parts) >= folders
+        names[:] = [] if deep else sorted(n for n in names if n not in _SKIPPED and not n.startswith("."))
+        yield from ((here / file).as_posix() for file in sorted(files) if file.endswith(".py"))
 
 
 def read_source(root: Path, file: str) -> bytes:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import HostError, PatchError
-from ..patching import Edit, Line, Recipe
+from ..patching import Line, Recipe
 from ..patching import check as patched
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Host:
         return self.inside or (self,)
 
     @property
-    def edits(self) -> tuple[Edit | Line, ...]:
+    def edits(self) -> tuple[Line, ...]:
         return tuple(dict.fromkeys(self.recipes[0].edits))
 
     def recipe(self, model: str) -> Recipe:

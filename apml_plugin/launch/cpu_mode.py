@@ -64,18 +64,17 @@ def _factories() -> None:
 
     _device._device_constructors()
     context = _device.DeviceContext
-    context.__init__ = _first_argument(context.__init__, on_cpu, at=1)  # type: ignore[method-assign]
+    context.__init__ = _translated(context.__init__, at=1)  # type: ignore[method-assign]
     for name in FACTORIES:
         if hasattr(torch, name):
             original = getattr(torch, name)
-            wrapper = _device_argument(original)
+            wrapper = _translated(original)
             setattr(torch, name, wrapper)
             _keep_scriptable(wrapper, original)
     for name in METHODS:
-        setattr(torch.Tensor, name, _device_argument(getattr(torch.Tensor, name)))
-    setattr(  # noqa: B010
-        torch, "set_default_tensor_type", _first_argument(torch.set_default_tensor_type, _cpu_tensor_type)
-    )
+        setattr(torch.Tensor, name, _translated(getattr(torch.Tensor, name)))
+    default = _translated(torch.set_default_tensor_type, _cpu_tensor_type, 0, ("t",))
+    setattr(torch, "set_default_tensor_type", default)  # noqa: B010
 
 
 def _keep_scriptable(wrapper: Callable[..., Any], original: Callable[..., Any]) -> None:
@@ -88,12 +87,12 @@ def _keep_scriptable(wrapper: Callable[..., Any], original: Callable[..., Any]) 
 
 
 def _moves() -> None:
-    torch.Tensor.to = _any_argument(torch.Tensor.to)  # type: ignore[method-assign]
-    torch.Tensor.cuda = _identity(torch.Tensor.cuda)  # type: ignore[method-assign]
-    torch.Tensor.pin_memory = _identity(torch.Tensor.pin_memory)  # type: ignore[method-assign]
-    torch.Tensor.type = _first_argument(torch.Tensor.type, _cpu_tensor_type, at=1)  # type: ignore[method-assign]
-    torch.nn.Module.to = _any_argument(torch.nn.Module.to)  # type: ignore[method-assign]
-    torch.nn.Module.cuda = _identity(torch.nn.Module.cuda)  # type: ignore[method-assign, assignment]
+    tensor: Any = torch.Tensor
+    module: Any = torch.nn.Module
+    tensor.type = _translated(tensor.type, _cpu_tensor_type, 1, ("dtype",))
+    tensor.pin_memory = _identity(tensor.pin_memory)
+    for kind in (tensor, module):
+        kind.to, kind.cuda = _translated(kind.to, at=1), _identity(kind.cuda)
 
 
 def _loading() -> None:
@@ -160,43 +159,25 @@ def _cpu_tensor_type(kind: Any) -> Any:
     return kind.replace("torch.cuda.", "torch.") if isinstance(kind, str) else kind
 
 
-def _device_argument(function: Callable[..., Any]) -> Callable[..., Any]:
+def _translated(
+    function: Callable[..., Any],
+    convert: Callable[[Any], Any] = on_cpu,
+    at: int | None = None,
+    names: tuple[str, ...] = ("device",),
+) -> Callable[..., Any]:
+    """A function whose argument at a position, and those of some names, are converted first."""
+
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        if kwargs.get("device") is not None:
-            kwargs["device"] = on_cpu(kwargs["device"])
+        if at is not None and len(args) > at:
+            args = (*args[:at], convert(args[at]), *args[at + 1 :])
+        for name in names:
+            if name in kwargs:
+                kwargs[name] = convert(kwargs[name])
         return function(*args, **kwargs)
 
     return call
 
 
-def _first_argument(function: Callable[..., Any], convert: Callable[[Any], Any], at: int = 0) -> Callable[..., Any]:
-    @functools.wraps(function)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        if len(args) > at:
-            args = (*args[:at], convert(args[at]), *args[at + 1 :])
-        return function(*args, **{key: convert(value) for key, value in kwargs.items()})
-
-    return call
-
-
-def _any_argument(function: Callable[..., Any]) -> Callable[..., Any]:
-    """For ``.to``: a device may be its first argument or ``device=``."""
-
-    @functools.wraps(function)
-    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if args:
-            args = (on_cpu(args[0]), *args[1:])
-        if kwargs.get("device") is not None:
-            kwargs["device"] = on_cpu(kwargs["device"])
-        return function(self, *args, **kwargs)
-
-    return call
-
-
 def _identity(function: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(function)
-    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return self
-
-    return call
+    return functools.wraps(function)(lambda self, *args, **kwargs: self)

@@ -190,7 +190,7 @@ def _loading(torch: ModuleType) -> None:
     if os.environ.get(environment.TRUST):
         tell("trust", "checkpoints are trusted: torch.load runs what a file asks for, as PyTorch does")
         return
-    from apml_plugin.launch import loading
+    from apml_plugin.checkpoints import loading
 
     loading.install()
 

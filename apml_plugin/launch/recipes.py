@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import sysconfig
-from dataclasses import asdict
+from dataclasses import astuple
 from functools import cache
 from types import CodeType, ModuleType
 from typing import Any
@@ -31,7 +31,7 @@ class Lines:
 
     def write(self) -> str:
         """The text for `RECIPE`; empty if it is too long."""
-        edits = {f: [[type(e).__name__, asdict(e)] for e in some] for f, some in self.edits.items()}
+        edits = {file: [astuple(line) for line in some] for file, some in self.edits.items()}
         text = json.dumps([self.root, edits, self.notes])
         return text if len(text) < _LIMIT else ""
 
@@ -39,15 +39,13 @@ class Lines:
 @cache
 def of(root: str) -> Lines:
     """The lines of the project at `root`; none if it is no host. What else goes wrong is the caller's to report."""
-    from apml_plugin.patching import records
+    from apml_plugin.patching import Line
 
     told = os.environ.get(environment.RECIPE, "")
     if told:
         there, edits, notes = json.loads(told)
         if there == root:
-            return Lines(
-                root, {f: [getattr(records, kind)(**given) for kind, given in some] for f, some in edits.items()}, notes
-            )
+            return Lines(root, {file: [Line(*line) for line in some] for file, some in edits.items()}, notes)
     from apml_plugin.hosts.base import identify
 
     try:

@@ -1,6 +1,6 @@
 """Source edits that only ever insert marked lines: a recipe in, a plan and its diff out; apply, check, revert."""
 
 from .engine import check, plan_apply, plan_revert, write
-from .records import MARKER, Change, Edit, Line, Plan, Recipe
+from .records import MARKER, Change, Line, Plan, Recipe, decorator
 
-__all__ = ["MARKER", "Change", "Edit", "Line", "Plan", "Recipe", "check", "plan_apply", "plan_revert", "write"]
+__all__ = ["MARKER", "Change", "Line", "Plan", "Recipe", "check", "decorator", "plan_apply", "plan_revert", "write"]

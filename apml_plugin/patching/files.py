@@ -8,9 +8,9 @@ import stat
 from pathlib import Path
 
 from ..errors import PatchError
-from ..files.sources import inside, read_source, why
-from .journal import Journal, recover, stage, staged, sync_folder
-from .records import Change, Plan
+from ..files.sources import inside, python_files, read_source, why
+from .journal import Journal, recover, settle, stage, staged, sync_folder
+from .records import Plan
 
 
 def read(root: Path, file: str) -> bytes:
@@ -23,17 +23,11 @@ def read(root: Path, file: str) -> bytes:
 
 def refuse_links(root: Path) -> None:
     """Raises PatchError for a Python file of the clone that is a link out of it: what trains may be there."""
-    for folder, names, files in os.walk(root):
-        names[:] = [
-            name for name in names if not name.startswith(".") and name not in ("site-packages", "node_modules")
-        ]
-        for file in files:
-            at = os.path.join(folder, file)
-            if file.endswith(".py") and os.path.islink(at):
-                try:
-                    inside(root, os.path.relpath(at, root))
-                except OSError as error:
-                    raise PatchError(f"{at}{why(error)}. Nothing was changed") from None
+    for file in python_files(root):
+        try:
+            inside(root, file)
+        except OSError as error:
+            raise PatchError(f"{root / file}{why(error)}. Nothing was changed") from None
 
 
 def write(plan: Plan) -> None:
@@ -68,7 +62,16 @@ def write(plan: Plan) -> None:
             sync_folder(target.parent)
         journal.lift()
     except BaseException as error:
-        _put_back(journal, targets, changes)
+        try:
+            both = zip(targets, changes, strict=True)
+            settle(plan.root, [(t, None if t.read_bytes() == c.before else c.before) for t, c in both])
+        except OSError as second:
+            raise PatchError(
+                f"could not write {second.filename or plan.root}: {second.strerror}, nor put back what was written "
+                "before. Until the next apml patch or check, which tries again, the clone counts as unpatched"
+            ) from second
+        finally:
+            journal.close()
         if isinstance(error, OSError):
             raise _failed(plan, error) from error
         raise
@@ -76,19 +79,3 @@ def write(plan: Plan) -> None:
 
 def _failed(plan: Plan, error: OSError) -> PatchError:
     return PatchError(f"could not write {error.filename or plan.root}: {error.strerror}. Nothing was changed")
-
-
-def _put_back(journal: Journal, targets: list[Path], changes: list[Change]) -> None:
-    try:
-        for target, change in zip(targets, changes, strict=True):
-            if target.read_bytes() != change.before:
-                os.replace(stage(target, change.before), target)
-            staged(target).unlink(missing_ok=True)
-        journal.lift()
-    except OSError as error:
-        raise PatchError(
-            f"could not write {error.filename or journal.path.parent}: {error.strerror}, nor put back what was "
-            f"written before. Until the next apml patch or check, which tries again, the clone counts as unpatched"
-        ) from error
-    finally:
-        journal.close()

@@ -17,7 +17,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 from ..errors import PatchError
@@ -61,8 +61,7 @@ class Journal:
 
     def lift(self) -> None:
         """The step that counts: from here on the clone is what its files say."""
-        self.path.unlink(missing_ok=True)
-        sync_folder(self.path.parent)
+        settle(self.path.parent, ())
         self.close()
 
     def close(self) -> None:
@@ -120,6 +119,17 @@ def staged(target: Path) -> Path:
     return target.with_name(f".{target.name}.apml")
 
 
+def settle(root: Path, goals: Iterable[tuple[Path, bytes | None]]) -> None:
+    """Has files hold what they are to hold (None: what they do), and removes all that a write left beside them."""
+    for target, goal in goals:
+        if goal is not None:
+            os.replace(stage(target, goal), target)
+        staged(target).unlink(missing_ok=True)
+        sync_folder(target.parent)
+    (root / NAME).unlink(missing_ok=True)
+    sync_folder(root)
+
+
 def sync_folder(folder: Path) -> None:
     """Has the names in a folder on the disk, where a file system can do that."""
     with contextlib.suppress(OSError):
@@ -134,29 +144,21 @@ def _recover(root: Path, data: bytes) -> None:
     changes = _changes(root, data)
     # A patch only ever inserts: the shorter side is the unpatched one.
     revert = all(len(change.after) < len(change.before) for change in changes)
-    targets = [inside(root, change.file) for change in changes]  # whoever wrote the journal
-    goals = [change.after if revert else change.before for change in changes]
-    others = [change.before if revert else change.after for change in changes]
-    todo = []
-    for change, target, goal, other in zip(changes, targets, goals, others, strict=True):
+    todo: list[tuple[Path, bytes | None]] = []
+    for change in changes:
+        target = inside(root, change.file)  # whoever wrote the journal
+        goal, other = (change.after, change.before) if revert else (change.before, change.after)
         try:
             now = read_regular(target, _MOST)
         except FileNotFoundError:
-            continue
-        if now == other:
-            todo.append((target, goal))
-        elif now != goal and MARKER.encode() in now:
+            now = b""
+        todo.append((target, goal if now == other else None))
+        if now not in (goal, other) and MARKER.encode() in now:
             raise PatchError(
                 f"{root / change.file} was edited after an apml patch was interrupted here. Delete its lines marked "
                 f"'{MARKER}' by hand, then run this again. Nothing was changed"
             )
-    for target, goal in todo:
-        os.replace(stage(target, goal), target)
-    for target in targets:
-        staged(target).unlink(missing_ok=True)
-        sync_folder(target.parent)
-    (root / NAME).unlink()
-    sync_folder(root)
+    settle(root, todo)
     what = "apml patch --revert of {} had been interrupted; finished now" if revert else (
         "apml patch of {} had been interrupted; undone now"
     )  # fmt: skip

@@ -7,38 +7,28 @@ from collections.abc import Sequence
 from types import CodeType
 
 from . import source
-from .records import Edit, Line
+from .records import Line
 
 
-def text(data: bytes, edits: Sequence[Edit | Line]) -> bytes:
-    """A file's bytes with the lines of the edits that are not there yet, as `apml patch` writes them."""
-    there = source.present(data, edits)
-    missing = [edit for edit in edits if edit not in there]
-    return source.insert(data, *missing) if missing else data
+def text(data: bytes, edits: Sequence[Line]) -> bytes:
+    """A file's bytes with the lines of the edits, as `apml patch` writes them."""
+    file = edits[0].file
+    return data if source.present(data, file, edits) == set(edits) else source.put(data, file, edits)
 
 
-def compiled(data: bytes, edits: Sequence[Edit | Line], file: str) -> CodeType:
+def compiled(data: bytes, edits: Sequence[Line], file: str) -> CodeType:
     """The code of `text`, in which every statement keeps the line that it has in the file on disk."""
     after = text(data, edits)
     tree = ast.parse(after, filename=file)
     if after != data:
-        inserted = _added(data, after)
+        ours = source.marked(data, file)
+        on_disk = [number for number in range(1, len(source.split(data)[1]) + 1) if number not in ours]
+        inserted = source.marked(after, file)
         for node in ast.walk(tree):
             for name in ("lineno", "end_lineno"):
                 line = getattr(node, name, None)
                 if line is not None:
                     # An inserted line counts as the one above it.
-                    setattr(node, name, max(1, line - sum(number <= line for number in inserted)))
+                    above = line - sum(number <= line for number in inserted)
+                    setattr(node, name, on_disk[max(0, above - 1)])
     return compile(tree, file, "exec", dont_inherit=True)
-
-
-def _added(data: bytes, after: bytes) -> list[int]:
-    """Numbers of the lines of `after` that `data` does not have; only ever insertions."""
-    old, new = source.split(data)[1], source.split(after)[1]
-    added, at = [], 0
-    for number, line in enumerate(new, start=1):
-        if at < len(old) and line.rstrip(b"\r\n") == old[at].rstrip(b"\r\n"):
-            at += 1
-        else:
-            added.append(number)
-    return added

@@ -1,4 +1,4 @@
-"""Where in a syntax tree an edit's lines belong, and whether they are there."""
+"""Where in a syntax tree an edit's lines belong."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ast
 from collections.abc import Collection, Iterator
 
 from ..errors import PatchError
-from .records import Edit, Line
+from .records import Line
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 _DEFINITION = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
@@ -21,45 +21,37 @@ def definitions(tree: ast.AST, prefix: str = "") -> Iterator[tuple[str, Definiti
                 yield from definitions(node, f"{prefix}{node.name}.")
 
 
-def place(tree: ast.Module, edit: Edit | Line) -> tuple[int, int]:
-    """(0-based line before which the edit's own line goes, 1-based line whose indentation it takes).
+def place(tree: ast.Module, edit: Line) -> tuple[int, ast.stmt]:
+    """(0-based line before which the edit's line goes, the statement whose indentation it takes).
 
     Raises PatchError if there is no one place.
     """
-    if isinstance(edit, Edit):
-        node = _definition(tree, edit, edit.anchor)
-        return node.lineno - 1, node.lineno
-    block, at = _assignment(tree, edit)
-    statement = block[at]
+    scope = _definition(tree, edit) if edit.scope else tree
+    if not edit.after:
+        assert isinstance(scope, Definition)
+        return scope.lineno - 1, scope
+    found = [
+        (statement, block, at)
+        for block in blocks(scope, into_definitions=False)
+        for at, statement in enumerate(block)
+        if edit.after in targets(statement)
+    ]
+    found.sort(key=lambda item: item[0].lineno)
+    try:
+        statement, block, at = found[edit.which]
+    except IndexError:
+        where, count = edit.scope or "the top level", f"only {len(found)} times" if found else "nowhere"
+        raise PatchError(
+            f"{edit.file}: '{where}' binds '{edit.after}' {count}, so there is no one place to edit. "
+            "Nothing was changed"
+        ) from None
     end = statement.end_lineno or statement.lineno
     if at + 1 < len(block) and block[at + 1].lineno == end:
         raise PatchError(
             f"{edit.file}, line {end}: more follows on the line that binds '{edit.after}', so no line can go in "
             "between. Nothing was changed"
         )
-    return end, statement.lineno
-
-
-def located(tree: ast.Module, bare: ast.Module, edit: Edit | Line, marked: Collection[int]) -> tuple[int, ...]:
-    """Those of the `marked` lines (1-based) of `tree` at which the edit's own line would be in its place.
-
-    bare: the same file with its marked lines emptied, so every line has the same number in both.
-    Raises PatchError if there is no one place.
-    """
-    if isinstance(edit, Edit):
-        wanted = _definition(bare, edit, edit.anchor).lineno
-        nodes = [node for _, node in definitions(tree) if node.lineno == wanted]
-        return tuple(d.lineno for node in nodes for d in node.decorator_list if d.lineno in marked)
-    block, at = _assignment(bare, edit)
-    wanted = block[at].lineno
-    found = []
-    for around in blocks(tree):
-        start = next((i for i, s in enumerate(around) if s.lineno == wanted and edit.after in targets(s)), None)
-        for statement in around[start + 1 :] if start is not None else ():
-            if statement.lineno not in marked:
-                break
-            found.append(statement.lineno)
-    return tuple(found)
+    return end, next(other for other in block if other.lineno == statement.lineno)
 
 
 def without(tree: ast.Module, lines: Collection[int]) -> ast.Module:
@@ -94,42 +86,16 @@ def first_line(statement: ast.stmt) -> int:
     return min([statement.lineno, *(d.lineno for d in getattr(statement, "decorator_list", []))])
 
 
-def statement_lines(tree: ast.Module) -> set[int]:
-    """Lines on which one of the lines a patch inserts could stand: decorators, imports, plain statements."""
-    lines = {decorator.lineno for _, node in definitions(tree) for decorator in node.decorator_list}
-    return lines | {statement.lineno for block in blocks(tree) for statement in block}
-
-
 def _decorated(statement: ast.stmt) -> bool:
     return bool(getattr(statement, "decorator_list", ()))
 
 
-def _definition(tree: ast.Module, edit: Edit | Line, name: str) -> Definition:
-    found = [node for qualified, node in definitions(tree) if qualified == name]
+def _definition(tree: ast.Module, edit: Line) -> Definition:
+    found = [node for qualified, node in definitions(tree) if qualified == edit.scope]
     if len(found) == 1:
         return found[0]
     what = "is not defined" if not found else f"is defined {len(found)} times"
-    raise PatchError(f"{edit.file}: '{name}' {what}, so there is no one place to edit. Nothing was changed")
-
-
-def _assignment(tree: ast.Module, edit: Line) -> tuple[list[ast.stmt], int]:
-    """The block and the index in it of the statement a Line goes behind."""
-    scope = _definition(tree, edit, edit.scope) if edit.scope else tree
-    found = [
-        (block, at)
-        for block in blocks(scope, into_definitions=False)
-        for at, statement in enumerate(block)
-        if edit.after in targets(statement)
-    ]
-    found.sort(key=lambda item: item[0][item[1]].lineno)
-    try:
-        return found[edit.which]
-    except IndexError:
-        where, count = edit.scope or "the top level", f"only {len(found)} times" if found else "nowhere"
-        raise PatchError(
-            f"{edit.file}: '{where}' binds '{edit.after}' {count}, so there is no one place to edit. "
-            "Nothing was changed"
-        ) from None
+    raise PatchError(f"{edit.file}: '{edit.scope}' {what}, so there is no one place to edit. Nothing was changed")
 
 
 def targets(statement: ast.stmt) -> list[str]:

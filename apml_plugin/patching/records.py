@@ -14,53 +14,15 @@ SOURCE = "apml_plugin.hooks"
 
 
 @dataclass(frozen=True)
-class Edit:
-    """One decorator above one definition, and the import it needs.
-
-    file: path inside the host, with forward slashes. anchor: qualified name of the function or class
-    (``PCN`` or ``Outer.method``). decorator: a bare name, imported from the module `source`.
-    shared: several recipes need this edit, so undoing one of them may have to leave it. arguments: what follows
-    the name, parentheses included, if anything.
-    """
-
-    file: str
-    anchor: str
-    decorator: str
-    source: str = SOURCE
-    shared: bool = False
-    arguments: str = ""
-
-    @property
-    def import_line(self) -> str:
-        return f"from {self.source} import {self.decorator}  {MARKER}"
-
-    @property
-    def decorator_line(self) -> str:
-        return f"@{self.decorator}{self.arguments}  {MARKER}"
-
-    @property
-    def line(self) -> str:
-        """The edit's own line, without indentation."""
-        return self.decorator_line
-
-    @property
-    def name(self) -> str:
-        """The name that the import brings."""
-        return self.decorator
-
-    def __str__(self) -> str:
-        return f"'@{self.decorator}{self.arguments}' above '{self.anchor}'"
-
-
-@dataclass(frozen=True)
 class Line:
-    """One statement behind an assignment or an import, and the import it needs itself.
+    """One line that a patch inserts, and the import it needs.
 
-    scope: qualified name of the function or class, "" for the module's top level. after: what is bound there, a name
-    or a dotted one (``loss_fn = ...``, ``self.loss = ...``, ``import a.b``), at any depth of blocks but not in a
-    function within; of several such statements the last, unless `which` gives another's index. text: one simple
-    statement on one line, indented as that statement is. name: imported from the module `source`. shared: as in
-    :class:`Edit`.
+    file: path inside the host, with forward slashes. scope: qualified name of a function or class (``Outer.method``),
+    "" for the module's top level. after: what is bound there by an assignment or an import, a name or a dotted one
+    (``loss_fn = ...``, ``self.loss = ...``, ``import a.b``), at any depth of blocks but not in a function within; of
+    several such statements the last, unless `which` gives another's index. The line goes behind that statement,
+    indented as it is; without `after` it is a decorator of the scope. text: the line. name: what it imports from
+    `SOURCE`.
     """
 
     file: str
@@ -68,29 +30,33 @@ class Line:
     after: str
     text: str
     name: str
-    source: str = SOURCE
-    shared: bool = False
     which: int = -1
 
     @property
     def import_line(self) -> str:
-        return f"from {self.source} import {self.name}  {MARKER}"
+        return f"from {SOURCE} import {self.name}  {MARKER}"
 
     @property
     def line(self) -> str:
-        """The edit's own line, without indentation."""
+        """The line with its mark, without indentation."""
         return f"{self.text}  {MARKER}"
 
     def __str__(self) -> str:
-        return f"'{self.text}' behind '{self.after}' in '{self.scope or 'the top level'}'"
+        where = f"behind '{self.after}' in '{self.scope or 'the top level'}'" if self.after else f"above '{self.scope}'"
+        return f"'{self.text}' {where}"
+
+
+def decorator(file: str, scope: str, name: str, arguments: str = "") -> Line:
+    """A decorator above a definition. arguments: what follows the name, parentheses included, if anything."""
+    return Line(file, scope, "", f"@{name}{arguments}", name)
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A named set of edits, of either kind and several per file if need be, that only make sense together."""
+    """A named set of lines, several per file if need be, that only make sense together."""
 
     name: str
-    edits: tuple[Edit | Line, ...]
+    edits: tuple[Line, ...]
 
 
 @dataclass(frozen=True)

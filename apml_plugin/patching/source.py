@@ -1,29 +1,36 @@
 """One Python file as bytes: marked lines go in where the syntax tree says, and come out again.
 
 Nothing is ever rewritten. Whole lines go in at line boundaries and the same lines are dropped again, so
-line ends, tabs, a missing final newline, a byte order mark and every comment stay what they were.
+line ends, tabs, a missing final newline, a byte order mark and every comment stay what they were. A file is thus
+what it is without our lines, and which of them are in it.
 """
 
 from __future__ import annotations
 
 import ast
+import contextlib
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 
 from ..errors import PatchError
 from ..files import sources
-from .placing import definitions, import_place, located, place, statement_lines, without
-from .records import MARKER, SOURCE, Edit, Line
+from .placing import definitions, import_place, place, without
+from .records import MARKER, SOURCE, Line
 
-__all__ = ["Marked", "bare", "definitions", "insert", "is_patched", "marked", "parse", "present", "remove", "split"]
+__all__ = ["bare", "definitions", "found", "marked", "parse", "present", "put", "split", "texts"]
 
 _BOM = b"\xef\xbb\xbf"
 _LINE = re.compile(rb"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 _END = re.compile(rb"[\r\n]*\Z")
-_FORMER = re.compile(r"^from apml_plugin\.hosts(?:\.training|\.pointr)? import ")
-"""How the import of an inserted line began before there was one module for all of them."""
-_NOW = f"from {SOURCE} import "
+_IMPORT = re.compile(rf"from apml_plugin\.(?:hooks|hosts|hosts\.training|hosts\.pointr) import (\w+)  {MARKER}")
+"""An import of any version; today's is always from one module."""
+_OURS = re.compile(
+    r"(?:@(?:(?:takes|hoists|keeps_host)_loss|trains_with_loss(?:\(\w+=True\))?|lets_loss_through\([\"\w, ]*\))"
+    r"|(?P<own>[^=]+) = (?:training_loss\((?P=own)\)|(?:host_loss_name|training_value)\((?P=own), .*\))"
+    rf"|(?:[^=]+ = )?csi2pointcloud\.\w+\([\w, ]+\))  {MARKER}"
+)
+"""Every other line that some version put into a host; one with other arguments was changed by hand."""
 
 
 def parse(data: bytes, file: str) -> ast.Module:
@@ -40,176 +47,134 @@ def split(data: bytes) -> tuple[bytes, list[bytes]]:
     return mark, _LINE.findall(data[len(mark) :])
 
 
-def bare(data: bytes, lines: Collection[int] | None = None) -> bytes:
-    """`data` with `lines` (1-based; by default every marked one) made comments: all others keep their numbers."""
-    if lines is None:
-        lines = _marked_lines(data, "") if MARKER.encode() in data else ()
+def marked(data: bytes, file: str) -> dict[int, str]:
+    """Lines that end in the mark (1-based number -> text without indentation), those inside strings left out."""
+    if MARKER.encode() not in data:
+        return {}
+    inside: set[int] = set()
+    for node in ast.walk(parse(data, file)):
+        if isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str | bytes)):
+            inside.update(range(node.lineno, node.end_lineno or 0))  # what does not end there is no comment
+    texts = ((number, raw.decode("latin-1").strip()) for number, raw in enumerate(split(data)[1], start=1))
+    return {n: text for n, text in texts if text.endswith(MARKER) and n not in inside}
+
+
+def bare(data: bytes) -> bytes:
+    """`data` with the marked lines made comments: all others keep their numbers."""
+    lines = marked(data, "")
     mark, all_lines = split(data)
     # Not empty: a lone CR before an emptied line's LF would become one line end.
-    kept = [b"#" + _end(line) if n in lines else line for n, line in enumerate(all_lines, start=1)]
-    return mark + b"".join(kept)
+    return mark + b"".join(b"#" + _end(raw) if n in lines else raw for n, raw in enumerate(all_lines, start=1))
 
 
-def insert(data: bytes, *edits: Edit | Line) -> bytes:
-    """`data` with the lines of the edits, each import once. Raises PatchError if a place is missing or ambiguous."""
-    file = edits[0].file
-    there = set(_marked_lines(data, file).values()) if MARKER.encode() in data else set()
-    tree, full = parse(bare(data), file), parse(data, file)
-    mark, lines = split(data)
-    wanted: dict[int, list[bytes]] = {}
-    for edit in {e.import_line: e for e in edits if _import(e) not in there}.values():
-        lines_of = [place(tree, e)[1] for e in edits if isinstance(e, Line) and not e.scope and e.name == edit.name]
-        wanted.setdefault(import_place(full, min(lines_of, default=None)), []).append(edit.import_line.encode())
-    for edit in edits:
-        at, model = place(tree, edit)
-        indent = re.match(rb"[ \t\f]*", lines[model - 1]).group()  # type: ignore[union-attr]
-        wanted.setdefault(at, []).append(indent + edit.line.encode())
-    out: list[bytes] = []
-    for number in range(len(lines) + 1):
-        for text in wanted.get(number, ()):
-            if out and not _end(out[-1]):
-                # The file has no final newline: what goes behind its last line has none either.
-                out[-1] += _newline(lines, number - 1)
-                out.append(text)
-            else:
-                out.append(text + _newline(lines, min(number, len(lines) - 1)))
-        out += lines[number : number + 1]
-    result = mark + b"".join(out)
-    if not _adds_only(data, result, edits):
-        raise PatchError(f"{file} is laid out in a way this patch cannot edit safely. Nothing was changed")
+def found(data: bytes, file: str, known: Iterable[Line]) -> dict[Line, int]:
+    """Which of the `known` lines stand where they belong, and where: how many lines that are not ours stand above."""
+    lines = marked(data, file)
+    there = {(number - 1 - above, text) for above, (number, text) in enumerate(lines.items())}
+    result = {}
+    with contextlib.suppress(PatchError):  # what is left without the marked lines may be no Python
+        tree = parse(_without(data, lines), file) if lines else ast.Module([], [])
+        for edit in known if lines else ():
+            with contextlib.suppress(PatchError):
+                at, _ = place(tree, edit)
+                if (at, edit.line) in there:
+                    result[edit] = at
     return result
 
 
-@dataclass(frozen=True)
-class Marked:
-    """The marked lines of a file (1-based number -> text).
-
-    imports: those some known edit brings. placed: each edit's own line where it belongs. loose: an edit's own line
-    elsewhere, or once too often. strange: everything else.
-    """
-
-    imports: dict[int, str]
-    placed: dict[Edit | Line, int]
-    loose: dict[int, str]
-    strange: dict[int, str]
-
-    @property
-    def any(self) -> bool:
-        return bool(self.imports or self.placed or self.loose or self.strange)
-
-    @property
-    def lines(self) -> list[int]:
-        return sorted({*self.imports, *self.placed.values(), *self.loose, *self.strange})
+def texts(data: bytes, file: str) -> Counter[str]:
+    """The marked lines of a file as this version writes them."""
+    today = f"from {SOURCE} import {{}}  {MARKER}"
+    lines = marked(data, file).values()
+    return Counter(today.format(match[1]) if (match := _IMPORT.fullmatch(text)) else text for text in lines)
 
 
-def marked(data: bytes, *known: Edit | Line) -> Marked:
-    """Sort the marked lines of a file by the edits that could have put them there.
-
-    Text inside a string is text, not a marked line.
-    """
-    if MARKER.encode() not in data:
-        return Marked({}, {}, {}, {})
-    file = known[0].file if known else ""
-    found = _marked_lines(data, file)
-    tree = parse(data, file)
-    alone = statement_lines(tree)
-    texts, imports = {edit.line for edit in known}, {_import(edit) for edit in known}
-    top = {node.lineno for node in tree.body if isinstance(node, ast.ImportFrom)}
-    brought = {n: text for n, text in found.items() if text in imports and n in top}
-    own = {n: text for n, text in found.items() if text in texts and n in alone}
-    strange = {n: text for n, text in found.items() if n not in brought and n not in own}
-    placed: dict[Edit | Line, int] = {}
-    stripped = parse(bare(data, [*brought, *own]), file)
-    for edit in known:
-        try:
-            here = located(tree, stripped, edit, own)
-        except PatchError:
-            continue
-        for number in here:
-            if own[number] == edit.line and number not in placed.values() and edit not in placed:
-                placed[edit] = number
-    loose = {n: text for n, text in own.items() if n not in placed.values()}
-    return Marked(brought, placed, loose, strange)
-
-
-def present(data: bytes, known: Iterable[Edit | Line]) -> frozenset[Edit | Line]:
-    """Which of the `known` edits of a file are in it; PatchError for anything half in, or changed by hand."""
-    known = tuple(known)
-    found = marked(data, *known)
-    if not found.any:
-        return frozenset()
-    needed = sorted({_import(edit) for edit in found.placed})
-    if not found.strange and not found.loose and sorted(found.imports.values()) == needed:
-        return frozenset(found.placed)
+def present(data: bytes, file: str, known: Iterable[Line]) -> frozenset[Line]:
+    """Which of the `known` lines of a file are in it; PatchError for anything half in, or changed by hand."""
+    known, lines = tuple(known), marked(data, file)
+    there = found(data, file, known)
+    wanted = Counter(text for _, text in {(at, edit.line) for edit, at in there.items()})
+    if texts(data, file) == wanted + Counter({edit.import_line for edit in there}):
+        return frozenset(there)
     raise PatchError(
-        f"{known[0].file} is half patched or was edited by hand after patching: its lines marked '{MARKER}' (line "
-        f"{', '.join(map(str, found.lines))}) are not those that belong there (an import and {_listed(known)}). Run "
-        "the patch with --revert, or delete the marked lines, then patch again. Nothing was changed"
+        f"{file} is half patched or was edited by hand after patching: its lines marked '{MARKER}' (line "
+        f"{', '.join(map(str, lines))}) are not those that belong there (an import and "
+        f"{', '.join(map(str, known))}). Run the patch with --revert, or delete the marked lines, then patch again. "
+        "Nothing was changed"
     )
 
 
-def is_patched(data: bytes, edit: Edit | Line) -> bool:
-    """True with both lines in place, False with no marked line at all, PatchError for anything between."""
-    return edit in present(data, [edit])
+def put(data: bytes, file: str, edits: Collection[Line] = (), known: Iterable[Line] = ()) -> bytes:
+    """`data` with the lines of `edits`, each import once, and no other line of ours; every other byte is kept.
 
-
-def remove(data: bytes, *edits: Edit | Line, staying: Iterable[Edit | Line] = ()) -> bytes:
-    """`data` without the edits' marked lines, every other byte kept; `staying`: edits that may be there and remain.
-
-    Raises PatchError for a marked line that was changed by hand: removing it could lose the user's code.
+    known: lines that may be there besides those which some version inserted. Raises PatchError if a place is missing
+    or ambiguous, and for a marked line that was changed by hand: removing it could lose the user's code.
     """
-    file = edits[0].file
-    found = marked(data, *edits, *staying)
-    if found.strange:
-        number, text = next(iter(found.strange.items()))
-        raise PatchError(
-            f"{file}, line {number} carries the mark '{MARKER}' but is not a line this patch inserts: {text!r}. "
-            "Delete or unmark it by hand, then revert again. Nothing was changed"
-        )
-    texts, needed = {e.line for e in edits}, {_import(e) for e in found.placed if e not in edits}
-    gone = {number for edit, number in found.placed.items() if edit in edits}
-    gone |= {number for number, text in found.loose.items() if text in texts}
-    gone |= {
-        number for number, text in found.imports.items() if text not in needed and text in {_import(e) for e in edits}
-    }
-    mark, lines = split(data)
-    kept = [line for number, line in enumerate(lines, start=1) if number not in gone]
-    if len(lines) in gone and kept and not _end(lines[-1]):
-        kept[-1] = _END.sub(b"", kept[-1], count=1)
-    result = mark + b"".join(kept)
-    dropped = [edit for edit in edits if _import(edit) in {found.imports[n] for n in gone if n in found.imports}]
-    for edit in dropped:
-        left = [n.lineno for n in ast.walk(parse(result, file)) if isinstance(n, ast.Name) and n.id == edit.name]
-        if left and not _binds(result, edit):
+    lines, ours = marked(data, file), {edit.line for edit in (*edits, *known)}
+    for number, text in lines.items():
+        if not (text in ours or _IMPORT.fullmatch(text) or _OURS.fullmatch(text)):
             raise PatchError(
-                f"{file}, line {left[0]} uses {edit.name} without the mark '{MARKER}': its import would go. "
+                f"{file}, line {number} carries the mark '{MARKER}' but is not a line this patch inserts: {text!r}. "
+                "Delete or unmark it by hand, then revert again. Nothing was changed"
+            )
+    result = _without(data, lines)
+    if edits:
+        result = _with(result, file, edits)
+    tree = parse(result, file) if lines else ast.Module([], [])
+    for name in {match[1] for text in lines.values() if (match := _IMPORT.fullmatch(text))}:
+        left = [node.lineno for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id == name]
+        if left and not any(isinstance(n, ast.alias) and (n.asname or n.name) == name for n in ast.walk(tree)):
+            raise PatchError(
+                f"{file}, line {left[0]} uses {name} without the mark '{MARKER}': its import would go. "
                 "Delete that line by hand, then revert again. Nothing was changed"
             )
     return result
 
 
-def _listed(edits: Iterable[Edit | Line]) -> str:
-    return ", ".join(str(edit) for edit in edits)
+def _without(data: bytes, numbers: Collection[int]) -> bytes:
+    mark, lines = split(data)
+    kept = [line for number, line in enumerate(lines, start=1) if number not in numbers]
+    if len(lines) in numbers and kept and not _end(lines[-1]):
+        kept[-1] = _END.sub(b"", kept[-1], count=1)
+    return mark + b"".join(kept)
 
 
-def _binds(data: bytes, edit: Edit | Line) -> bool:
-    """Whether the file imports the edit's name on a line of its own, without our mark."""
-    return any(
-        isinstance(node, ast.ImportFrom) and any((alias.asname or alias.name) == edit.name for alias in node.names)
-        for node in ast.walk(parse(data, edit.file))
-    )
-
-
-def _marked_lines(data: bytes, file: str) -> dict[int, str]:
-    """Lines that end in the mark (1-based number -> text without indentation), those inside strings left out."""
-    inside = _lines_inside_strings(parse(data, file))
-    texts = ((number, raw.decode("latin-1").strip()) for number, raw in enumerate(split(data)[1], start=1))
-    return {n: _FORMER.sub(_NOW, text) for n, text in texts if text.endswith(MARKER) and n not in inside}
-
-
-def _import(edit: Edit | Line) -> str:
-    """The import an edit needs, as it would be written today."""
-    return _FORMER.sub(_NOW, edit.import_line)
+def _with(data: bytes, file: str, edits: Iterable[Line]) -> bytes:
+    """A file that has no line of ours, with the lines of the edits."""
+    tree, (mark, lines) = parse(data, file), split(data)
+    placed = {edit: place(tree, edit) for edit in edits}
+    unsafe = PatchError(f"{file} is laid out in a way this patch cannot edit safely. Nothing was changed")
+    wanted: dict[int, list[bytes]] = {}
+    for first in {edit.name: edit for edit in reversed(placed)}.values():
+        top = [s.lineno for e, (_, s) in placed.items() if e.name == first.name and e.after and not e.scope]
+        wanted.setdefault(import_place(tree, min(top, default=None)), []).insert(0, first.import_line.encode())
+    for edit, (at, statement) in placed.items():
+        indent = re.match(rb"[ \t\f]*", lines[statement.lineno - 1]).group()  # type: ignore[union-attr]
+        if len(indent) != statement.col_offset:
+            raise unsafe  # the body of an `if` on the line of its head
+        if (text := indent + edit.line.encode()) not in (here := wanted.setdefault(at, [])):
+            here.append(text)
+    out: list[bytes] = []
+    inserted: set[int] = set()
+    for number in range(len(lines) + 1):
+        for text in wanted.get(number, ()):
+            if out and not _end(out[-1]):
+                # The file has no final newline: what goes behind its last line has none either.
+                out[-1] += _newline(lines, number - 1)
+            else:
+                text += _newline(lines, min(number, len(lines) - 1))
+            out.append(text)
+            inserted.add(len(out))
+        out += lines[number : number + 1]
+    result = mark + b"".join(out)
+    try:
+        # The old tree plus the inserted statements and decorators, and nothing else.
+        same = ast.dump(tree) == ast.dump(without(ast.parse(result), inserted))
+        if same and present(result, file, placed) == placed.keys():
+            return result
+    except (SyntaxError, ValueError, RecursionError, MemoryError, PatchError):
+        pass
+    raise unsafe
 
 
 def _end(line: bytes) -> bytes:
@@ -223,29 +188,3 @@ def _newline(lines: list[bytes], number: int) -> bytes:
         if _end(line):
             return _end(line)
     return b"\n"
-
-
-def _lines_inside_strings(tree: ast.Module) -> set[int]:
-    """Lines that do not end outside a string: a comment cannot be there."""
-    inside: set[int] = set()
-    for node in ast.walk(tree):
-        text = isinstance(node, ast.JoinedStr) or (
-            isinstance(node, ast.Constant) and isinstance(node.value, str | bytes)
-        )
-        if text:
-            inside.update(range(node.lineno, node.end_lineno))  # type: ignore[attr-defined]
-    return inside
-
-
-def _adds_only(data: bytes, result: bytes, edits: Iterable[Edit | Line]) -> bool:
-    """True if the new file parses to the old tree plus the edits' statements and decorators, and nothing else."""
-    edits = tuple(edits)
-    try:
-        after = ast.parse(result)
-        before, found = ast.parse(data), marked(result, *edits)
-        # Lines that were marked before (an edit added to a patched file) are left out on both sides.
-        old = without(before, set(_marked_lines(data, "") if MARKER.encode() in data else ()))
-        same = ast.dump(old) == ast.dump(without(after, set(_marked_lines(result, ""))))
-    except (SyntaxError, ValueError, RecursionError, MemoryError, PatchError):
-        return False
-    return same and all(edit in found.placed for edit in edits)

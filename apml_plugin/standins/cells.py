@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,6 +16,19 @@ from apml_plugin.errors import LossValueError
 
 LARGEST_INDEX = 2**31 - 1
 """The interfaces give indices as int32."""
+
+
+def spread(caller: str, bounds: tuple[Any, ...], ptcloud: Tensor, slots: int = 1) -> tuple[Tensor, Tensor, Tensor]:
+    """Adds to each vertex of a grid the weights of the points (B, n, 3) around it, as :func:`cells` places them.
+
+    With 8 ``slots`` a vertex has one for each of the corners that it can be. Returns the grid (B, vertices x slots),
+    the weights (B, n, 8, 3), and the corners' places in the grid, int32 (B, n, 8). Not differentiable.
+    """
+    with torch.no_grad():
+        (x, y, z), weights, vertex = cells(caller, bounds, ptcloud, slots)
+        index = slots * vertex + torch.arange(8, device=vertex.device) % slots
+        grid = _zeros((len(ptcloud), slots * x * y * z), ptcloud)
+        return grid.scatter_add_(1, index.flatten(1), weights.prod(dim=-1).flatten(1)), weights, index.int()
 
 
 def cells(
@@ -48,13 +62,16 @@ def cells(
     return (x, y, z), weights, (place[..., 0] * y + place[..., 1]) * z + place[..., 2]
 
 
-def point_gradient(weights: Tensor, grad_corner: Tensor) -> Tensor:
-    """Gradient (B, n, 3) of points from that of their corners' products of weights (B, n, 8).
+def backward(grid_pt_weights: Tensor, grid_pt_indexes: Tensor, grad_grid: Tensor) -> Tensor:
+    """Gradient of the points (B, n, 3) from that of the grid that they were spread over.
 
     A lower corner's weight falls with the coordinate, an upper one's rises; the two other axes' weights multiply.
     """
-    others = weights[..., [1, 0, 0]] * weights[..., [2, 2, 1]]
-    return (grad_corner[..., None] * (2 * bits(weights) - 1) * others).sum(dim=2)
+    with torch.no_grad():
+        at, weights = grid_pt_indexes.long(), grid_pt_weights
+        grad = grad_grid.reshape(len(at), -1).gather(1, at.flatten(1)).view(at.shape)
+        others = weights[..., [1, 0, 0]] * weights[..., [2, 2, 1]]
+        return (grad[..., None] * (2 * bits(weights) - 1) * others).sum(dim=2)
 
 
 def bits(like: Tensor) -> Tensor:
@@ -76,3 +93,11 @@ def _check(caller: str, low: list[float], high: list[float], ptcloud: Tensor) ->
         f"grid's [{low[axis_number]:g}, {high[axis_number]:g}) (the compiled code would write beyond its memory). "
         "Normalise the clouds as the host's data sets do"
     )
+
+
+def _zeros(shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """Zeros; on the CPU pages that no point touches take no memory, as far as the system allows it."""
+    if like.device.type != "cpu" or like.dtype not in (torch.float32, torch.float64):
+        return like.new_zeros(shape)
+    # NumPy asks for memory that the system hands out zeroed page by page; PyTorch writes every zero itself.
+    return torch.from_numpy(np.zeros(shape, dtype=np.float32 if like.dtype == torch.float32 else np.float64))

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from apml_plugin.errors import LossValueError
-from apml_plugin.standins.cells import bits, cells, point_gradient
+from apml_plugin.standins.cells import backward, bits, spread
+
+__all__ = ["backward", "forward", "rev_backward", "rev_forward"]
 
 NOTHING = 1e-6
 """A cell whose eight weights sum to less gives the point (0, 0, 0)."""
@@ -25,20 +27,7 @@ def forward(
     Raises:
         LossValueError: a point outside the grid (see :func:`~apml_plugin.standins.cells.cells`).
     """
-    with torch.no_grad():
-        bounds = (min_x, max_x, min_y, max_y, min_z, max_z)
-        (x, y, z), weights, vertex = cells("gridding.forward", bounds, ptcloud)
-        grid = ptcloud.new_zeros(len(ptcloud), x * y * z)
-        grid.scatter_add_(1, vertex.flatten(1), weights.prod(dim=-1).flatten(1))
-        return grid, weights, vertex.int()
-
-
-def backward(grid_pt_weights: Tensor, grid_pt_indexes: Tensor, grad_grid: Tensor) -> Tensor:
-    """Gradient of the points (B, n, 3) from that of the grid (B, V)."""
-    with torch.no_grad():
-        at = grid_pt_indexes.long()
-        grad = grad_grid.reshape(len(at), -1).gather(1, at.flatten(1)).view(at.shape)
-        return point_gradient(grid_pt_weights, grad)
+    return spread("gridding.forward", (min_x, max_x, min_y, max_y, min_z, max_z), ptcloud)
 
 
 def rev_forward(scale: int, grid: Tensor) -> Tensor:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+import torch
 from torch import Tensor
 
 from apml_plugin.errors import LossValueError
@@ -17,3 +21,16 @@ def write(buffer: Tensor, result: Tensor) -> int:
         raise LossValueError(f"a buffer for {tuple(result.shape)} results has shape {tuple(buffer.shape)}")
     buffer.copy_(result)
     return 1
+
+
+def into(last: int, sizes: int, function: Callable[..., Any]) -> Callable[..., int]:
+    """A wrapper that drops the leading ``sizes`` and writes what ``function`` of the rest gives into the ``last``."""
+
+    def wrapper(*args: Any) -> int:
+        with torch.no_grad():
+            results = function(*args[sizes:])
+            for buffer, result in zip(args[-last:], results if last > 1 else [results], strict=True):
+                write(buffer, result)
+        return 1
+
+    return wrapper

@@ -5,29 +5,12 @@ Every call begins with sizes, which the tensors tell as well, and returns 1. Gra
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
-import torch
 from torch import Tensor
 
 from apml_plugin.matching.exact import furthest
 from apml_plugin.standins.absent import absent
-from apml_plugin.standins.inplace import write
+from apml_plugin.standins.inplace import into
 from apml_plugin.standins.pointnet2_ops import _ext
-
-
-def _into(last: int, sizes: int, function: Callable[..., Any]) -> Callable[..., int]:
-    """A wrapper that drops the leading ``sizes`` and writes what ``function`` of the rest gives into the ``last``."""
-
-    def wrapper(*args: Any) -> int:
-        with torch.no_grad():
-            results = function(*args[sizes:])
-            for buffer, result in zip(args[-last:], results if last > 1 else [results], strict=True):
-                write(buffer, result)
-        return 1
-
-    return wrapper
 
 
 def _furthest(points: Tensor, temp: Tensor, idx: Tensor) -> Tensor:
@@ -35,16 +18,16 @@ def _furthest(points: Tensor, temp: Tensor, idx: Tensor) -> Tensor:
     return furthest(points, idx.shape[1], temp)
 
 
-furthest_point_sampling_wrapper = _into(1, 3, _furthest)
-gather_points_wrapper = _into(1, 4, lambda points, idx, out: _ext.gather_points(points, idx))
-gather_points_grad_wrapper = _into(1, 4, lambda g, idx, out: out + _ext.gather_points_grad(g, idx, out.shape[2]))
-group_points_wrapper = _into(1, 5, lambda points, idx, out: _ext.group_points(points, idx))
-group_points_grad_wrapper = _into(1, 5, lambda g, idx, out: out + _ext.group_points_grad(g, idx, out.shape[2]))
-three_nn_wrapper = _into(2, 3, lambda unknown, known, dist2, idx: _ext.three_nn(unknown, known))
-three_interpolate_wrapper = _into(1, 4, lambda points, idx, w, out: _ext.three_interpolate(points, idx, w))
-three_interpolate_grad_wrapper = _into(
+furthest_point_sampling_wrapper = into(1, 3, _furthest)
+gather_points_wrapper = into(1, 4, lambda points, idx, out: _ext.gather_points(points, idx))
+gather_points_grad_wrapper = into(1, 4, lambda g, idx, out: out + _ext.gather_points_grad(g, idx, out.shape[2]))
+group_points_wrapper = into(1, 5, lambda points, idx, out: _ext.group_points(points, idx))
+group_points_grad_wrapper = into(1, 5, lambda g, idx, out: out + _ext.group_points_grad(g, idx, out.shape[2]))
+three_nn_wrapper = into(2, 3, lambda unknown, known, dist2, idx: _ext.three_nn(unknown, known))
+three_interpolate_wrapper = into(1, 4, lambda points, idx, w, out: _ext.three_interpolate(points, idx, w))
+three_interpolate_grad_wrapper = into(
     1, 4, lambda g, idx, w, out: out + _ext.three_interpolate_grad(g, idx, w, out.shape[2])
 )
-ball_query_wrapper = _into(1, 3, lambda radius, n, new_xyz, xyz, idx: _ext.ball_query(new_xyz, xyz, radius, n))
+ball_query_wrapper = into(1, 3, lambda radius, n, new_xyz, xyz, idx: _ext.ball_query(new_xyz, xyz, radius, n))
 
 __getattr__ = absent("pointnet2_cuda")

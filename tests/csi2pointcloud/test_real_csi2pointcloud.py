@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from apml_plugin.demo import mmfi
-from apml_plugin.hosts.csi2pointcloud.evaluating import evaluate
+from apml_plugin.evaluate.csi2pointcloud import evaluate
 from apml_plugin.hosts.csi2pointcloud.findings import findings
 from apml_plugin.hosts.csi2pointcloud.structure import recognise
 

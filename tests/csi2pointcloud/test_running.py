@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 
-from apml_plugin.hosts.csi2pointcloud.evaluating import evaluate
+from apml_plugin.evaluate.csi2pointcloud import evaluate
 from apml_plugin.hosts.csi2pointcloud.recipes import all_recipes
 from apml_plugin.hosts.csi2pointcloud.structure import recognise
 from apml_plugin.patching import memory, plan_apply, write

@@ -21,7 +21,7 @@ from apml_plugin.functional import apml_loss
 from apml_plugin.hosts import gates as calls
 from apml_plugin.hosts.loops import Fork, Project, recipe
 from apml_plugin.hosts.loops import recognise as recognise_project
-from apml_plugin.patching import Edit, Line, check, plan_apply, plan_revert, write
+from apml_plugin.patching import Line, check, plan_apply, plan_revert, write
 from apml_plugin.patching.memory import compiled
 
 MEAN = "{NAME: APML, reduction: mean}"
@@ -77,7 +77,7 @@ def recognise(root: Path) -> Fork:
     return recognise_project(Project(root.resolve()))
 
 
-def load(root: Path, edits: tuple[Edit | Line, ...] = ()) -> ModuleType:
+def load(root: Path, edits: tuple[Line, ...] = ()) -> ModuleType:
     """The host's module; with edits, as `apml run` executes it."""
     module = ModuleType("staged_host")
     file = root / "main.py"

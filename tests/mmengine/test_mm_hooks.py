@@ -24,11 +24,12 @@ from torch import nn
 import apml_plugin.hosts.mmengine  # noqa: F401  (registers)
 from apml_plugin import APML
 from apml_plugin.errors import LossArgumentError, LossValueError
-from apml_plugin.hosts.mmengine import distances, pictures
-from apml_plugin.hosts.mmengine.data import CompletionShapes
-from apml_plugin.hosts.mmengine.watching import Seen, WatchingHook, undisturbed
+from apml_plugin.hosts.mmengine.watching import WatchingHook, undisturbed
 from apml_plugin.matching import dense
 from apml_plugin.matching.settings import Settings
+from apml_plugin.studies import distances, predictions
+from apml_plugin.studies.completion import CompletionShapes
+from apml_plugin.studies.predictions import Seen
 
 
 def images(work_dir: Path) -> list[str]:
@@ -140,17 +141,17 @@ def test_undisturbed_puts_everything_back_also_after_an_error() -> None:
 
 
 def test_a_picture_has_a_row_for_each_sample() -> None:
-    one, three = pictures.draw(seen(1), "epoch 1"), pictures.draw(seen(3), "epoch 1")
+    one, three = predictions.draw(seen(1), "epoch 1"), predictions.draw(seen(3), "epoch 1")
     assert one.dtype == np.uint8
     assert one.shape[1:] == three.shape[1:] == (810, 3)
     assert three.shape[0] - one.shape[0] == pytest.approx(2 * 270, abs=1)
-    assert pictures.draw(seen(1, points=0), "an empty prediction").shape == one.shape
+    assert predictions.draw(seen(1, points=0), "an empty prediction").shape == one.shape
 
 
 def test_colour_is_the_distance_to_the_other_cloud() -> None:
     gt = torch.rand(400, 3)
-    near = pictures.draw([Seen(gt, gt, gt)], "")
-    far = pictures.draw([Seen(gt, gt[gt[:, 0] < 0.3], gt)], "")
+    near = predictions.draw([Seen(gt, gt, gt)], "")
+    far = predictions.draw([Seen(gt, gt[gt[:, 0] < 0.3], gt)], "")
 
     def red(image: np.ndarray, column: int) -> int:
         part = image[80:340, 270 * column : 270 * (column + 1)].astype(int)
@@ -186,9 +187,9 @@ def test_quantiles_and_bins_of_weighted_distances(entries: list[tuple[float, int
     repeated = np.sort(np.repeat(values, counts))
     expected = repeated[int(np.ceil(q * len(repeated) - 1e-9)) - 1]
     assert distances.quantile(values, counts.astype(float), q) == expected
-    edges = distances._edges(values, weights)
+    edges = distances.bins_for(values, weights)
     assert (np.diff(edges) > 0).all()
-    assert distances._histogram(values, weights, edges).sum() == pytest.approx(1)
+    assert distances.histogram(values, weights, edges).sum() == pytest.approx(1)
 
 
 def test_the_first_histogram_stays_as_an_outline_and_the_bins_stay(tmp_path: Path, tiny) -> None:

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from apml_plugin.errors import PatchError
-from apml_plugin.patching import Edit, Plan, Recipe, check, files, plan_apply, plan_revert, write
+from apml_plugin.patching import Plan, Recipe, check, decorator, files, plan_apply, plan_revert, write
 
-READER = Edit("config.py", "read", "hoists_loss", shared=True)
-ALL = Recipe("all", (Edit("build.py", "build", "takes_loss"), READER))
-ONE = Recipe("One", (Edit("one.py", "One", "takes_loss"), READER))
+READER = decorator("config.py", "read", "hoists_loss")
+ALL = Recipe("all", (decorator("build.py", "build", "takes_loss"), READER))
+ONE = Recipe("One", (decorator("one.py", "One", "takes_loss"), READER))
 KNOWN = (ALL, ONE)
 
 
@@ -63,6 +63,61 @@ def test_recipes_combine_and_the_shared_edit_goes_with_the_last(root: Path) -> N
     assert next(c.reason for c in first_out.changes if c.verb == "left patched") == "build.py still needs it"
     write(first_out)
     write(plan_revert(root, [ALL], KNOWN))
+    assert snapshot(root) == before
+
+
+FORMER = {
+    # What earlier versions put where the recipe of today puts nothing: the file as it is, and as it was before.
+    "metrics.py": (
+        b"import torch\r\nfrom apml_plugin.hosts.training import keeps_host_loss  # apml-plugin\r\n\r\n\r\n"
+        b"@keeps_host_loss  # apml-plugin\r\ndef cd(a, b):\r\n\treturn a",
+        b"import torch\r\n\r\n\r\ndef cd(a, b):\r\n\treturn a",
+    ),
+    "losses/value.py": (
+        b"from apml_plugin.hosts.training import training_value  # apml-plugin\ndef f(loss, p, g):\n    loss = p\n"
+        b"    loss = training_value(loss, p, g)  # apml-plugin",
+        b"def f(loss, p, g):\n    loss = p",
+    ),
+    "config.py": (
+        b"from apml_plugin.hosts.training import training_loss  # apml-plugin\n"
+        b"from apml_plugin.hosts.pointr import hoists_loss  # apml-plugin\nimport yaml\ncd = a.b\n"
+        b"cd = training_loss(cd)  # apml-plugin\n@hoists_loss  # apml-plugin\ndef read(p): pass\n",
+        b"import yaml\ncd = a.b\ndef read(p): pass\n",
+    ),
+}
+
+
+def test_a_revert_takes_out_what_earlier_versions_put_elsewhere(root: Path) -> None:
+    write(plan_apply(root, [ALL], KNOWN))
+    (root / "losses").mkdir()
+    (root / "quotes.py").write_bytes(b"S = 's'  # as in '# apml-plugin'\nT = '''\n@takes_loss  # apml-plugin\n'''\n")
+    for file, (patched, _) in FORMER.items():
+        (root / file).write_bytes(patched)
+    one, quotes = (root / "one.py").read_bytes(), (root / "quotes.py").read_bytes()
+    plan = plan_revert(root, KNOWN, KNOWN)
+    changed = {file for file, verb in verbs(plan).items() if verb == "reverted"}
+    assert changed == {"build.py", "config.py", "metrics.py", "losses/value.py"}
+    write(plan)
+    assert {file: (root / file).read_bytes() for file in FORMER} == {file: bare for file, (_, bare) in FORMER.items()}
+    assert ((root / "one.py").read_bytes(), (root / "quotes.py").read_bytes()) == (one, quotes)
+    assert (root / "build.py").read_bytes() == b"def build(c):\r\n\treturn c"
+
+
+def test_lines_of_earlier_versions_elsewhere_do_not_count_as_half_patched(root: Path) -> None:
+    write(plan_apply(root, [ALL], KNOWN))
+    (root / "metrics.py").write_bytes(FORMER["metrics.py"][0])
+    assert check(root, KNOWN) == ("all",)
+    assert not plan_apply(root, [ALL], KNOWN).differs
+    write(plan_revert(root, [ALL], KNOWN))  # of one recipe alone: nothing of others is looked for
+    assert (root / "metrics.py").read_bytes() == FORMER["metrics.py"][0]
+
+
+def test_a_marked_line_of_the_users_own_elsewhere_stops_a_revert(root: Path) -> None:
+    write(plan_apply(root, [ALL], KNOWN))
+    (root / "metrics.py").write_bytes(b"x = 1\nx = training_loss(x, 2)  # apml-plugin\n")
+    before = snapshot(root)
+    with pytest.raises(PatchError, match=r"metrics\.py, line 2 carries the mark .* by hand"):
+        write(plan_revert(root, KNOWN, KNOWN))
     assert snapshot(root) == before
 
 

@@ -17,13 +17,13 @@ from patching.killing import killed_recovering, killed_writing, restore, snapsho
 from apml_plugin.errors import PatchError
 from apml_plugin.hosts import interrupted
 from apml_plugin.hosts.pointr import decorating
-from apml_plugin.patching import Edit, Plan, Recipe, check, journal, plan_apply, plan_revert, write
+from apml_plugin.patching import Plan, Recipe, check, decorator, journal, plan_apply, plan_revert, write
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="kills processes of its own")
 
-READER = Edit("utils/config.py", "read", "hoists_loss", shared=True)
-ALL = Recipe("all", (Edit("models/build.py", "build", "takes_loss"), READER))
-ONE = Recipe("One", (Edit("models/one.py", "One", "takes_loss"), READER))
+READER = decorator("utils/config.py", "read", "hoists_loss")
+ALL = Recipe("all", (decorator("models/build.py", "build", "takes_loss"), READER))
+ONE = Recipe("One", (decorator("models/one.py", "One", "takes_loss"), READER))
 KNOWN = (ALL, ONE)
 COUNT = itertools.count()
 

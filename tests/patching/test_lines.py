@@ -10,12 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apml_plugin.errors import PatchError
-from apml_plugin.patching import Edit, Line, Recipe, check, plan_apply, plan_revert, source, write
+from apml_plugin.patching import Line, Recipe, check, decorator, plan_apply, plan_revert, source, write
 
-L = Line("m.py", "train", "cd", "cd = training_loss(cd)", "training_loss", "apml_plugin.hooks")
-M = Line("m.py", "A.train", "self.cd", "self.cd = training_loss(self.cd)", "training_loss", "apml_plugin.hooks")
-D = Edit("m.py", "get", "trains_with_loss", "apml_plugin.hooks", arguments="(swap=True)")
-E = Edit("m.py", "train", "trains_with_loss", "apml_plugin.hooks")
+L = Line("m.py", "train", "cd", "cd = training_loss(cd)", "training_loss")
+M = Line("m.py", "A.train", "self.cd", "self.cd = training_loss(self.cd)", "training_loss")
+D = decorator("m.py", "get", "trains_with_loss", "(swap=True)")
+E = decorator("m.py", "train", "trains_with_loss")
+KNOWN = (D, L, E)
 IMPORT = "from apml_plugin.hooks import training_loss  # apml-plugin"
 DECORATOR = "from apml_plugin.hooks import trains_with_loss  # apml-plugin"
 TEXT = "cd = training_loss(cd)  # apml-plugin"
@@ -54,7 +55,7 @@ REWRITES = {
         f"{IMPORT}\ndef train():\n\tcd = 1\n\tif cd:\n\t\twith a:\n\t\t\tcd = 2\n\t\t\t{TEXT}\n\treturn cd\n",
     ),
     "the first, by index": (
-        (Line("m.py", "train", "cd", L.text, L.name, L.source, which=0),),
+        (Line("m.py", "train", "cd", L.text, L.name, which=0),),
         "def train():\n    cd = 1\n    cd = 2\n",
         f"{IMPORT}\ndef train():\n    cd = 1\n    {TEXT}\n    cd = 2\n",
     ),
@@ -106,7 +107,7 @@ REWRITES = {
         f"import a\n{IMPORT}\ndef train():\n    from b import cd\n    {TEXT}\n    return cd\n",
     ),
     "at the top level, of a class, and a decorator": (
-        (T, Line("m.py", "A", "cd", L.text, L.name), Edit("m.py", "f", "training_loss")),
+        (T, Line("m.py", "A", "cd", L.text, L.name), decorator("m.py", "f", "training_loss")),
         "cd = 1\nclass A:\n    cd = 2\n    def g(self):\n        cd = 3\ndef f(): pass\n",
         f"{IMPORT}\ncd = 1\n{TEXT}\nclass A:\n    cd = 2\n    {TEXT}\n    def g(self):\n        cd = 3\n"
         "@training_loss  # apml-plugin\ndef f(): pass\n",
@@ -123,11 +124,11 @@ REWRITES = {
 @pytest.mark.parametrize("name", REWRITES)
 def test_rewrites(name: str) -> None:
     edits, before, after = REWRITES[name]
-    patched = source.insert(before.encode(), *edits)
+    patched = source.put(before.encode(), "m.py", edits)
     assert patched.decode() == after
-    assert source.present(patched, edits) == frozenset(edits)
-    assert source.present(before.encode(), edits) == frozenset()
-    assert source.remove(patched, *edits) == before.encode()
+    assert source.present(patched, "m.py", edits) == frozenset(edits)
+    assert source.present(before.encode(), "m.py", edits) == frozenset()
+    assert source.put(patched, "m.py", (), edits) == before.encode()
 
 
 @pytest.mark.parametrize("former", ["apml_plugin.hosts.training", "apml_plugin.hosts.pointr", "apml_plugin.hosts"])
@@ -135,8 +136,8 @@ def test_rewrites(name: str) -> None:
 def test_lines_of_before_there_was_one_module_for_all(name: str, former: str, tmp_path: Path) -> None:
     edits, before, after = REWRITES[name]
     patched = after.replace("from apml_plugin.hooks", f"from {former}").encode()
-    assert source.present(patched, edits) == frozenset(edits)
-    assert source.remove(patched, *edits) == before.encode()
+    assert source.present(patched, "m.py", edits) == frozenset(edits)
+    assert source.put(patched, "m.py", (), edits) == before.encode()
     (tmp_path / "m.py").write_bytes(patched)
     recipe = Recipe("all", edits)
     assert check(tmp_path, [recipe]) == ("all",)
@@ -147,29 +148,30 @@ def test_lines_of_before_there_was_one_module_for_all(name: str, former: str, tm
 
 def test_an_import_of_before_serves_an_edit_of_today() -> None:
     bare = b"def get(): pass\ndef train():\n    cd = 1\n"
-    one = source.insert(bare, L).replace(b"apml_plugin.hooks", b"apml_plugin.hosts.training")
-    again = Edit("m.py", "get", "training_loss")
-    two = source.insert(one, again)
+    one = source.put(bare, "m.py", [L]).replace(b"apml_plugin.hooks", b"apml_plugin.hosts.training")
+    again = decorator("m.py", "get", "training_loss")
+    assert source.present(one, "m.py", [L, again]) == {L}
+    two = source.put(one, "m.py", [L, again])
     assert two.count(b"import training_loss") == 1
-    assert source.remove(two, L, again) == bare
+    assert source.put(two, "m.py", (), [again]) == bare
 
 
 def test_what_is_nested_too_deeply_is_refused(tmp_path: Path) -> None:
     deep = b"def train():\n    cd = 1\n    return " + b"+".join([b"1"] * 100_000) + b"\n"
     with pytest.raises(PatchError, match=r"m\.py.*(nested too deeply|cannot edit safely|not valid Python)"):
-        source.insert(deep, L)
+        source.put(deep, "m.py", [L])
 
 
 def test_edits_of_one_file_come_and_go_one_by_one() -> None:
     bare = b"def get(): pass\ndef train():\n    cd = 1\n    return cd"
-    one = source.insert(bare, D)
-    two = source.insert(one, L)
-    three = source.insert(two, E)
-    assert source.present(two, [D, E, L]) == {D, L}
+    one = source.put(bare, "m.py", [D])
+    two = source.put(one, "m.py", [D, L])
+    three = source.put(two, "m.py", [D, L, E], KNOWN)
+    assert source.present(two, "m.py", [D, E, L]) == {D, L}
     assert three.count(DECORATOR.encode()) == 1
-    assert source.remove(three, E, staying=[D, L]) == two
-    assert source.remove(source.remove(three, D, staying=[L, E]), E, L, staying=[D]) == bare
-    assert source.remove(three, D, L, staying=[E]) == source.insert(bare, E)
+    assert source.put(three, "m.py", [D, L], KNOWN) == two
+    assert source.put(source.put(three, "m.py", [L, E], KNOWN), "m.py", [], KNOWN) == bare
+    assert source.put(three, "m.py", [E], KNOWN) == source.put(bare, "m.py", [E])
 
 
 REFUSED = {
@@ -185,7 +187,7 @@ REFUSED = {
 def test_refused(name: str) -> None:
     text, message = REFUSED[name]
     with pytest.raises(PatchError, match=message):
-        source.insert(text.encode(), L)
+        source.put(text.encode(), "m.py", [L])
 
 
 HALF = {
@@ -202,25 +204,25 @@ HALF = {
 @pytest.mark.parametrize("name", HALF)
 def test_half_patched_or_modified_by_hand_is_refused(name: str) -> None:
     with pytest.raises(PatchError, match=r"^m\.py is half patched or was edited by hand .*--revert"):
-        source.present(HALF[name].encode(), [L])
+        source.present(HALF[name].encode(), "m.py", [L])
     if name == "line changed":
         with pytest.raises(PatchError, match=r"line 4 carries the mark .*by hand"):
-            source.remove(HALF[name].encode(), L)
+            source.put(HALF[name].encode(), "m.py", (), [L])
     else:
-        assert b"apml-plugin" not in source.remove(HALF[name].encode(), L)
+        assert b"apml-plugin" not in source.put(HALF[name].encode(), "m.py", (), [L])
 
 
 def test_a_recipe_of_both_kinds_in_two_files(tmp_path: Path) -> None:
     (tmp_path / "m.py").write_bytes(b"def get(): pass\r\ndef train():\r\n    cd = 1")
     (tmp_path / "n.py").write_bytes(b"def main():\n\tloss = 2\n\treturn loss\n")
-    other = Line("n.py", "main", "loss", "loss = training_loss(loss)", "training_loss", "apml_plugin.hooks")
+    other = Line("n.py", "main", "loss", "loss = training_loss(loss)", "training_loss")
     recipe = Recipe("all", (D, L, other))
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
     write(plan_apply(tmp_path, [recipe], [recipe]))
     assert check(tmp_path, [recipe]) == ("all",)
     assert not plan_apply(tmp_path, [recipe], [recipe]).differs
     patched = (tmp_path / "m.py").read_bytes()
-    (tmp_path / "m.py").write_bytes(source.remove(patched, L, staying=[D]))
+    (tmp_path / "m.py").write_bytes(source.put(patched, "m.py", [D], [L]))
     with pytest.raises(PatchError, match=r"half patched: m\.py is patched only in part"):
         check(tmp_path, [recipe])
     (tmp_path / "m.py").write_bytes(before["m.py"])
@@ -259,7 +261,7 @@ def test_removing_undoes_inserting(
     text = "".join(line + ends[i % len(ends)] for i, line in enumerate(lines))
     data = (b"\xef\xbb\xbf" if bom else b"") + (text if final else text.rstrip("\r\n \t")).encode()
     ast.parse(data)
-    patched = source.insert(data, L, E)
-    assert source.present(patched, [L, E]) == {L, E}
-    assert source.remove(patched, L, E) == data
-    assert source.remove(patched, E, staying=[L]) == source.insert(data, L)
+    patched = source.put(data, "m.py", [L, E])
+    assert source.present(patched, "m.py", [L, E]) == {L, E}
+    assert source.put(patched, "m.py") == data
+    assert source.put(patched, "m.py", [L]) == source.put(data, "m.py", [L])

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apml_plugin.errors import PatchError
-from apml_plugin.patching import Edit, source
+from apml_plugin.patching import decorator, source
 
-F = Edit("m.py", "f", "takes_loss")
-C = Edit("m.py", "C", "takes_loss")
+F = decorator("m.py", "f", "takes_loss")
+C = decorator("m.py", "C", "takes_loss")
 IMPORT = "from apml_plugin.hooks import takes_loss  # apml-plugin"
 MARK = "@takes_loss  # apml-plugin"
 
@@ -69,7 +69,7 @@ REWRITES = {
     ),
     "async": (F, "async def f(): pass\n", f"{IMPORT}\n{MARK}\nasync def f(): pass\n"),
     "method": (
-        Edit("m.py", "C.f", "takes_loss"),
+        decorator("m.py", "C.f", "takes_loss"),
         "def f(): pass\nclass C:\n  def f(self): pass\n",
         f"{IMPORT}\ndef f(): pass\nclass C:\n  {MARK}\n  def f(self): pass\n",
     ),
@@ -79,39 +79,39 @@ REWRITES = {
 @pytest.mark.parametrize("name", REWRITES)
 def test_rewrites(name: str) -> None:
     edit, before, after = REWRITES[name]
-    patched = source.insert(before.encode(), edit)
+    patched = source.put(before.encode(), "m.py", [edit])
     assert patched.decode() == after
-    assert source.is_patched(patched, edit)
-    assert not source.is_patched(before.encode(), edit)
-    assert source.remove(patched, edit) == before.encode()
+    assert source.present(patched, "m.py", [edit])
+    assert not source.present(before.encode(), "m.py", [edit])
+    assert source.put(patched, "m.py", (), [edit]) == before.encode()
 
 
 def test_a_byte_order_mark_stays_first() -> None:
     before = b"\xef\xbb\xbfdef f(): pass\r\n"
-    patched = source.insert(before, F)
+    patched = source.put(before, "m.py", [F])
     assert patched.startswith(b"\xef\xbb\xbffrom apml_plugin")
-    assert source.remove(patched, F) == before
+    assert source.put(patched, "m.py", (), [F]) == before
 
 
 def test_latin1_bytes_stay() -> None:
     before = b"# coding: latin-1\nname = '\xe9'\ndef f(): pass\n"
-    patched = source.insert(before, F)
+    patched = source.put(before, "m.py", [F])
     assert b"'\xe9'" in patched
-    assert source.remove(patched, F) == before
+    assert source.put(patched, "m.py", (), [F]) == before
 
 
 def test_the_users_own_edits_survive_a_revert() -> None:
-    patched = source.insert(b"import a\n\ndef f():\n    pass\n", F).decode()
+    patched = source.put(b"import a\n\ndef f():\n    pass\n", "m.py", [F]).decode()
     edited = "# mine\n" + patched.replace("    pass", "\treturn 2\r") + "x = 1"
-    assert source.remove(edited.encode(), F).decode() == "# mine\nimport a\n\ndef f():\n\treturn 2\r\nx = 1"
+    assert source.put(edited.encode(), "m.py", (), [F]).decode() == "# mine\nimport a\n\ndef f():\n\treturn 2\r\nx = 1"
 
 
 def test_a_revert_never_leaves_the_decorator_without_its_import() -> None:
     unmarked = f"{IMPORT}\n{MARK}\ndef f(): pass\n".replace(MARK, "@takes_loss").encode()
     with pytest.raises(PatchError, match="line 1 uses takes_loss without the mark"):
-        source.remove(unmarked, F)
+        source.put(unmarked, "m.py", (), [F])
     own = b"from apml_plugin.hooks import takes_loss\n" + unmarked
-    assert source.remove(own, F) == own.replace(IMPORT.encode() + b"\n", b"")
+    assert source.put(own, "m.py", (), [F]) == own.replace(IMPORT.encode() + b"\n", b"")
 
 
 HALF = {
@@ -129,12 +129,12 @@ HALF = {
 def test_half_patched_or_modified_by_hand_is_refused(name: str) -> None:
     text, revertible = HALF[name]
     with pytest.raises(PatchError, match=r"^m\.py is half patched or was edited by hand .*--revert"):
-        source.is_patched(text.encode(), F)
+        source.present(text.encode(), "m.py", [F])
     if revertible:
-        assert b"apml-plugin" not in source.remove(text.encode(), F)
+        assert b"apml-plugin" not in source.put(text.encode(), "m.py", (), [F])
     else:
         with pytest.raises(PatchError, match=r"^m\.py, line \d carries the mark .*by hand"):
-            source.remove(text.encode(), F)
+            source.put(text.encode(), "m.py", (), [F])
 
 
 REFUSED = {
@@ -150,13 +150,13 @@ REFUSED = {
 def test_refused(name: str) -> None:
     text, message = REFUSED[name]
     with pytest.raises(PatchError, match=message):
-        source.insert(text.encode(), F)
+        source.put(text.encode(), "m.py", [F])
 
 
 def test_a_name_in_a_string_or_comment_is_no_mark() -> None:
     text = b"s = '''\n@takes_loss  # apml-plugin\n'''\ndef f(): pass\n"
-    assert not source.is_patched(text, F)
-    assert source.remove(text, F) == text
+    assert not source.present(text, "m.py", [F])
+    assert source.put(text, "m.py", (), [F]) == text
 
 
 ENDS = st.sampled_from(["\n", "\r\n", "\r"])
@@ -203,7 +203,7 @@ def test_revert_undoes_apply(
     text = "".join(line + ends[i % len(ends)] for i, line in enumerate(lines))
     data = (b"\xef\xbb\xbf" if bom else b"") + (text if final else text.rstrip("\r\n")).encode()
     ast.parse(data)
-    patched = source.insert(data, F)
-    assert source.is_patched(patched, F)
-    assert source.remove(patched, F) == data
+    patched = source.put(data, "m.py", [F])
+    assert source.present(patched, "m.py", [F])
+    assert source.put(patched, "m.py", (), [F]) == data
     assert len(patched) > len(data)

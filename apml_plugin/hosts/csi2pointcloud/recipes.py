@@ -5,7 +5,7 @@ from __future__ import annotations
 from ...patching.records import Line, Recipe
 from .records import CsiHost, Script
 
-_SOURCE, _NAME = "apml_plugin.hooks", "csi2pointcloud"
+_NAME = "csi2pointcloud"
 
 
 def recipe_for_script(script: Script) -> Recipe:
@@ -49,4 +49,4 @@ def unreachable(script: Script) -> tuple[str, ...]:
 
 
 def _line(script: Script, scope: str, after: str, text: str, which: int = -1) -> Line:
-    return Line(script.file, scope, after, text, _NAME, _SOURCE, which=which)
+    return Line(script.file, scope, after, text, _NAME, which)

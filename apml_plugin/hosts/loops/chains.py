@@ -10,7 +10,7 @@ import ast
 import re
 from collections.abc import Iterator
 
-from ...patching import Edit, Line
+from ...patching import Line, decorator
 from .evaluating import by_name, is_evaluation
 from .finding import Finder
 from .project import Node, Project, dotted
@@ -36,7 +36,7 @@ def find(finder: Finder) -> Iterator[Site]:
                 continue
             if subject in [argument.arg for argument in function.args.args]:
                 arguments = f'("{subject}", "{known}")'
-                edit = Edit(node[0], node[1], "lets_loss_through", arguments=arguments)
+                edit = decorator(node[0], node[1], "lets_loss_through", arguments=arguments)
                 yield Site(node[0], line, node[1], f"loss chosen by the string {subject}, known {known!r}", edit)
             elif subject.startswith("self.") and (owner := project.owner(node)):
                 init = (owner[0], f"{owner[1]}.__init__")

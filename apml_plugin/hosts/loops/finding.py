@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import re
 
-from ...patching import Edit
+from ...patching import decorator
 from ...patching.placing import targets
 from . import reading, values
 from .evaluating import by_name, is_evaluation, is_evaluation_file, quiet
@@ -80,7 +80,7 @@ class Finder:
             return
         vector = kind == reading.PER_SAMPLE
         why = "two-sided Chamfer, " + ("one value per sample" if vector else "one number")
-        edit = Edit(file, name, "trains_with_loss", arguments="(per_sample=True)" if vector else "")
+        edit = decorator(file, name, "trains_with_loss", arguments="(per_sample=True)" if vector else "")
         self.found.append(Site(file, line, name, why, edit))
         self.edited.add(node)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import gc
-import os
 import sys
 from collections.abc import Iterator
 from functools import cached_property
@@ -20,8 +19,6 @@ Node = tuple[str, str]
 With an empty file it is something outside of the project: ("", "pytorch3d.loss.chamfer_distance").
 """
 
-_SKIPPED = {"__pycache__", "node_modules", "site-packages", "build", "dist", "venv", "env", "experiments", "data"}
-_FOLDERS = 6
 _FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
 _DEFINITION = (*_FUNCTION, ast.ClassDef)
 _PASSED = (ast.expr_context, ast.operator, ast.cmpop, ast.boolop, ast.unaryop)
@@ -55,7 +52,7 @@ class Project:
         collecting = gc.isenabled()
         gc.disable()  # it would search the growing trees for garbage again and again: most of the time
         try:
-            for file in _python_files(root):
+            for file in sources.python_files(root):
                 self.count += 1
                 self._try(file)
         finally:
@@ -310,11 +307,3 @@ def _scanned(file: str, tree: ast.Module) -> tuple[dict[Node, ast.AST], dict[Nod
         children = [child for child in ast.iter_child_nodes(node) if not isinstance(child, _PASSED)]
         todo += [(child, mine, prefix) for child in reversed(children)]
     return nodes, own, twice
-
-
-def _python_files(root: Path) -> Iterator[str]:
-    for folder, names, files in os.walk(root):
-        here = Path(folder).relative_to(root)
-        deep = len(here.parts) >= _FOLDERS
-        names[:] = [] if deep else sorted(n for n in names if n not in _SKIPPED and not n.startswith("."))
-        yield from ((here / file).as_posix() for file in sorted(files) if file.endswith(".py"))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import HostError
-from ...patching import Edit, Line, Recipe
+from ...patching import Line, Recipe
 from . import chains, evaluating
 from .arithmetic import warnings
 from .finding import Finder
@@ -37,7 +37,7 @@ class Fork:
     looked: int = 0
 
     @property
-    def edits(self) -> tuple[Edit | Line, ...]:
+    def edits(self) -> tuple[Line, ...]:
         return tuple(dict.fromkeys(site.edit for site in (*self.sites, *self.chains, *self.validators)))
 
     def __str__(self) -> str:
@@ -132,7 +132,7 @@ def _imports_by_name(project: Project, file: str) -> bool:
     )
 
 
-def in_file(fork: Fork, file: str) -> tuple[Edit | Line, ...]:
+def in_file(fork: Fork, file: str) -> tuple[Line, ...]:
     """The edits of one file, given relative to the root."""
     return tuple(edit for edit in fork.edits if edit.file == file)
 

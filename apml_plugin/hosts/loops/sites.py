@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from dataclasses import dataclass
 
-from ...patching import Edit, Line
+from ...patching import Line
 from ...patching.placing import targets
 from ...patching.records import SOURCE
 from .project import Node, Project
@@ -35,7 +35,7 @@ class _Found:
 class Site(_Found):
     """A training loss that can be replaced. what: in words. edit: how."""
 
-    edit: Edit | Line
+    edit: Line
 
 
 @dataclass(frozen=True)

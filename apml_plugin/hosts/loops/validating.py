@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from ...patching import Edit
+from ...patching import decorator
 from .evaluating import calling, is_quiet, quiet
 from .finding import Finder
 from .project import Node, Project, dotted
@@ -33,7 +33,7 @@ def with_gradients(finder: Finder, evaluation: set[Node]) -> Iterator[Site]:
             leads = known and target and sites & project.reachable({target}, set())
             if by_method or leads or finder.replaces(node, call.func):
                 what = "validates while gradients are recorded: keeps the host's loss"
-                yield Site(node[0], call.lineno, node[1], what, Edit(node[0], node[1], "keeps_host_loss"))
+                yield Site(node[0], call.lineno, node[1], what, decorator(node[0], node[1], "keeps_host_loss"))
                 break
 
 

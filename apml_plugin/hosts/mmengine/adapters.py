@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -9,9 +10,8 @@ from torch import Tensor, nn
 
 from apml_plugin.errors import LossArgumentError, LossValueError
 from apml_plugin.functional import REDUCTIONS, matching_plan
-from apml_plugin.hosts.mmengine.arguments import names_arguments
+from apml_plugin.hosts.mmengine.completion import pad
 from apml_plugin.hosts.mmengine.config import loss_from_config
-from apml_plugin.hosts.mmengine.padding import pad
 from apml_plugin.losses.base import PointLoss
 from apml_plugin.matching import Settings, compute_dtype
 from apml_plugin.matching.backends import BACKENDS
@@ -20,7 +20,6 @@ from apml_plugin.matching.search import squared_distance
 from apml_plugin.matching.settings import number, one_of
 
 
-@names_arguments
 class APMLDistance(nn.Module):
     """APML where MMDetection3D configures a ``ChamferDistance``: the same call, the same pair of losses.
 
@@ -106,19 +105,9 @@ class APMLDistance(nn.Module):
 
     def _costs(self, pred: Tensor, gt: Tensor, pred_n: Tensor | None, gt_n: Tensor | None) -> Tensor:
         """(B, M): the distances of each target's matches, weighted by the plan, which is held constant."""
-        s = self.settings
         with torch.autocast(pred.device.type, enabled=False):
             plan = matching_plan(
-                pred,
-                gt,
-                p_min=s.p_min,
-                threshold=s.threshold,
-                iterations=s.iterations,
-                eps=s.eps,
-                ties=s.ties,
-                backend=self.backend,
-                pred_lengths=pred_n,
-                gt_lengths=gt_n,
+                pred, gt, **asdict(self.settings), backend=self.backend, pred_lengths=pred_n, gt_lengths=gt_n
             )
             dtype = compute_dtype(pred, gt)
             b, i, j = plan.indices()
@@ -127,7 +116,6 @@ class APMLDistance(nn.Module):
             return empty.index_put((b, j), matched, accumulate=True)
 
 
-@names_arguments
 class PackedLoss(nn.Module):
     """Any loss of ours on Pointcept's packed clouds: all points of the batch in one tensor, and where each ends.
 

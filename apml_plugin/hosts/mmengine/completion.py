@@ -13,9 +13,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from apml_plugin.errors import LossArgumentError, LossValueError
-from apml_plugin.hosts.mmengine.arguments import names_arguments
 from apml_plugin.hosts.mmengine.config import loss_from_config
-from apml_plugin.hosts.mmengine.padding import pad
 from apml_plugin.losses import PerStage
 from apml_plugin.matching.settings import number
 from apml_plugin.registry import describe, set_epoch
@@ -24,36 +22,22 @@ STAGES = ("coarse", "fine")
 MODES = ("loss", "predict", "tensor")
 
 
-@names_arguments
-class CompletionModel(BaseModel):
-    """Completes partial clouds with ``net`` and compares both of its stages with the ground truth.
+class CloudModel(BaseModel):
+    """What our models for MMEngine's loops share: a network for partial clouds, and a loss that follows the epoch.
 
-    Args:
-        net: a network ``partial (B, N, 3) -> (coarse, fine)``: a config (``dict(type='PCN')``) or a module.
-        loss: anything a ``loss:`` may be: a name, a dict, a list with ``weight``, one per stage, a Schedule.
-            One loss judges both stages; a loss per stage names ``coarse`` and ``fine``.
-        stage_weights: what each stage's loss is multiplied by; a stage of weight 0 is not computed.
-        data_preprocessor, init_cfg: as for every MMEngine model.
-
-    Raises:
-        LossArgumentError, LossValueError, UnknownLossError: a loss or a weight that cannot be used, when built.
+    A subclass says in :meth:`answer` what becomes of a batch.
     """
+
+    criterion: nn.Module
 
     def __init__(
         self,
         net: Mapping[str, Any] | nn.Module,
-        loss: Any,
-        stage_weights: Mapping[str, float] | None = None,
-        data_preprocessor: Mapping[str, Any] | nn.Module | None = None,
-        init_cfg: Mapping[str, Any] | None = None,
+        data_preprocessor: Mapping[str, Any] | nn.Module | None,
+        init_cfg: Mapping[str, Any] | None,
     ) -> None:
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
-        self.net = net if isinstance(net, nn.Module) else MODELS.build(net)
-        self.stage_weights = _stage_weights(stage_weights or {})
-        # Of modules that are ours, none has state: a checkpoint made with another loss loads strictly.
-        self.criterion = loss_from_config(loss)
-        _check_stages(self.criterion, self.stage_weights)
-        print_log(f"loss: {describe(self.criterion)}", logger="current")
+        self.net: Any = net if isinstance(net, nn.Module) else MODELS.build(net)
 
     def forward(
         self,
@@ -71,8 +55,8 @@ class CompletionModel(BaseModel):
             extra: whatever else the dataset gives for each sample (labels, file names); not used.
 
         Returns:
-            ``loss``: a dict of ``loss_coarse`` and ``loss_fine``. ``predict``: for each sample a dict of ``pred``
-            and, where it was given, ``gt``, as CompletionMetric reads them. ``tensor``: ``(coarse, fine)``.
+            ``loss``: a dict of losses. ``predict``: for each sample a dict of ``pred`` and, where it was given,
+            ``gt``, as CompletionMetric reads them. ``tensor``: what the network gives.
 
         Raises:
             LossArgumentError: an unknown mode, or mode ``"loss"`` without gt.
@@ -80,19 +64,65 @@ class CompletionModel(BaseModel):
         """
         if mode not in MODES:
             raise LossArgumentError(f"mode={mode!r} must be one of {', '.join(MODES)}")
-        partial = inputs if isinstance(inputs, Tensor) else _stack(inputs)
-        stages = dict(zip(STAGES, self.net(partial), strict=True))
-        if mode == "tensor":
-            return tuple(stages.values())
-        if mode == "predict":
-            return self._predictions(stages["fine"], gt)
-        if gt is None:
+        if mode == "loss" and gt is None:
             raise LossArgumentError("mode='loss' needs gt, the complete clouds; the dataset must give 'gt' too")
-        return self._losses(stages, gt)
-
-    def _losses(self, stages: Mapping[str, Tensor], gt: Tensor | Sequence[Tensor]) -> dict[str, Tensor]:
-        if self.training:
+        if mode == "loss" and self.training:
             self._follow_epoch()
+        result, clouds = self.answer(inputs if isinstance(inputs, Tensor) else _stack(inputs), gt, mode)
+        if mode != "predict":
+            return result
+        if gt is None:
+            return [{"pred": cloud} for cloud in clouds]
+        return [{"pred": cloud, "gt": whole} for cloud, whole in zip(clouds, gt, strict=True)]
+
+    def answer(self, partial: Tensor, gt: Tensor | Sequence[Tensor] | None, mode: str) -> tuple[Any, Any]:
+        """(what ``mode`` asks for, the predicted clouds (B, n, 3)); for ``predict`` the clouds are enough."""
+        raise NotImplementedError
+
+    @torch.compiler.disable
+    def _follow_epoch(self) -> None:
+        # Runner keeps the epoch in the hub, also after a resume; without a Runner there is none to follow.
+        epoch = MessageHub.get_current_instance().runtime_info.get("epoch")
+        if epoch is not None:
+            set_epoch(self.criterion, int(epoch))
+
+
+class CompletionModel(CloudModel):
+    """Completes partial clouds with ``net`` and compares both of its stages with the ground truth.
+
+    Args:
+        net: a network ``partial (B, N, 3) -> (coarse, fine)``: a config (``dict(type='PCN')``) or a module.
+        loss: anything a ``loss:`` may be: a name, a dict, a list with ``weight``, one per stage, a Schedule.
+            One loss judges both stages; a loss per stage names ``coarse`` and ``fine``.
+        stage_weights: what each stage's loss is multiplied by; a stage of weight 0 is not computed.
+        data_preprocessor, init_cfg: as for every MMEngine model.
+
+    :meth:`forward` gives for ``loss`` a dict of ``loss_coarse`` and ``loss_fine``, for ``tensor`` ``(coarse, fine)``.
+
+    Raises:
+        LossArgumentError, LossValueError, UnknownLossError: a loss or a weight that cannot be used, when built.
+    """
+
+    def __init__(
+        self,
+        net: Mapping[str, Any] | nn.Module,
+        loss: Any,
+        stage_weights: Mapping[str, float] | None = None,
+        data_preprocessor: Mapping[str, Any] | nn.Module | None = None,
+        init_cfg: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(net, data_preprocessor, init_cfg)
+        self.stage_weights = _stage_weights(stage_weights or {})
+        # Of modules that are ours, none has state: a checkpoint made with another loss loads strictly.
+        self.criterion = loss_from_config(loss)
+        _check_stages(self.criterion, self.stage_weights)
+        print_log(f"loss: {describe(self.criterion)}", logger="current")
+
+    def answer(self, partial: Tensor, gt: Tensor | Sequence[Tensor] | None, mode: str) -> tuple[Any, Any]:
+        stages = dict(zip(STAGES, self.net(partial), strict=True))
+        if mode != "loss":
+            return tuple(stages.values()), stages["fine"]
+        assert gt is not None
         whole, sizes = (gt, None) if isinstance(gt, Tensor) else pad(gt)
         lengths = () if sizes is None else (None, sizes)  # losses of others may take clouds alone
         losses: dict[str, Tensor] = {}
@@ -102,20 +132,7 @@ class CompletionModel(BaseModel):
             value = loss(stages[name], whole, *lengths)
             # Losses of others may give one value per direction.
             losses[f"loss_{name}"] = weight * (reduce(torch.add, value) if isinstance(value, (tuple, list)) else value)
-        return losses
-
-    @torch.compiler.disable
-    def _follow_epoch(self) -> None:
-        # Runner keeps the epoch in the hub, also after a resume; without a Runner there is none to follow.
-        epoch = MessageHub.get_current_instance().runtime_info.get("epoch")
-        if epoch is not None:
-            set_epoch(self.criterion, int(epoch))
-
-    @staticmethod
-    def _predictions(fine: Tensor, gt: Tensor | Sequence[Tensor] | None) -> list[dict[str, Tensor]]:
-        if gt is None:
-            return [{"pred": cloud} for cloud in fine]
-        return [{"pred": cloud, "gt": whole} for cloud, whole in zip(fine, gt, strict=True)]
+        return losses, None
 
 
 def _stage_weights(given: Mapping[str, float]) -> dict[str, float]:
@@ -140,6 +157,13 @@ def _check_stages(criterion: nn.Module, weights: Mapping[str, float]) -> None:
             f"loss names no loss for the stage {lacking[0]!r}: name one, or leave the stage out with "
             f"stage_weights=dict({lacking[0]}=0)"
         )
+
+
+def pad(clouds: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
+    """Clouds (M_i, D) as one (B, max M_i, D), and their lengths (B,), or None where all are of one size."""
+    whole = nn.utils.rnn.pad_sequence(list(clouds), batch_first=True)
+    sizes = [len(cloud) for cloud in clouds]
+    return whole, None if len(set(sizes)) == 1 else torch.tensor(sizes, device=whole.device)
 
 
 def _stack(clouds: Sequence[Tensor]) -> Tensor:

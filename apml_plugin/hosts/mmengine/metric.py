@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from mmengine.evaluator import BaseMetric
 from torch import Tensor
 
 from apml_plugin.errors import LossArgumentError
-from apml_plugin.hosts.mmengine.arguments import names_arguments
 from apml_plugin.matching.settings import number
 from apml_plugin.metrics import cd_l1, cd_l2, dcd, f_score, jsd, matched_distance_quantiles, uniformity
 from apml_plugin.metrics.emd import sampled_emd
 from apml_plugin.metrics.sets import coverage_of, mmd_of, pairwise_distances
 from apml_plugin.models.layers import positive
 
-MEASURES = ("CDL1", "CDL2", "F-Score", "EMD", "Uniformity", "DCD", "P50", "P95")
-OF_SETS = ("JSD", "Coverage", "MMD")
+MEASURES: dict[str, Callable[[CompletionMetric, Tensor, Tensor], Any]] = {
+    "CDL1": lambda self, pred, gt: self.scale * cd_l1(pred, gt),
+    "CDL2": lambda self, pred, gt: self.scale * cd_l2(pred, gt),
+    "F-Score": lambda self, pred, gt: f_score(pred, gt, self.f_threshold),
+    "EMD": lambda self, pred, gt: self.scale * sampled_emd(pred, gt, self.emd_points),
+    "Uniformity": lambda self, pred, gt: uniformity(pred, gt),
+    "DCD": lambda self, pred, gt: dcd(pred, gt),
+    "P50": lambda self, pred, gt: self.scale * matched_distance_quantiles(pred, gt, [0.5])[0],
+    "P95": lambda self, pred, gt: self.scale * matched_distance_quantiles(pred, gt, [0.95])[0],
+}
+# Of sets, from the clouds and from a function that gives the distances of all pairs of them.
+OF_SETS: dict[str, Callable[[CompletionMetric, list[Tensor], list[Tensor], Callable[[], Tensor]], Any]] = {
+    "JSD": lambda self, pred, gt, apart: jsd(pred, gt, bounds=None),
+    "Coverage": lambda self, pred, gt, apart: coverage_of(apart()),
+    "MMD": lambda self, pred, gt, apart: self.scale * mmd_of(apart()),
+}
 
 
-@names_arguments
 class CompletionMetric(BaseMetric):
     """Means over the samples of what :mod:`apml_plugin.metrics` measures, logged as ``completion/CDL1`` and so on.
 
@@ -41,10 +54,13 @@ class CompletionMetric(BaseMetric):
     """
 
     default_prefix = "completion"
+    scale: float
+    f_threshold: float
+    emd_points: int
 
     def __init__(
         self,
-        measures: Sequence[str] = MEASURES[:4],
+        measures: Sequence[str] = tuple(MEASURES)[:4],
         scale: float = 1000.0,
         f_threshold: float = 0.01,
         emd_points: int = 1024,
@@ -66,7 +82,7 @@ class CompletionMetric(BaseMetric):
                 raise LossArgumentError("a sample has no 'gt' to be judged by; the dataset must give one")
             pred, gt = sample["pred"], sample["gt"]
             found: dict[str, Any] = {
-                name: float(self._measure(name, pred, gt)) for name in self.measures if name not in OF_SETS
+                name: float(MEASURES[name](self, pred, gt)) for name in self.measures if name in MEASURES
             }
             if self.of_sets:
                 found["clouds"] = (pred.detach().cpu(), gt.detach().cpu())
@@ -76,27 +92,10 @@ class CompletionMetric(BaseMetric):
         """The mean of each measure over all samples, and the measures of sets, other processes' samples included."""
         values = dict.fromkeys(self.measures, 0.0)
         for name in self.measures:
-            if name not in OF_SETS:
+            if name in MEASURES:
                 values[name] = sum(result[name] for result in results) / len(results)
         if self.of_sets:
             pred, gt = ([result["clouds"][side] for result in results] for side in (0, 1))
-            if "JSD" in self.of_sets:
-                values["JSD"] = float(jsd(pred, gt, bounds=None))
-            if {"Coverage", "MMD"} & set(self.of_sets):
-                distances = pairwise_distances(pred, gt)
-                both = {"Coverage": float(coverage_of(distances)), "MMD": self.scale * float(mmd_of(distances))}
-                values.update({name: both[name] for name in self.of_sets if name in both})
+            apart = functools.cache(lambda: pairwise_distances(pred, gt))
+            values.update({name: float(OF_SETS[name](self, pred, gt, apart)) for name in self.of_sets})
         return values
-
-    def _measure(self, name: str, pred: Tensor, gt: Tensor) -> Tensor:
-        if name == "F-Score":
-            return f_score(pred, gt, self.f_threshold)
-        if name == "Uniformity":
-            return uniformity(pred, gt)
-        if name == "DCD":
-            return dcd(pred, gt)
-        if name in ("P50", "P95"):
-            return self.scale * matched_distance_quantiles(pred, gt, [int(name[1:]) / 100])[0]
-        if name == "EMD":
-            return self.scale * sampled_emd(pred, gt, self.emd_points)
-        return self.scale * (cd_l1 if name == "CDL1" else cd_l2)(pred, gt)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,17 +13,38 @@ from apml_plugin.errors import HostError, LossArgumentError
 from apml_plugin.hosts.mmengine.adapters import APMLDistance, PackedLoss
 from apml_plugin.hosts.mmengine.completion import CompletionModel
 from apml_plugin.hosts.mmengine.config import loss_class
-from apml_plugin.hosts.mmengine.data import CompletionShapes
-from apml_plugin.hosts.mmengine.distances import MatchedDistanceHook
-from apml_plugin.hosts.mmengine.hook import LossEpochHook
+from apml_plugin.hosts.mmengine.hooks import LossEpochHook, MatchedDistanceHook, PredictionPictureHook
 from apml_plugin.hosts.mmengine.metric import CompletionMetric
 from apml_plugin.hosts.mmengine.mixture import MixtureModel
-from apml_plugin.hosts.mmengine.pictures import PredictionPictureHook
 from apml_plugin.models import PCN, FoldingNet, PointGMM
-from apml_plugin.registry import LOSSES
+from apml_plugin.registry import LOSSES, refuse_unknown
+from apml_plugin.studies.completion import CompletionShapes
 
 SCOPE = "apml"
 _MODELS = (PCN, FoldingNet, PointGMM, CompletionModel, MixtureModel)
+_HOOKS = (LossEpochHook, PredictionPictureHook, MatchedDistanceHook)
+
+
+def _offering(cls: type) -> None:
+    """Has a class say an argument that it does not take as our losses do, with the nearest one, parents' included."""
+    init: Any = cls.__init__  # type: ignore[misc]
+    takes: dict[str, None] = {}
+    for owner in (owner for owner in cls.__mro__ if "__init__" in vars(owner)):
+        parameters = list(inspect.signature(owner.__init__).parameters.values())[1:]  # type: ignore[misc]
+        takes |= {p.name: None for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            break
+
+    @functools.wraps(init)
+    def checked(self: Any, *args: Any, **kwargs: Any) -> None:
+        refuse_unknown(cls.__name__, kwargs, list(takes))
+        init(self, *args, **kwargs)
+
+    cls.__init__ = checked  # type: ignore[misc]
+
+
+for _cls in (*_MODELS[3:], APMLDistance, PackedLoss, CompletionShapes, CompletionMetric, *_HOOKS[1:]):
+    _offering(_cls)
 
 
 def register() -> list[str]:
@@ -37,7 +60,7 @@ def register() -> list[str]:
         (MODELS, {**_losses(), **{kind.__name__: kind for kind in _MODELS}}),
         (DATASETS, {"CompletionShapes": CompletionShapes}),
         (METRICS, {"CompletionMetric": CompletionMetric}),
-        (HOOKS, {hook.__name__: hook for hook in (LossEpochHook, PredictionPictureHook, MatchedDistanceHook)}),
+        (HOOKS, {hook.__name__: hook for hook in _HOOKS}),
     ]
     missing = [(registry, _missing(registry, entries)) for registry, entries in wanted]
     for registry, entries in missing:

@@ -7,7 +7,7 @@ import logging
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,14 +23,7 @@ from torch import Tensor, nn
 from apml_plugin.errors import LossArgumentError, LossValueError
 from apml_plugin.matching.settings import flag
 from apml_plugin.models.layers import positive
-
-
-class Seen(NamedTuple):
-    """One sample as a hook sees it: clouds (n, 3)."""
-
-    inputs: Tensor
-    pred: Tensor
-    gt: Tensor
+from apml_plugin.studies.predictions import Seen
 
 
 class WatchingHook(Hook):
@@ -83,6 +76,10 @@ class WatchingHook(Hook):
     def watch(self, runner: Runner, seen: list[Seen], step: int) -> None:
         """What a hook does with the samples; ``step`` counts epochs or iterations from 1, 0 is before them."""
         raise NotImplementedError
+
+    def when(self, step: int) -> str:
+        """What a picture says of its step."""
+        return f"{'epoch' if self.by_epoch else 'iteration'} {step}"
 
     def before_train(self, runner: Runner) -> None:
         if self.at_start:

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from ...errors import HostError
-from ...patching import Edit, Line, Recipe
-from ...patching.records import SOURCE
+from ...patching import Line, Recipe, decorator
 from ..base import Clone, Host
 from ..loops.project import Node, Project
 from ..loops.recognise import sites_for
@@ -77,9 +76,9 @@ def nodes_of(host: RegistryHost) -> set[Node]:
     return {(place.file, place.name) for place in (host.builder, *(model.definition for model in host.models))}
 
 
-def recipe_for_all(host: RegistryHost, functions: tuple[Edit | Line, ...] = ()) -> Recipe:
+def recipe_for_all(host: RegistryHost, functions: tuple[Line, ...] = ()) -> Recipe:
     """Every model of the host: what builds them, what reads the YAML, and the Chamfer functions they call."""
-    builder = Edit(host.builder.file, host.builder.name, "takes_loss", SOURCE)
+    builder = decorator(host.builder.file, host.builder.name, "takes_loss")
     chains = [edit for model in host.models for edit in _chain(model)]
     return Recipe("all models", (builder, *chains, *functions, _reader(host)))
 
@@ -87,20 +86,20 @@ def recipe_for_all(host: RegistryHost, functions: tuple[Edit | Line, ...] = ()) 
 def recipe_for_model(host: RegistryHost, model: HostModel) -> Recipe:
     """One model only: its class, and the function that reads the YAML."""
     place = model.definition
-    return Recipe(model.name, (Edit(place.file, place.name, "takes_loss", SOURCE), *_chain(model), _reader(host)))
+    return Recipe(model.name, (decorator(place.file, place.name, "takes_loss"), *_chain(model), _reader(host)))
 
 
-def _chain(model: HostModel) -> tuple[Edit, ...]:
+def _chain(model: HostModel) -> tuple[Line, ...]:
     """Shared by the recipe for all models and the one for this model."""
     if model.chain is None:
         return ()
     arguments = '("{}", "{}")'.format(*model.chain)
     anchor = f"{model.name}.build_loss_func"
-    return (Edit(model.definition.file, anchor, "lets_loss_through", SOURCE, True, arguments),)
+    return (decorator(model.definition.file, anchor, "lets_loss_through", arguments),)
 
 
-def _reader(host: RegistryHost) -> Edit:
-    return Edit(host.reader.file, host.reader.name, "hoists_loss", SOURCE, shared=True)
+def _reader(host: RegistryHost) -> Line:
+    return decorator(host.reader.file, host.reader.name, "hoists_loss")
 
 
 def _reads_of_loss(project: Project) -> tuple[str, ...]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 from ...errors import HostError
@@ -16,7 +15,6 @@ from ...files import sources
 from .stages import last_name
 from .structure import Definition, HostModel, RegistryHost, builders_in, models_in, readers_in
 
-_SKIPPED = {"__pycache__", "node_modules", "site-packages", "build", "dist", "venv", "env", "experiments", "data"}
 _DEPTH = 4
 
 
@@ -54,18 +52,10 @@ def recognise(path: str | os.PathLike[str]) -> RegistryHost:
     return RegistryHost(root, builder, reader, models)
 
 
-def _python_files(root: Path) -> Iterator[str]:
-    for folder, names, files in os.walk(root):
-        here = Path(folder).relative_to(root)
-        deep = len(here.parts) >= _DEPTH
-        names[:] = [] if deep else sorted(n for n in names if n not in _SKIPPED and not n.startswith("."))
-        yield from ((here / file).as_posix() for file in sorted(files) if file.endswith(".py"))
-
-
 def _parse_all(root: Path) -> tuple[dict[str, ast.Module], list[str]]:
     """The trees of all files that could matter, and those that do not parse: a stray one is no reason to stop."""
     files, broken = {}, []
-    for file in _python_files(root):
+    for file in sources.python_files(root, _DEPTH):
         try:
             data = sources.read_source(root, file)
             named = any(word in data for word in (b"Registry", b".build(", b"register_module", b"yaml"))

@@ -79,22 +79,13 @@ class CosineLRScheduler:
             return self.warmup_lr_init + t * (base - self.warmup_lr_init) / self.warmup_t
         if self.warmup_prefix:
             t -= self.warmup_t
-        cycle, elapsed, length = self._cycle(t)
+        cycle, length = 0, float(self.t_initial)
+        while t >= length and cycle < self.cycle_limit:
+            t, length, cycle = t - length, length * self.cycle_mul, cycle + 1
         if cycle >= self.cycle_limit:
             return self.lr_min
         top = base * self.cycle_decay**cycle
-        progress = elapsed**self.k_decay / length**self.k_decay
-        return self.lr_min + 0.5 * (top - self.lr_min) * (1 + math.cos(math.pi * progress))
-
-    def _cycle(self, t: float) -> tuple[int, float, float]:
-        """Which cycle holds time ``t``, the time spent in it, and its length."""
-        if self.cycle_mul == 1:
-            cycle = int(t // self.t_initial)
-            return cycle, t - cycle * self.t_initial, self.t_initial
-        # The first i cycles last t_initial (1 - mul**i) / (1 - mul) together.
-        cycle = math.floor(math.log(1 - t / self.t_initial * (1 - self.cycle_mul), self.cycle_mul))
-        before = self.t_initial * (1 - self.cycle_mul**cycle) / (1 - self.cycle_mul)
-        return cycle, t - before, self.t_initial * self.cycle_mul**cycle
+        return self.lr_min + 0.5 * (top - self.lr_min) * (1 + math.cos(math.pi * (t / length) ** self.k_decay))
 
     def _set(self, values: list[float]) -> None:
         for group, value in zip(self.optimizer.param_groups, values, strict=True):

@@ -1,4 +1,4 @@
-"""Figures as images for a visualizer's backends; matplotlib is imported here alone, when a picture is drawn."""
+"""Figures in memory and clouds in perspective; matplotlib is imported when a picture is drawn."""
 
 from __future__ import annotations
 
@@ -24,3 +24,11 @@ def to_image(figure: Any) -> NDArray[np.uint8]:
     """(height, width, 3) uint8, red first: what ``Visualizer.add_image`` takes."""
     figure.canvas.draw()
     return np.ascontiguousarray(np.asarray(figure.canvas.buffer_rgba())[..., :3])
+
+
+def project(cloud: NDArray[np.float32]) -> NDArray[np.float64]:
+    """(n, 3): right, up and towards the viewer, seen from the front, the right and a little above; y is up."""
+    turn, tip = np.deg2rad(38), np.deg2rad(24)
+    x, y, z = cloud.astype(np.float64).T
+    right, front = np.cos(turn) * x - np.sin(turn) * z, np.sin(turn) * x + np.cos(turn) * z
+    return np.stack([right, np.cos(tip) * y - np.sin(tip) * front, np.sin(tip) * y + np.cos(tip) * front], 1)

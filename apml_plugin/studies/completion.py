@@ -1,4 +1,4 @@
-"""Procedural shapes with partial views, as a dataset of MMEngine: nothing to download."""
+"""Procedural shapes with partial views, as a data set: nothing to download."""
 
 from __future__ import annotations
 
@@ -9,15 +9,13 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from apml_plugin.demo.shapes import FAMILIES, make_shape, visible_from
 from apml_plugin.errors import LossArgumentError, LossValueError
-from apml_plugin.hosts.mmengine.arguments import names_arguments
 from apml_plugin.models.layers import positive
+from apml_plugin.studies.shapes import FAMILIES, make_shape, visible_from
 
 SPLITS = ("train", "test")
 
 
-@names_arguments
 class CompletionShapes(Dataset[dict[str, Any]]):
     """Chairs, tables, lamps, airplanes and mugs, each seen from one random side.
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from apml_plugin.demo.dataset import write_dataset
-from apml_plugin.demo.shapes import FAMILIES, camera, make_shape, visible_from
-from apml_plugin.demo.solids import Box, Cone, Ellipsoid, Torus, sample_surface
+from apml_plugin.studies.shapes import FAMILIES, camera, make_shape, visible_from
+from apml_plugin.studies.solids import Box, Cone, Ellipsoid, Torus, sample_surface
 
 
 @pytest.mark.parametrize("family", FAMILIES)

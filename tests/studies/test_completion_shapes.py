@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from apml_plugin.demo.shapes import FAMILIES
 from apml_plugin.errors import LossArgumentError, LossValueError
 from apml_plugin.functional import nearest_neighbours
-from apml_plugin.hosts.mmengine.data import CompletionShapes
+from apml_plugin.studies.completion import CompletionShapes
+from apml_plugin.studies.shapes import FAMILIES
 
 
 def test_samples_are_reproducible_and_of_the_asked_sizes() -> None:

@@ -1,20 +1,15 @@
-"""Pictures of predictions, for the visualizer's backends."""
+"""Input, prediction and ground truth side by side: what is in the wrong place, and what is missing."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from mmengine.runner import Runner
 from numpy.typing import NDArray
 from torch import Tensor
 
-from apml_plugin.demo.picture import project
-from apml_plugin.errors import LossArgumentError
 from apml_plugin.functional import nearest_neighbours
-from apml_plugin.hosts.mmengine.arguments import names_arguments
-from apml_plugin.hosts.mmengine.canvas import GROUND, INK, MUTED, new_figure, to_image
-from apml_plugin.hosts.mmengine.watching import Seen, WatchingHook
+from apml_plugin.studies.canvas import GROUND, INK, MUTED, new_figure, project, to_image
 
 COLUMNS = ("input", "prediction", "ground truth")
 COLOURS = ("turbo", 0.1, 0.93)
@@ -23,31 +18,20 @@ FULL = 0.1
 """Distances from this share of the true shape's size on have the last colour; the same at every step."""
 
 
-@names_arguments
-class PredictionPictureHook(WatchingHook):
-    """Draws input, prediction and ground truth side by side, a row for each sample, as the image ``predictions``.
+class Seen(NamedTuple):
+    """One sample: clouds (n, 3)."""
 
-    Colour is error: a predicted point's distance to the truth (what is in the wrong place), a true point's
-    distance to the prediction (what is missing). The scale is the same at every step.
-
-    Args:
-        up: the axis that points up, ``"x"``, ``"y"`` (ShapeNet) or ``"z"`` (scans).
-        options: as :class:`WatchingHook`.
-    """
-
-    def __init__(self, up: str = "y", **options: Any) -> None:
-        super().__init__(**options)
-        if up not in ("x", "y", "z"):
-            raise LossArgumentError(f"up={up!r} must be one of x, y, z")
-        self.up = up
-
-    def watch(self, runner: Runner, seen: list[Seen], step: int) -> None:
-        title = f"{'epoch' if self.by_epoch else 'iteration'} {step}"
-        runner.visualizer.add_image("predictions", draw(seen, title, self.up), step=step)
+    inputs: Tensor
+    pred: Tensor
+    gt: Tensor
 
 
 def draw(seen: list[Seen], title: str, up: str = "y") -> NDArray[np.uint8]:
-    """The picture, (height, width, 3) uint8: a row for each sample."""
+    """The picture, (height, width, 3) uint8: a row for each sample.
+
+    Colour is error: a predicted point's distance to the truth (what is in the wrong place), a true point's distance to
+    the prediction (what is missing). The scale is that of every other picture. up: x, y (ShapeNet) or z (scans).
+    """
     from matplotlib import colormaps
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import ListedColormap, Normalize

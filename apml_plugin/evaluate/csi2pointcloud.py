@@ -1,4 +1,4 @@
-"""Measuring a checkpoint that a training script saved, on the validation part of its data.
+"""Measuring a checkpoint that a CSI2PointCloud training script saved, on the validation part of its data.
 
 The host's own reader, network and standardisation are used (so its code runs); only the measuring is ours.
 """
@@ -18,15 +18,35 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ... import metrics
-from ...errors import HostError
-from ..base import read_yaml
-from ..pointr.structure import Definition
-from .checkpoint import read_checkpoint
-from .records import CsiHost, Script
+from .. import metrics
+from ..checkpoints.layouts import take_apart
+from ..checkpoints.reading import read
+from ..errors import CheckpointError, HostError
+from ..hosts.base import read_yaml
+from ..hosts.csi2pointcloud.records import CsiHost, Script
+from ..hosts.pointr.structure import Definition
 
 _CSI, _CLOUD = "input_wifi-csi", "input_lidar"
 F_SCORE = 0.1
+
+
+_SIZES = {
+    "embeddings": "embedding_dim",
+    "head_num": "num_heads",
+    "antennas_num": "num_antennas",
+    "subcarriers_num": "num_subcarriers",
+    "cloud_points_num": "num_points",
+}
+"""Keys of a checkpoint, and what the network's constructor calls them."""
+
+
+@dataclass(frozen=True)
+class Saved:
+    """state: the weights. epoch: counted from 1, None in a plain state dict. sizes: arguments of the network."""
+
+    state: dict[str, Any]
+    epoch: int | None
+    sizes: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -68,6 +88,20 @@ def evaluate(host: CsiHost, checkpoint: str | os.PathLike[str], config: str | os
     if not batches:
         raise HostError(f"{config} selects no validation frames below its dataset_root")
     return Evaluation(Path(checkpoint), saved.epoch, frames, {name: total / batches for name, total in sums.items()})
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> Saved:
+    """Read a checkpoint of the script, or the plain state dict it saves at the end, without running anything in it.
+
+    Raises CheckpointError, naming the file, for anything else.
+    """
+    value = read(path).value
+    try:
+        parts = take_apart(value)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    sizes = {name: int(parts.others[key]) for key, name in _SIZES.items() if isinstance(parts.others.get(key), int)}
+    return Saved(dict(parts.weights), int(parts.epoch) if parts.epoch is not None else None, sizes)
 
 
 def _chamfer(pred: Tensor, gt: Tensor) -> Tensor:
