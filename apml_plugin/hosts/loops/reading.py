@@ -261,15 +261,19 @@ class _Reader:
         self.other = False
         """A cloud is a list of stages, or a Chamfer object gives the loss itself: not for this function to replace."""
 
-    def read(self, function: ast.FunctionDef) -> Reading | None:
+    def weigh(self, function: ast.FunctionDef, clouds: Iterable[str]) -> None:
+        """Further arguments of a function of two clouds take part in what is made of them."""
         arguments = function.args
         missing = [default is not None and isinstance(default, ast.Constant) and default.value is None
                    for default in (*[None] * (len(arguments.args) - len(arguments.defaults)), *arguments.defaults,
                                    *arguments.kw_defaults)]  # fmt: skip
         further = zip((*arguments.args, *arguments.kwonlyargs), missing, strict=True)
         for argument, absent in further:
-            if argument.arg not in (*self.clouds, "self", "cls", "ctx") and not absent:
+            if argument.arg not in (*clouds, "self", "cls", "ctx") and not absent:
                 self.values[argument.arg] = _Value(outputs=frozenset({_ARGUMENT}))
+
+    def read(self, function: ast.FunctionDef) -> Reading | None:
+        self.weigh(function, self.clouds)
         self.block(function.body)
         if self.other or not self.line:
             return None
@@ -414,11 +418,14 @@ class _Reader:
 class Distances(_Reader):
     """What becomes of the distances that a statement binds. distances: names that hold one, or something made of it."""
 
-    def __init__(self, chamfers: Chamfers, node: Node, statement: ast.stmt) -> None:
+    def __init__(self, chamfers: Chamfers, node: Node, call: ast.Assign) -> None:
         super().__init__(chamfers, node, [])
-        for target in statement.targets if isinstance(statement, ast.Assign) else ():
+        for target in call.targets:
             self.bind(target, _Value(entries=_DISTANCES))
         self.distances = {name for name, value in self.values.items() if value.outputs <= {_FIRST, _SECOND}} - {"_"}
+        function, clouds = chamfers.project.nodes[node], {n.id for n in ast.walk(call) if isinstance(n, ast.Name)}
+        if isinstance(function, ast.FunctionDef) and len(clouds & {a.arg for a in function.args.args} - {"self"}) == 2:
+            self.weigh(function, clouds)
 
     def takes(self, statement: ast.Assign) -> str:
         """ "number" if a statement makes one of both distances, "distance" if it makes another of one or both."""
