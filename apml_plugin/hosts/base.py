@@ -255,10 +255,13 @@ def _above_package(folder: str) -> str:
 
 
 def _imports_from(folder: str, above: str) -> bool:
-    """Whether a Python file of `folder` names a folder with Python files that lies beside it in an import."""
+    """Whether a Python file of `folder` puts the folder above on the path, or imports a folder that lies beside it."""
     beside = [name for name in _names(above) if name.isidentifier() and _holds_python(os.path.join(above, name))]
-    wanted = re.compile(rb"^\s*(?:from|import)\s+(?:%s)\b" % "|".join(beside).encode(), re.MULTILINE)
-    for name in _names(folder) if beside else ():
+    names = "|".join(beside).encode() or b"(?!)"
+    wanted = re.compile(
+        rb"^\s*(?:from|import)\s+(?:%s)\b|sys\.path\.\w+\(.*(?:\.\.|parent|dirname.*dirname)" % names, re.M
+    )
+    for name in _names(folder):
         file = os.path.join(folder, name)
         if name.endswith(".py") and os.path.isfile(file) and os.path.getsize(file) < 1_000_000:
             with open(file, "rb") as stream:

@@ -17,9 +17,9 @@ from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
+from apml_plugin.announce import tell, warn
 from apml_plugin.hosts import guard
 from apml_plugin.launch import dropped, environment, just_in_time, recipes
-from apml_plugin.launch.announce import tell, warn
 from apml_plugin.standins import JUST_IN_TIME, STANDINS
 
 CARE = {**dict.fromkeys(dropped.TABLE, "dropped"), "torch.utils.cpp_extension": "just_in_time"}

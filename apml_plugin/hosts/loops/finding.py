@@ -29,12 +29,20 @@ class Finder:
     """Looks through the functions `reached` from training. found: what became of each loss.
 
     ours: uses (by id) of what is replaced. edited: functions that get a decorator. using: functions with either.
-    attributes: whether objects that hang on `self` are wanted.
+    attributes: whether objects that hang on `self` are wanted. everywhere: whether also the `forward` of each Chamfer
+    class is to be decorated, wherever its objects go.
     """
 
-    def __init__(self, chamfers: Chamfers, reached: set[Node], loops: set[Node], attributes: bool = True) -> None:
+    def __init__(
+        self,
+        chamfers: Chamfers,
+        reached: set[Node],
+        loops: set[Node],
+        attributes: bool = True,
+        everywhere: bool = False,
+    ) -> None:
         self.chamfers, self.project = chamfers, chamfers.project
-        self.reached, self.loops, self.attributes = reached, loops, attributes
+        self.reached, self.loops, self.attributes, self.everywhere = reached, loops, attributes, everywhere
         self.found: list[Site | Kept | Refused] = []
         self.edited: set[Node] = set()
         self.ours: set[int] = set()
@@ -48,6 +56,8 @@ class Finder:
             self._function(node)
         for node in sorted(reached):
             self._uses(node)
+        for node in sorted(reached):
+            self._lambdas(node)
         self._take_raw()
         self._take_objects()
         self._take_unnamed()
@@ -59,7 +69,9 @@ class Finder:
     def _function(self, node: Node) -> None:
         """A function or method that measures its two clouds itself."""
         read = self.chamfers.read(node)
-        if read is None or read.kind == reading.RAW or node in self.loops or self._is_class_call(node):
+        if read is None or read.kind == reading.RAW or node in self.loops:
+            return
+        if self._is_class_call(node) and not (self.everywhere and read.kind in _VALUES):
             return
         if read.kind in (reading.VALUE_AND_MORE, reading.WEIGHED):
             return  # a line may replace the value alone
@@ -232,9 +244,26 @@ class Finder:
             kind = read.kind if read else ""
             if not (_CD.search(last(node[1])) or kind == reading.WEIGHED) or len(parameters(function)) < 2:
                 continue
-            if kind != reading.RAW and not self._is_class_call(node) and not self._leads(node):
-                told = "is called like a Chamfer distance, but what it measures cannot be told from its code"
-                self._tell(Refused, node, function, _WEIGHED if kind == reading.WEIGHED else told)
+            if kind == reading.RAW or self._is_class_call(node) or self._leads(node):
+                continue
+            if kind == reading.WEIGHED and len(_required(function)) > 2:
+                self._tell(Refused, node, function, _WEIGHED)
+            elif node not in self.project.twice and isinstance(function, ast.FunctionDef):
+                why = "called like a Chamfer distance of two clouds; the run finds out what it gives"
+                self.found.append(Site(node[0], function.lineno, node[1], why, decorator(*node, "training_loss")))
+                self.edited.add(node)
+
+    def _lambdas(self, node: Node) -> None:
+        """Names of lambdas that measure two clouds by an object that gives raw distances."""
+        for inner in self.project.own[node]:
+            if not (isinstance(inner, ast.Assign) and isinstance(inner.value, ast.Lambda)):
+                continue
+            within, name = {id(n) for n in ast.walk(inner.value)}, dotted(inner.targets[0])
+            raw = [item for item in self._raw if id(item[1]) in within]
+            if name and raw and len(inner.value.args.args) == 2:
+                self._raw = [item for item in self._raw if item not in raw]
+                edit = line_behind(self.project, node, inner, name, _wrapped(name))
+                self.found.append(Site(node[0], inner.lineno, name, "a function of two clouds", edit))
 
     def replaces(self, node: Node, called: ast.expr) -> bool:
         """Whether a function, reached or not, calls an object or an imported function that is replaced."""
@@ -272,6 +301,13 @@ class Finder:
                         parts = target.elts[:2] if isinstance(target, ast.Tuple | ast.List) else [target]
                         held |= set().union(*map(names, parts))
         return ""
+
+
+def _required(function: ast.AST) -> list[str]:
+    """The parameters of a function, without those that have a default."""
+    given = parameters(function)
+    arguments = getattr(function, "args", None)
+    return given[: len(given) - len(arguments.defaults)] if arguments else given
 
 
 def _wrapped(name: str) -> str:

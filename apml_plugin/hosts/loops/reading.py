@@ -271,13 +271,17 @@ class _Reader:
         self.other = False
         """A cloud is a list of stages, or a Chamfer object gives the loss itself: not for this function to replace."""
 
-    def read(self, function: ast.FunctionDef) -> Reading | None:
+    def weigh(self, function: ast.FunctionDef, clouds: Iterable[str]) -> None:
+        """Further arguments of a function of two clouds take part in what is made of them."""
         taken = function.args
         defaults = [*[None] * (len(taken.args) - len(taken.defaults)), *taken.defaults, *taken.kw_defaults]
         for argument, default in zip((*taken.args, *taken.kwonlyargs), defaults, strict=True):
             absent = isinstance(default, ast.Constant) and default.value is None
-            if argument.arg not in (*self.clouds, "self", "cls", "ctx") and not absent:
+            if argument.arg not in (*clouds, "self", "cls", "ctx") and not absent:
                 self.values[argument.arg] = _NOTHING.plus(_ARGUMENT)
+
+    def read(self, function: ast.FunctionDef) -> Reading | None:
+        self.weigh(function, self.clouds)
         for statement in self.chamfers.project.own[self.node]:
             self.statement(statement)
         if self.other or not self.line:
@@ -397,11 +401,14 @@ class _Reader:
 class Distances(_Reader):
     """What becomes of the distances that a statement binds. distances: names that hold one, or something made of it."""
 
-    def __init__(self, chamfers: Chamfers, node: Node, statement: ast.stmt) -> None:
+    def __init__(self, chamfers: Chamfers, node: Node, call: ast.Assign) -> None:
         super().__init__(chamfers, node, [])
-        for target in statement.targets if isinstance(statement, ast.Assign) else ():
+        for target in call.targets:
             self.bind(target, _Value(entries=_DISTANCES))
         self.distances = {name for name, value in self.values.items() if value.outputs <= _BOTH} - {"_"}
+        function, clouds = chamfers.project.nodes[node], {n.id for n in ast.walk(call) if isinstance(n, ast.Name)}
+        if isinstance(function, ast.FunctionDef) and len(clouds & {a.arg for a in function.args.args} - {"self"}) == 2:
+            self.weigh(function, clouds)
 
     def takes(self, statement: ast.Assign) -> str:
         """ "number" if a statement makes one of both distances, "distance" if it makes another of one or both."""

@@ -89,6 +89,9 @@ def read(project: Project, without: Set[Node] = frozenset()) -> Fork:
     if not finder.found and loops and not without:
         # What trains may be reached in a way that no name tells: by a registry, a config, a callback.
         finder = Finder(finder.chamfers, set(project.nodes) - evaluation, loops)
+    if not any(isinstance(item, Site) for item in finder.found) and not without:
+        # A factory, a config or a subclass makes the objects: what counts then is the class.
+        finder = Finder(finder.chamfers, set(project.nodes) - evaluation, loops, everywhere=True)
     return _fork(project, finder, loops, evaluation)
 
 
@@ -107,7 +110,7 @@ def _fork(project: Project, finder: Finder, loops: set[Node], evaluation: set[No
     shown = (leading or by_name or loops) if finder.edited else loops
     return Fork(
         project.root,
-        tuple(f"{file}: {name}" if name else file for file, name in sorted(shown)),
+        tuple(f"{at[0]}:{getattr(project.nodes[at], 'lineno', 1)} {at[1]}".rstrip() for at in sorted(shown)),
         sites,
         tuple(chains.find(finder)) if sites else (),
         tuple(with_gradients(finder, evaluation)),

@@ -9,6 +9,7 @@ from ...patching import decorator
 from .evaluating import calling, is_quiet, quiet
 from .finding import Finder
 from .project import Node
+from .reading import parameters
 from .sites import Site
 
 
@@ -29,7 +30,9 @@ def with_gradients(finder: Finder, evaluation: set[Node]) -> Iterator[Site]:
                 methods = project.methods.get(call.func.attr, ())
                 inits = {(m[0], m[1].rpartition(".")[0] + ".__init__") for m in methods}
                 called = {*methods, *inits & project.nodes.keys()}
-            if sites & project.reachable(called, set()) or finder.replaces(node, call.func):
+            # A criterion that was handed in, by its looks: called with two things.
+            given = isinstance(call.func, ast.Name) and call.func.id in parameters(function) and len(call.args) > 1
+            if given or sites & project.reachable(called, set()) or finder.replaces(node, call.func):
                 what = "validates while gradients are recorded: keeps the host's loss"
                 yield Site(node[0], call.lineno, node[1], what, decorator(node[0], node[1], "keeps_host_loss"))
                 break

@@ -40,6 +40,7 @@ def lines(chamfers: Chamfers, node: Node, call: ast.Call) -> list[Line]:
 
 def _values(chamfers: Chamfers, node: Node, block: list[ast.stmt], clouds: set[str]) -> list[tuple[str, ast.stmt]]:
     """Names and statements that make a number of both distances, which the block's first statement binds."""
+    assert isinstance(block[0], ast.Assign)
     reader = Distances(chamfers, node, block[0])
     found: list[tuple[str, ast.stmt]] = []
     spent, until = {id(n) for n in ast.walk(block[0])}, 10**9
