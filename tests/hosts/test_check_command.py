@@ -95,7 +95,7 @@ def test_the_hosts_own_loss(write: Any) -> None:
 ERRORS = {
     "misspelt": ({"loss": "APLM"}, "UnknownLossError: no loss is called 'APLM'"),
     "argument": ({"loss": {"NAME": "APML", "pmin": 0.5}}, "'p_min'"),
-    "stage": ({"loss": {"denoise": "APML"}}, "no stage denoise; its stages are coarse, fine"),
+    "stage": ({"loss": {"denoise": "APML"}}, "no stage 'denoise'; its stages are coarse, fine"),
     "twice": ({"loss": "APML", "model": {"NAME": "PCN", "loss": "ChamferL1"}}, "given twice"),
 }
 
