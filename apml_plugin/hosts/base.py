@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import HostError, PatchError
+from ..files import roots
 from ..patching import Line, Recipe
 from ..patching import check as patched
 
@@ -120,7 +120,7 @@ def identify(path: str | os.PathLike[str]) -> Host:
     """
     clone = Clone(path)
     root = clone.root
-    if (above := _above_package(str(root))) != str(root):
+    if (above := roots.above_package(root)) != root:
         raise HostError(f"{root} is a package of the codebase at {above}; give that folder")
     found: list[Host] = []
     reasons: dict[str, str] = {}
@@ -184,9 +184,8 @@ def check_config(path: str | os.PathLike[str], host: str | os.PathLike[str] | No
 def around(start: Path) -> Host | None:
     """The host that a file lies in: the nearest folder upwards that is one, or None."""
     here = start.expanduser().resolve()
-    for folder in [here, *here.parents][: _ABOVE + 1]:
-        inner = {name for name in ("scripts", "src") if _holds_python(str(folder / name))}
-        if folder != Path.home() and (inner or any(folder.glob("*.py"))):
+    for folder in [here, *here.parents][: roots.ABOVE + 1]:
+        if folder != Path.home() and any(roots.holds_python(folder / name) for name in (".", "scripts", "src")):
             with contextlib.suppress(HostError):
                 return identify(folder)
     return None
@@ -205,77 +204,3 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise HostError(f"{path} holds {type(data).__name__}, not a mapping with model:, dataset: and so on")
     return data
-
-
-_MARKS = ("README", "LICENSE", "requirements", "setup.py", "pyproject.toml", "environment.y", ".gitignore")
-_ABOVE = 4
-
-
-def root_of(file: str | os.PathLike[str]) -> str:
-    """The root of the project that a file or folder belongs to.
-
-    The nearest folder with a ``.git``; in a clone without one, the highest of the nearest folders that hold what a
-    project's root holds (a README, a licence, ...); else the folder above a script's if Python files lie in another
-    folder beside it and are imported; else the file's own folder.
-    """
-    import tempfile
-
-    real = os.path.realpath(file)
-    here = real if os.path.isdir(real) else os.path.dirname(real)
-    here = _above_package(here)
-    above = [here]
-    while len(above) <= _ABOVE and os.path.dirname(above[-1]) != above[-1]:
-        above.append(os.path.dirname(above[-1]))
-    limits = {
-        os.path.realpath(os.path.expanduser("~")),
-        os.path.realpath(tempfile.gettempdir()),
-        os.path.abspath(os.sep),
-    }
-    inside = [folder for i, folder in enumerate(above) if not limits & set(above[: i + 1])] or [here]
-    at = here
-    while os.path.dirname(at) != at:
-        if os.path.exists(os.path.join(at, ".git")):
-            return at
-        at = os.path.dirname(at)
-    marked = [folder for folder in inside if any(name.startswith(_MARKS) for name in _names(folder))]
-    if marked:
-        return marked[-1]
-    if len(inside) > 1 and _imports_from(here, inside[1]):
-        return inside[1]
-    return here
-
-
-def _above_package(folder: str) -> str:
-    """The folder above a package, where that is more than a place to keep it: a package is not all of a project."""
-    at = folder
-    while "__init__.py" in _names(at) and os.path.dirname(at) != at:
-        folder, at = at, os.path.dirname(at)
-    more = any(name.endswith(".py") or name.startswith((*_MARKS, ".git")) for name in _names(at))
-    return at if more else folder
-
-
-def _imports_from(folder: str, above: str) -> bool:
-    """Whether a Python file of `folder` puts the folder above on the path, or imports a folder that lies beside it."""
-    beside = [name for name in _names(above) if name.isidentifier() and _holds_python(os.path.join(above, name))]
-    names = "|".join(beside).encode() or b"(?!)"
-    wanted = re.compile(
-        rb"^\s*(?:from|import)\s+(?:%s)\b|sys\.path\.\w+\(.*(?:\.\.|parent|dirname.*dirname)" % names, re.M
-    )
-    for name in _names(folder):
-        file = os.path.join(folder, name)
-        if name.endswith(".py") and os.path.isfile(file) and os.path.getsize(file) < 1_000_000:
-            with open(file, "rb") as stream:
-                if wanted.search(stream.read()):
-                    return True
-    return False
-
-
-def _names(folder: str) -> list[str]:
-    try:
-        return sorted(os.listdir(folder))
-    except OSError:
-        return []
-
-
-def _holds_python(folder: str) -> bool:
-    return os.path.isdir(folder) and any(name.endswith(".py") for name in _names(folder))
