@@ -258,7 +258,7 @@ REFUSED = {
     "indices": (forks.INDICES, r"main\.py:9 matched: .*indices.*training_value"),
     "network": (forks.NETWORK, r"main\.py:9 both: .*goes into the network \(main\.py:\d+\).*training_value"),
     "weighed": (forks.WEIGHED, r"main\.py:9 both: a further argument takes part"),
-    "no Chamfer": (forks.UNKNOWN, r"trains \(main\.py: train\), but with no Chamfer.*loss = training_value"),
+    "no Chamfer": (forks.UNKNOWN, r"trains \(main\.py:1 train\), but with no Chamfer.*loss = training_value"),
     "raw local": (forks.RAW_LOCAL, r"main\.py:7 train: chamfer gives distances or indices"),
     "syntax error": ({**forks.UNKNOWN, "b.py": "def f(:\n"}, r"^b\.py, line 1 is not valid Python"),
     "no training": ({"m.py": "x = 1\n"}, r"not a PoinTr-style codebase"),
@@ -355,7 +355,7 @@ def test_explain_says_what_becomes_ours_and_what_stays(make: Make, capsys: pytes
     assert cli(["patch", str(root), "--explain"]) == 0
     output = capsys.readouterr().out
     for text in (
-        "trains in        main.py: Manager.train",
+        "trains in        main.py:11 Manager.train",
         "lib/losses.py:13 both: two-sided Chamfer, one number",
         "lib/losses.py:25 covered: measures one direction only (partial matching)",
         "lib/losses.py: '@trains_with_loss' above 'both_roots'",

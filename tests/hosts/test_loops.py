@@ -417,7 +417,7 @@ def test_two_kinds_of_hosts_in_one_clone(tmp_path: Path) -> None:
     theirs = {("models/build.py", "build"), ("models/net.py", "Net")}
     loop = read(project, without=theirs)
     assert edits(loop) == [f"'{CD}' behind 'cd' in 'the top level'"]
-    assert loop.loops == ("other/main.py: train",)
+    assert loop.loops == ("other/main.py:6 train",)
     assert edits(sites_for(project, [("models/net.py", "Net")])) == [
         "'@trains_with_loss' above 'both'", "'shared = training_loss(shared)' behind 'shared' in 'the top level'",
     ]  # fmt: skip

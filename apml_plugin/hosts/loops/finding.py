@@ -246,12 +246,14 @@ class Finder:
                 continue
             if kind == reading.RAW or self._is_class_call(node) or self._leads(node):
                 continue
-            if kind == reading.WEIGHED and len(_required(function)) > 2:
-                self._tell(Refused, node, function, _WEIGHED)
-            elif node not in self.project.twice and isinstance(function, ast.FunctionDef):
-                why = "called like a Chamfer distance of two clouds; the run finds out what it gives"
-                self.found.append(Site(node[0], function.lineno, node[1], why, decorator(*node, "training_loss")))
+            if kind == reading.WEIGHED and len(_required(function)) == 2 and node not in self.project.twice:
+                # An exponent, say: the run finds out whether it is a distance of the two clouds.
+                why = "two-sided Chamfer with options"
+                self.found.append(Site(node[0], function.lineno, node[1], why, decorator(*node, "training_loss")))  # type: ignore[attr-defined]
                 self.edited.add(node)
+            else:
+                told = "is called like a Chamfer distance, but what it measures cannot be told from its code"
+                self._tell(Refused, node, function, _WEIGHED if kind == reading.WEIGHED else told)
 
     def _lambdas(self, node: Node) -> None:
         """Names of lambdas that measure two clouds by an object that gives raw distances."""

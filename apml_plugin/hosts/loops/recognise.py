@@ -89,7 +89,7 @@ def read(project: Project, without: Set[Node] = frozenset()) -> Fork:
     if not finder.found and loops and not without:
         # What trains may be reached in a way that no name tells: by a registry, a config, a callback.
         finder = Finder(finder.chamfers, set(project.nodes) - evaluation, loops)
-    if not any(isinstance(item, Site) for item in finder.found) and not without:
+    if not finder.found and loops and not without:
         # A factory, a config or a subclass makes the objects: what counts then is the class.
         finder = Finder(finder.chamfers, set(project.nodes) - evaluation, loops, everywhere=True)
     return _fork(project, finder, loops, evaluation)
