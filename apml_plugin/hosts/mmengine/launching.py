@@ -28,7 +28,7 @@ def allow_cpu_launch() -> None:
     if hasattr(launchers, "_init_dist_pytorch") and not hasattr(launchers._init_dist_pytorch, MARK):
         launchers._init_dist_pytorch = _marked(_on_gloo)
     if not hasattr(MMDistributedDataParallel.__init__, MARK):
-        MMDistributedDataParallel.__init__ = _marked(without_devices(MMDistributedDataParallel.__init__))
+        MMDistributedDataParallel.__init__ = _marked(without_devices(MMDistributedDataParallel.__init__, 0))
 
 
 def _on_gloo(backend: str = "gloo", init_backend: str = "torch", **options: Any) -> None:
