@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
+from apml_plugin.announce import tell
 from apml_plugin.errors import CheckpointError
-from apml_plugin.launch.announce import tell
 
 REMEDY = (
     "Where you trust whoever made it, save its state dict alone with torch.save, or start with `apml run "

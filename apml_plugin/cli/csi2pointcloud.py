@@ -10,7 +10,8 @@ from pathlib import Path
 def script(description: str | None) -> int:
     """The command line of patches/csi2pointcloud.py; returns the exit code."""
     from apml_plugin.errors import ApmlError
-    from apml_plugin.hosts.csi2pointcloud.structure import recognise
+    from apml_plugin.hosts.base import Clone
+    from apml_plugin.hosts.csi2pointcloud.reading import recognise
 
     from .patch import Mode, run
 
@@ -27,7 +28,7 @@ def script(description: str | None) -> int:
         parser.error("--evaluate CHECKPOINT and --config YAML go together")
     modes = ((given.explain, Mode.EXPLAIN), (given.check, Mode.CHECK), (given.diff, Mode.SHOW), (True, Mode.WRITE))
     try:
-        host = recognise(given.path)  # another kind of host is refused here
+        host = recognise(Clone(given.path).project)  # another kind of host is refused here
         if given.evaluate is not None:
             return _evaluate(host, given.evaluate, given.config)
         return run(host.root, [], revert=given.revert, mode=next(mode for wanted, mode in modes if wanted))

@@ -9,7 +9,8 @@ import importlib
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -173,22 +174,19 @@ def _imported(place: Definition) -> Any:
     return getattr(importlib.import_module(place.file.removesuffix(".py").replace("/", ".")), place.name)
 
 
-class _importable:
+@contextmanager
+def _importable(root: Path, script: Script) -> Iterator[None]:
     """The clone's root and its script's folder first on the path, and gone again, with all that came from there."""
-
-    def __init__(self, root: Path, script: Script) -> None:
-        self.paths = [str(root), str((root / script.file).parent)]
-        self.known: set[str] = set()
-
-    def __enter__(self) -> None:
-        self.known = set(sys.modules)
-        sys.path[:0] = self.paths
-
-    def __exit__(self, *_: object) -> None:
-        for path in self.paths:
+    paths, known = [str(root), str((root / script.file).parent)], set(sys.modules)
+    sys.path[:0] = paths
+    try:
+        yield
+    finally:
+        for path in paths:
             sys.path.remove(path)
-        root, new = os.path.join(self.paths[0], ""), set(sys.modules) - self.known
-        theirs = {n.partition(".")[0] for n in new if str(getattr(sys.modules[n], "__file__", "")).startswith(root)}
+        inside, new = os.path.join(paths[0], ""), set(sys.modules) - known
+        files = {name: str(getattr(sys.modules[name], "__file__", "")) for name in new}
+        theirs = {name.partition(".")[0] for name, file in files.items() if file.startswith(inside)}
         for name in new:  # packages without a file of their own go by their first name
             if name.partition(".")[0] in theirs:
                 del sys.modules[name]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import HostError, PatchError
+from ..files import roots
 from ..patching import Line, Recipe
 from ..patching import check as patched
 
@@ -84,8 +84,10 @@ class Finding:
 class Clone:
     """A folder that kinds of hosts are looked for in. project: its Python files, parsed once for all of them."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.root = Path(path).expanduser().resolve()
+        if not self.root.is_dir():
+            raise HostError(f"{path} is not a folder; give the root of the clone (the folder with its main.py)")
 
     @cached_property
     def project(self) -> Project:
@@ -116,13 +118,10 @@ def identify(path: str | os.PathLike[str]) -> Host:
 
     Raises HostError saying what was looked for, what was found where, and what to do by hand.
     """
-    root = Path(path).expanduser()
-    if not root.is_dir():
-        raise HostError(f"{root} is not a folder; give the root of the clone (the folder with its main.py)")
-    root = root.resolve()
-    if (above := _above_package(str(root))) != str(root):
+    clone = Clone(path)
+    root = clone.root
+    if (above := roots.above_package(root)) != root:
         raise HostError(f"{root} is a package of the codebase at {above}; give that folder")
-    clone = Clone(root)
     found: list[Host] = []
     reasons: dict[str, str] = {}
     for name, kind in zip(KINDS, kinds(), strict=True):
@@ -185,9 +184,8 @@ def check_config(path: str | os.PathLike[str], host: str | os.PathLike[str] | No
 def around(start: Path) -> Host | None:
     """The host that a file lies in: the nearest folder upwards that is one, or None."""
     here = start.expanduser().resolve()
-    for folder in [here, *here.parents][: _ABOVE + 1]:
-        inner = {name for name in ("scripts", "src") if _holds_python(str(folder / name))}
-        if folder != Path.home() and (inner or any(folder.glob("*.py"))):
+    for folder in [here, *here.parents][: roots.ABOVE + 1]:
+        if folder != Path.home() and any(roots.holds_python(folder / name) for name in (".", "scripts", "src")):
             with contextlib.suppress(HostError):
                 return identify(folder)
     return None
@@ -206,74 +204,3 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise HostError(f"{path} holds {type(data).__name__}, not a mapping with model:, dataset: and so on")
     return data
-
-
-_MARKS = ("README", "LICENSE", "requirements", "setup.py", "pyproject.toml", "environment.y", ".gitignore")
-_ABOVE = 4
-
-
-def root_of(file: str | os.PathLike[str]) -> str:
-    """The root of the project that a file or folder belongs to.
-
-    The nearest folder with a ``.git``; in a clone without one, the highest of the nearest folders that hold what a
-    project's root holds (a README, a licence, ...); else the folder above a script's if Python files lie in another
-    folder beside it and are imported; else the file's own folder.
-    """
-    real = os.path.realpath(file)
-    here = real if os.path.isdir(real) else os.path.dirname(real)
-    here = _above_package(here)
-    above = [here]
-    while len(above) <= _ABOVE and os.path.dirname(above[-1]) != above[-1]:
-        above.append(os.path.dirname(above[-1]))
-    limits = {os.path.realpath(os.path.expanduser("~")), os.path.realpath(_temporary()), os.path.abspath(os.sep)}
-    inside = [folder for i, folder in enumerate(above) if not limits & set(above[: i + 1])] or [here]
-    at = here
-    while os.path.dirname(at) != at:
-        if os.path.exists(os.path.join(at, ".git")):
-            return at
-        at = os.path.dirname(at)
-    marked = [folder for folder in inside if any(name.startswith(_MARKS) for name in _names(folder))]
-    if marked:
-        return marked[-1]
-    if len(inside) > 1 and _imports_from(here, inside[1]):
-        return inside[1]
-    return here
-
-
-def _above_package(folder: str) -> str:
-    """The folder above a package, where that is more than a place to keep it: a package is not all of a project."""
-    at = folder
-    while "__init__.py" in _names(at) and os.path.dirname(at) != at:
-        folder, at = at, os.path.dirname(at)
-    more = any(name.endswith(".py") or name.startswith((*_MARKS, ".git")) for name in _names(at))
-    return at if more else folder
-
-
-def _imports_from(folder: str, above: str) -> bool:
-    """Whether a Python file of `folder` names a folder with Python files that lies beside it in an import."""
-    beside = [name for name in _names(above) if name.isidentifier() and _holds_python(os.path.join(above, name))]
-    wanted = re.compile(rb"^\s*(?:from|import)\s+(?:%s)\b" % "|".join(beside).encode(), re.MULTILINE)
-    for name in _names(folder) if beside else ():
-        file = os.path.join(folder, name)
-        if name.endswith(".py") and os.path.isfile(file) and os.path.getsize(file) < 1_000_000:
-            with open(file, "rb") as stream:
-                if wanted.search(stream.read()):
-                    return True
-    return False
-
-
-def _names(folder: str) -> list[str]:
-    try:
-        return sorted(os.listdir(folder))
-    except OSError:
-        return []
-
-
-def _holds_python(folder: str) -> bool:
-    return os.path.isdir(folder) and any(name.endswith(".py") for name in _names(folder))
-
-
-def _temporary() -> str:
-    import tempfile
-
-    return tempfile.gettempdir()

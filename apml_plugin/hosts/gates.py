@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from ..announce import announce
 from . import guard
-from .announce import announce
 from .chosen import VARIABLE, chosen_loss
 from .interrupted import interrupted, interrupted_caller
 
@@ -109,6 +109,8 @@ def training_loss(own: Any) -> Any:
             setattr(own, name, _gated_method(getattr(own, name), own.__name__))
             setattr(own, MARK, True)
         return own
+    if inspect.isfunction(own):
+        return _gated_function(own)
     if torch is not None and isinstance(own, torch.nn.Module):
         # On the instance: its class, state and hooks stay. A partial of a plain function can be copied and pickled.
         own.forward = functools.partial(_gated_forward, own)
@@ -135,6 +137,19 @@ class TrainingLoss:
 
 def _gated_forward(module: Any, *args: Any, **kwargs: Any) -> Any:
     return gated(functools.partial(type(module).forward, module), args, kwargs, type(module).__name__, module)
+
+
+def _gated_function(function: Any) -> Any:
+    """A function or method; it stays a function, so that it may be a decorated method, and can be pickled."""
+    skip = 1 if next(iter(inspect.signature(function).parameters), "") in ("self", "cls") else 0
+    label = f"{function.__module__.rpartition('.')[2]}.{function.__qualname__}"
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return gated(functools.partial(function, *args[:skip]), args[skip:], kwargs, label, call)
+
+    setattr(call, MARK, True)
+    return call
 
 
 def _gated_method(method: Any, label: str) -> Any:

@@ -176,7 +176,9 @@ def _optimizers() -> list[Any]:
 
 
 def _message() -> str:
-    lines = [f"{asked}, but an optimiser is about to step and no value of that loss was differentiated."]
+    frame = caller()
+    where = f"{frame.f_code.co_filename}:{frame.f_lineno}"
+    lines = [f"{asked}, but no value of that loss was differentiated before an optimiser steps ({where})."]
     lines += [f"  {place}: {why}" for place, why in seen.items()]
     lines += [f"  {text.partition('. By hand')[0]}" for text in notes if not text.startswith(tuple(seen))]
     if len(lines) == 1:

@@ -10,7 +10,7 @@ import os
 import sys
 from typing import Any
 
-from ..launch.announce import tell
+from ..announce import tell
 from ..patching.journal import find
 from . import guard
 from .chosen import VARIABLE

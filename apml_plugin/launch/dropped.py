@@ -18,7 +18,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-from apml_plugin.launch.announce import tell
+from apml_plugin.announce import tell
 
 Change = Callable[[ModuleType], None]
 

@@ -7,6 +7,8 @@ import os
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from apml_plugin.announce import TOLD
+
 STANDINS = "APML_RUN_STANDINS"
 """JSON object: the stand-ins to use, each with the error of the real import."""
 
@@ -27,9 +29,6 @@ HOME = "APML_RUN_HOME"
 
 TRUST = "APML_RUN_TRUST_CHECKPOINTS"
 """Not empty: torch.load keeps PyTorch's own behaviour, unsafe files included."""
-
-TOLD = "APML_RUN_TOLD"
-"""Comma-separated: what an interpreter above has already announced."""
 
 
 class Settings(NamedTuple):

@@ -17,9 +17,9 @@ from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
+from apml_plugin.announce import tell, warn
 from apml_plugin.hosts import guard
 from apml_plugin.launch import dropped, environment, just_in_time, recipes
-from apml_plugin.launch.announce import tell, warn
 from apml_plugin.standins import JUST_IN_TIME, STANDINS
 
 CARE = {**dict.fromkeys(dropped.TABLE, "dropped"), "torch.utils.cpp_extension": "just_in_time"}
@@ -66,7 +66,7 @@ class Hooks:
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         if name in self.settings.standins and not self._waits(name) and self._missing(name):
-            return self._standin(name)
+            return None if _asked_by_library(name) else self._standin(name)
         if name in CARE:
             spec = self._ask_others(name, path, target)
             if spec is not None:
@@ -128,6 +128,15 @@ class Hooks:
             # Announced when it is executed, not when somebody only asks whether it exists.
             _after(spec, lambda module: tell(name, text))
         return spec
+
+
+def _asked_by_library(name: str) -> bool:
+    """Whether an installed library asks whether it may use a package, of which a stand-in has too few names for it."""
+    frame, machinery = sys._getframe(2), os.path.dirname(importlib.__file__)
+    while frame.f_back and frame.f_code.co_filename.startswith(("<frozen importlib", machinery)):
+        frame = frame.f_back
+    file = frame.f_code.co_filename
+    return not STANDINS[name].cuda and recipes.is_library(file) and not file.startswith(_PACKAGE)
 
 
 def _after(spec: ModuleSpec, call: Callable[[ModuleType], None]) -> None:

@@ -33,7 +33,7 @@ def prepare(cpp_extension: ModuleType) -> None:
         if settings is None or name not in settings.standins:
             return load(name, *args, **kwargs)
         if not settings.cpu and may_work(name):
-            from apml_plugin.launch.announce import warn
+            from apml_plugin.announce import warn
 
             try:
                 return load(name, *args, **kwargs)

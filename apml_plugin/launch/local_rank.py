@@ -14,7 +14,7 @@ from argparse import ArgumentParser
 from collections.abc import Sequence
 from typing import Any
 
-from apml_plugin.launch.announce import tell
+from apml_plugin.announce import tell
 
 SPELLINGS = ("--local_rank", "--local-rank")
 _MARK = "_apml_local_rank"

@@ -24,7 +24,8 @@ def missing(
     Returns ``({stand-in: why}, cuda)``. A stand-in hides no package that is there. What was installed (it lies in a
     site-packages) is used even if it does not import: the host gets its error, and the hooks say where it lies. The
     one exception is what was compiled for CUDA where there is no CUDA device. Sources beside the host that do not
-    import, or a folder that merely has the name, were not built yet: they count as missing.
+    import, or a folder that merely has the name, were not built yet: they count as missing. A file of the host's
+    own that imports is the host's.
 
     Another process imports the real modules: one that crashes the interpreter, or leaves half of itself behind,
     does no harm here.
@@ -58,7 +59,8 @@ def found_since(name: str, why: str) -> str:
 
 def _why(name: str, error: str, place: str, cuda: bool) -> str:
     if "site-packages" not in place and "dist-packages" not in place:
-        return error
+        # A file of the host's own that imports is what the host means, whatever else has its name.
+        return "" if f" at {place} has no " in error else error
     if STANDINS[name].cuda and not cuda:
         return f"the one at {place} is compiled for CUDA, and PyTorch sees no CUDA device"
     return ""

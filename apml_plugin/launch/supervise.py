@@ -30,7 +30,8 @@ def main(folder: str, explicit: str, command: list[str]) -> int:
     marks = set(os.listdir(folder))
     shutil.rmtree(folder, ignore_errors=True)
     if code < 0:
-        signal.signal(-code, signal.SIG_DFL)
+        if -code not in (signal.SIGKILL, signal.SIGSTOP):  # these cannot be handled, and are not
+            signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
     if code == 0 and "stopped" in marks:
         print("[apml] stopped: a process of this run was stopped, see above", file=sys.stderr)

@@ -15,6 +15,7 @@ from checkpoints.making import old_file, weights
 import apml_plugin
 from apml_plugin.checkpoints import comparing
 from apml_plugin.cli import main
+from apml_plugin.hosts.base import Clone
 from apml_plugin.hosts.pointr.recognise import recognise
 from apml_plugin.launch import probe
 
@@ -76,7 +77,7 @@ def built(clone: Path) -> dict[str, list[int]]:
     """Keys and shapes of its PCN, from a process that built it; nothing of it was imported here."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(probe, "missing", lambda folder, environ: ({}, False))  # slow, and nothing is missing
-        shapes = comparing._built(recognise(clone), clone / CONFIG)
+        shapes = comparing._built(recognise(Clone(clone).project), clone / CONFIG)
     assert not [name for name, module in sys.modules.items() if str(clone) in str(getattr(module, "__file__", ""))]
     return shapes
 

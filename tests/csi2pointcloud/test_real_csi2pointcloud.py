@@ -17,8 +17,9 @@ import yaml
 
 from apml_plugin.demo import mmfi
 from apml_plugin.evaluate.csi2pointcloud import evaluate
+from apml_plugin.hosts.base import Clone
 from apml_plugin.hosts.csi2pointcloud.findings import findings
-from apml_plugin.hosts.csi2pointcloud.structure import recognise
+from apml_plugin.hosts.csi2pointcloud.reading import recognise
 
 CLONE = os.environ.get("APML_CSI2PC", "")
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,7 +57,7 @@ def run(clone: Path, *command: str, **variables: str) -> subprocess.CompletedPro
 
 
 def test_patch_and_revert(clone: Path) -> None:
-    (script,) = recognise(clone).scripts
+    (script,) = recognise(Clone(clone).project).scripts
     before = (clone / script.file).read_bytes()
     for flag in ((), ("--check",), ("--revert",)):
         done = run(clone, str(ROOT / "patches" / "csi2pointcloud.py"), str(clone), *flag)
@@ -65,7 +66,7 @@ def test_patch_and_revert(clone: Path) -> None:
 
 
 def test_what_is_broken_is_reported() -> None:
-    told = "\n".join(findings(recognise(CLONE)))
+    told = "\n".join(findings(recognise(Clone(CLONE).project)))
     assert "builds the network with" in told
     assert "torch.load refuses" in told
 
@@ -85,7 +86,7 @@ def test_train_and_evaluate(clone: Path, config: Path, patched: bool) -> None:
     assert "EPOCH 1/1" in done.stdout
     validation = float(re.findall(r"Validation loss: (\S+)", done.stdout)[-1])
     saved = next((clone / "models" / "checkpoints").glob("*.pth"))
-    result = evaluate(recognise(clone), saved, config)
+    result = evaluate(recognise(Clone(clone).project), saved, config)
     saved.unlink()
     # The reader draws its points anew each time.
     assert 0.85 * result.values["Chamfer (the host's)"] == pytest.approx(validation, rel=0.05)

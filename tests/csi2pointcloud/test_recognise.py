@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from apml_plugin.errors import HostError, PatchError
-from apml_plugin.hosts.base import around
+from apml_plugin.hosts.base import Clone, around
 from apml_plugin.hosts.csi2pointcloud.findings import findings
+from apml_plugin.hosts.csi2pointcloud.reading import recognise
 from apml_plugin.hosts.csi2pointcloud.recipes import all_recipes, unreachable
-from apml_plugin.hosts.csi2pointcloud.structure import recognise
 from apml_plugin.patching import MARKER, check, plan_apply, plan_revert, write
 
 TRAIN = "scripts/train.py"
@@ -26,12 +26,12 @@ def change(root: Path, file: str, old: str, new: str) -> None:
 
 
 def patch(root: Path) -> None:
-    found = recognise(root)
+    found = recognise(Clone(root).project)
     write(plan_apply(found.root, all_recipes(found), all_recipes(found)))
 
 
 def test_what_a_script_says(host: Path) -> None:
-    (script,) = recognise(host).scripts
+    (script,) = recognise(Clone(host).project).scripts
     assert (script.file, script.main.name, script.config) == (TRAIN, "start", "settings")
     assert (script.yaml_path, script.root, script.epochs) == ("settings_file", "data_folder", "rounds")
     assert (script.loss, str(script.loss_class)) == ("criterion", "src/terms/terms.py: CloudLoss")
@@ -43,7 +43,7 @@ def test_what_a_script_says(host: Path) -> None:
     assert unreachable(script) == ()
     found = around(host / "data" / "configurations" / "settings.yaml")
     assert found is not None
-    assert found.detail == recognise(host)
+    assert found.detail == recognise(Clone(host).project)
 
 
 def test_lines_go_behind_their_assignments_and_out_again(host: Path) -> None:
@@ -65,7 +65,7 @@ def test_lines_go_behind_their_assignments_and_out_again(host: Path) -> None:
     batch = next(i for i, line in enumerate(patched) if "csi2pointcloud.batch" in line)
     assert "batch[" in patched[batch - 1]  # before anything is standardised
     # The patched script is recognised as it was, and a second patch changes nothing.
-    found = recognise(host)
+    found = recognise(Clone(host).project)
     assert check(found.root, all_recipes(found)) == (TRAIN,)
     assert not plan_apply(found.root, all_recipes(found), all_recipes(found)).differs
     write(plan_revert(found.root, all_recipes(found), all_recipes(found)))
@@ -76,7 +76,7 @@ def test_half_patched_is_refused(host: Path) -> None:
     patch(host)
     lines = (host / TRAIN).read_text().splitlines(keepends=True)
     (host / TRAIN).write_text("".join(line for line in lines if "csi2pointcloud.epochs" not in line))
-    found = recognise(host)
+    found = recognise(Clone(host).project)
     with pytest.raises(PatchError, match="half patched"):
         check(found.root, all_recipes(found))
 
@@ -85,7 +85,7 @@ def test_what_is_not_there_is_left_out_and_said(host: Path) -> None:
     change(host, TRAIN, "    rounds = 3\n", "    rounds = int(os.environ['ROUNDS'])\n")
     change(host, TRAIN, "optimizer, epoch):", "optimizer):")
     change(host, TRAIN, "optimizer=optimizer, epoch=epoch)", "optimizer=optimizer)")
-    (script,) = recognise(host).scripts
+    (script,) = recognise(Clone(host).project).scripts
     told = unreachable(script)
     assert len(told) == 2
     assert told[0].startswith("epochs: is not read")
@@ -105,7 +105,7 @@ def test_what_is_set_before_the_yaml_is_changed_after_it(host: Path) -> None:
 
 def test_two_training_scripts(host: Path) -> None:
     (host / "scripts" / "train_longer.py").write_text((host / TRAIN).read_text().replace("rounds = 3", "rounds = 30"))
-    found = recognise(host)
+    found = recognise(Clone(host).project)
     assert [script.file for script in found.scripts] == [TRAIN, "scripts/train_longer.py"]
     patch(host)
     assert check(found.root, all_recipes(found)) == (TRAIN, "scripts/train_longer.py")
@@ -123,18 +123,18 @@ def test_two_training_scripts(host: Path) -> None:
 def test_other_structures_are_refused(host: Path, file: str, old: str, new: str, why: str) -> None:
     change(host, file, old, new)
     with pytest.raises(HostError, match=why):
-        recognise(host)
+        recognise(Clone(host).project)
 
 
 def test_not_a_folder_and_not_a_host(tmp_path: Path) -> None:
     with pytest.raises(HostError, match="is not a folder"):
-        recognise(tmp_path / "x")
+        recognise(Clone(tmp_path / "x").project)
     with pytest.raises(HostError, match="training script: a function that loads a YAML"):
-        recognise(tmp_path)
+        recognise(Clone(tmp_path).project)
 
 
 def test_what_is_broken_is_reported(host: Path) -> None:
-    told = "\n".join(findings(recognise(host)))
+    told = "\n".join(findings(recognise(Clone(host).project)))
     for words in (
         "try_it.py, line 1: imports a_package_nobody_has, which is not installed",
         "passes frames= to src/reader/frames.py: make_dataset, which takes no such argument",
@@ -146,7 +146,7 @@ def test_what_is_broken_is_reported(host: Path) -> None:
         assert words in told
     assert "every" not in told
     change(host, "scripts/try_it.py", "width=32, points=64, num_encoder_layers=3", "width=16, points=64")
-    assert "builds the network" not in "\n".join(findings(recognise(host)))
+    assert "builds the network" not in "\n".join(findings(recognise(Clone(host).project)))
 
 
 def test_a_patched_script_imports_no_torch_of_ours(host: Path) -> None:

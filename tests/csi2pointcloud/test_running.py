@@ -13,15 +13,16 @@ import torch
 import yaml
 
 from apml_plugin.evaluate.csi2pointcloud import evaluate
+from apml_plugin.hosts.base import Clone
+from apml_plugin.hosts.csi2pointcloud.reading import recognise
 from apml_plugin.hosts.csi2pointcloud.recipes import all_recipes
-from apml_plugin.hosts.csi2pointcloud.structure import recognise
 from apml_plugin.patching import memory, plan_apply, write
 
 TRAIN = "scripts/train.py"
 
 
 def patch(root: Path) -> None:
-    found = recognise(root)
+    found = recognise(Clone(root).project)
     write(plan_apply(found.root, all_recipes(found), all_recipes(found)))
 
 
@@ -91,7 +92,7 @@ def test_the_yaml_reaches_the_script(
     assert "CloudLoss trains with 0.85 * (APML(" in lines[2]
     assert lines[3].startswith("[apml] epochs: 12")
     # Validation is Chamfer still: the last printed value is 0.85 times what the saved weights have.
-    measured = evaluate(recognise(host), host / "models" / "weights.pth", tmp_path / "mine.yaml")
+    measured = evaluate(recognise(Clone(host).project), host / "models" / "weights.pth", tmp_path / "mine.yaml")
     assert measured.frames == 5
     assert 0.85 * measured.values["Chamfer (the host's)"] == pytest.approx(float(rounds[-1][1]), abs=2e-6)
 
@@ -100,7 +101,7 @@ def test_a_saved_checkpoint_is_measured(host: Path, data: Path, load: Load, caps
     config = settings(host, loss="APML", dataset_root=str(data), epochs=1)
     patch(host)
     load(host / TRAIN).start()
-    result = evaluate(recognise(host), host / "models" / "last.pth", config)
+    result = evaluate(recognise(Clone(host).project), host / "models" / "last.pth", config)
     assert (result.epoch, result.frames) == (1, 5)
     module = load(host / TRAIN)
     _, held_out = module.make_dataset(str(data), yaml.safe_load(config.read_text()), every=60)
@@ -119,7 +120,7 @@ def test_a_saved_checkpoint_is_measured(host: Path, data: Path, load: Load, caps
 def test_what_cannot_be_measured(host: Path, data: Path, load: Load) -> None:
     from apml_plugin.errors import CheckpointError, HostError
 
-    found, config = recognise(host), settings(host)
+    found, config = recognise(Clone(host).project), settings(host)
     torch.save({"weight": torch.zeros(3)}, host / "models" / "other.pth")
     with pytest.raises(HostError, match="does not fit"):
         evaluate(found, host / "models" / "other.pth", config)
@@ -134,7 +135,7 @@ def test_what_cannot_be_measured(host: Path, data: Path, load: Load) -> None:
 
 def test_every_line_keeps_its_number(host: Path) -> None:
     file = host / TRAIN
-    (edits,) = [recipe.edits for recipe in all_recipes(recognise(host))]
+    (edits,) = [recipe.edits for recipe in all_recipes(recognise(Clone(host).project))]
 
     def lines(code: types.CodeType) -> set[tuple[str, int]]:
         inner = [lines(c) for c in code.co_consts if isinstance(c, types.CodeType)]

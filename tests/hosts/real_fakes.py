@@ -83,11 +83,9 @@ def minkowski() -> None:
 
 def lightning_of_then() -> None:
     """Names of Lightning 1.5 for LiDiff on Lightning 2, and every logged value printed."""
-    sys.modules["torchvision"] = None  # type: ignore[assignment]
     import pytorch_lightning
     from pytorch_lightning import LightningModule, Trainer
 
-    del sys.modules["torchvision"]
     _module("pytorch_lightning.core.lightning", LightningModule=LightningModule)
     log, start = LightningModule.log, Trainer.__init__
 

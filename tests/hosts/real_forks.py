@@ -89,7 +89,7 @@ def run_fork(fork: Fork, clone: Path, data: Path, rate: float, loss: str = "", o
     """The host's own script, with `--loss` if one is given and further options of `apml run`. Traces of the run go."""
     folder = clone / fork.folder
     starter, settings = folder / "apml_test_starter.py", data / "settings.json"
-    known = status(clone)
+    known = set(every_byte(clone))
     starter.write_text(_STARTER)
     try:
         words = fork.prepare(clone, data, rate)
@@ -101,10 +101,8 @@ def run_fork(fork: Fork, clone: Path, data: Path, rate: float, loss: str = "", o
         )
         assert fork.dies in output
     finally:
-        for line in set(status(clone)) - set(known):
-            left = clone / line[3:]
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
-        shutil.rmtree(clone / "experiments", ignore_errors=True)  # ignored by git in some clones
+        for left in set(every_byte(clone)) - known:
+            (clone / left).unlink()
     spied = json.loads(re.findall(r"^SPIED (.*)$", output, re.M)[-1])
     return Run(output, _numbers(fork.losses, output), _numbers(fork.validation, output), spied, spied.pop("executed"))
 
@@ -301,8 +299,10 @@ FORKS: dict[str, Fork] = {
     ),
     "seedformer": Fork(
         _seedformer,
-        losses=r"\[Epoch 1/1\]\[Batch 1/3\].*Losses = \['([\d.]+)', '([\d.]+)', '([\d.]+)', '([\d.]+)'",
-        calls=4,
+        losses=r"\[Epoch 1/1\] .*Losses = \['([\d.]+)', '([\d.]+)', '([\d.]+)', '([\d.]+)'",
+        calls=12,  # of an epoch, whose means it prints
+        iterations=1,
+        shown=lambda values: [sum(values[i::4]) / 3 * 1000 for i in range(4)],
         validation=r"Testing scores = ([\d.]+)",
         folder="codes",
         needs=("transforms3d", "h5py", "cv2"),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from apml_plugin.hosts.announce import announce
+from apml_plugin.announce import announce
 
 
 def test_on_stderr_without_a_log(capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,7 +20,7 @@ from apml_plugin.functional import apml_loss
 from apml_plugin.hooks import takes_loss
 from apml_plugin.hosts import gates, guard
 from apml_plugin.hosts.pointr.attach import attach, attached
-from apml_plugin.losses import ChamferL1
+from apml_plugin.losses import ChamferL1, ChamferL2
 
 SEVEN = ("PCN", "FoldingNet", "TopNet", "PoinTr", "AdaPoinTr", "GRNet", "SnowFlakeNet")
 Importer = Callable[[str], ModuleType]
@@ -327,6 +327,23 @@ def test_chamfer_objects_are_found_wherever_they_hang(load: Importer) -> None:
         )  # the truth first: the one with a gradient is the prediction
     assert type(model.terms["cover"]) is chamfer.ChamferDistanceL1_PM
     assert len(attached(model)) == 5
+
+
+def test_what_a_class_makes_of_the_chamfer_it_inherits_stays(load: Importer) -> None:
+    chamfer = load("extensions.chamfer")
+
+    class Weighed(chamfer.ChamferDistanceL2):  # type: ignore[misc, name-defined]
+        def forward(self, a: Any, b: Any) -> Any:
+            return 3 * super().forward(a, b)
+
+    model = nn.Module()
+    model.criterion = Weighed()
+    attach(model, {"loss": {"NAME": "APML", "reduction": "mean"}})
+    pred, gt = clouds()
+    with torch.no_grad():
+        torch.testing.assert_close(model.criterion(pred, gt), 3 * ChamferL2()(pred, gt))
+    pred.requires_grad_()
+    torch.testing.assert_close(model.criterion(pred, gt), 3 * apml_loss(pred, gt, reduction="mean"))
 
 
 def test_stages_of_a_loop_are_counted_when_it_runs(load: Importer) -> None:

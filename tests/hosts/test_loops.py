@@ -312,6 +312,14 @@ def test_what_is_called_like_a_chamfer_and_cannot_be_judged_is_told(body: str, t
         recognise(make(tmp_path, defined(body)))
 
 
+def test_no_line_stands_behind_what_a_further_argument_has_weighed(tmp_path: Path) -> None:
+    """SnowflakeNet's upsampling: every sample's distances are divided by its radius before they are averaged."""
+    body = "d1, d2, _, _ = chamfer_3DDist()(a, b)\n    cd = (d1 + d2).mean(dim=1) / radius\n    cd = cd.mean()\n    return cd\n"
+    both = f"from dist import chamfer_3DDist\n\n\ndef both(a, b, radius=1.0):\n    {body}"
+    with pytest.raises(HostError, match=r"main\.py:6 both: a further argument takes part in its value"):
+        recognise(make(tmp_path, {"dist.py": RAW, **script(both, "both(pred, gt, 2.0)")}))
+
+
 @pytest.mark.parametrize("place", ["utils/metrics.py", "evaluate.py", "tools/inference.py", "vis/show.py", "test.py"])
 def test_files_that_evaluate_get_no_edits(place: str, tmp_path: Path) -> None:
     text = (

@@ -16,7 +16,7 @@ from lines import imported_with_lines
 from apml_plugin.cli import main as cli
 from apml_plugin.errors import HostError
 from apml_plugin.functional import apml_loss
-from apml_plugin.hosts.base import check_config
+from apml_plugin.hosts.base import Clone, check_config
 from apml_plugin.hosts.pointr.decorating import hoist
 from apml_plugin.hosts.pointr.kind import recipe_for_all
 from apml_plugin.hosts.pointr.recognise import recognise
@@ -163,13 +163,13 @@ def test_the_environment_reaches_a_model_whose_yaml_names_no_loss(
 def test_patch_lets_the_name_through_and_comes_out_again(host: Path) -> None:
     add(host)
     before = {path: path.read_bytes() for path in host.rglob("*.py")}
-    found = recognise(host)
+    found = recognise(Clone(host).project)
     recipe = recipe_for_all(found)
     assert [edit.file for edit in recipe.edits] == ["models/build.py", "models/Masked.py", "utils/config.py"]
     write(plan_apply(host, [recipe], [recipe]))
     text = (host / "models" / "Masked.py").read_text()
     assert '    @lets_loss_through("kind", "cdl1")  # apml-plugin\n    def build_loss_func' in text
-    assert check(host, [recipe_for_all(recognise(host))]) == ("all models",)
+    assert check(host, [recipe_for_all(recognise(Clone(host).project))]) == ("all models",)
     write(plan_revert(host, [recipe], [recipe]))
     assert {path: path.read_bytes() for path in host.rglob("*.py")} == before
 
@@ -199,19 +199,19 @@ def test_folders_may_have_been_moved_deeper(host: Path) -> None:
     (host / "src" / "inner").mkdir(parents=True)
     for name in ("models", "utils"):
         shutil.move(host / name, host / "src" / "inner" / name)
-    assert recognise(host).builder.file == "src/inner/models/build.py"
+    assert recognise(Clone(host).project).builder.file == "src/inner/models/build.py"
 
 
 def test_a_missing_folder_does_not_matter(host: Path) -> None:
     shutil.rmtree(host / "datasets")
     shutil.rmtree(host / "extensions")
-    assert len(recognise(host).models) == 8
+    assert len(recognise(Clone(host).project).models) == 8
 
 
 def test_a_syntax_error_in_the_builder_comes_first(host: Path) -> None:
     (host / "models" / "build.py").write_text("def make_model(:\n")
     with pytest.raises(HostError, match=r"^models/build\.py, line 1 is not valid Python"):
-        recognise(host)
+        recognise(Clone(host).project)
 
 
 def test_explain_reports_an_import_of_a_folder_that_is_not_there(

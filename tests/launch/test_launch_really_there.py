@@ -107,3 +107,29 @@ def test_one_device_is_counted_in_cpu_mode(tmp_path: Path) -> None:
     body = "net(torch.rand(4, 3)).mean().backward()\nprint(net.module.weight.grad.tolist(), torch.rand(1).item())\n"
     done = run(head + body, tmp_path, "--no-cpu-mode")
     assert done.stdout.splitlines() == [second], done.stderr
+
+
+def test_a_library_that_asks_for_an_optional_package_gets_no_stand_in(tmp_path: Path) -> None:
+    """torchmetrics, and with it Lightning, goes on to torchvision.models where it finds a torchvision."""
+    asks = """
+import importlib
+import importlib.util
+
+there = importlib.util.find_spec("torchvision") is not None
+try:
+    importlib.import_module("torchvision")
+except ImportError:
+    pass
+else:
+    from torchvision.models import resnet50
+try:
+    import knn_cuda
+except ImportError:
+    knn_cuda = None
+"""
+    place = installed(tmp_path, library=asks)
+    script = "import library; print(library.there, library.knn_cuda.KNN.__name__); import torchvision.transforms\n"
+    done = run(script, tmp_path, "--cpu", APML_TEST_PATH=place)
+    assert done.stdout == "False KNN\n", done.stderr
+    assert told(done, "torchvision: stand-in") == 1
+    assert done.returncode == 0

@@ -29,8 +29,8 @@ def config_file(path: str) -> str:
     chosen = os.environ.get(CONFIG)
     if not chosen:
         return path
+    from ...announce import announce
     from ...errors import HostError
-    from ..announce import announce
 
     if not os.path.isfile(chosen):
         raise HostError(f"{CONFIG}={chosen!r} is no file (seen from {os.getcwd()}); name a YAML, or unset it")
@@ -50,8 +50,8 @@ def dataset_root(path: str, config: Any) -> str:
     chosen = _value(config, "dataset_root")
     if chosen is None:
         return path
+    from ...announce import announce
     from ...errors import HostError, LossArgumentError
-    from ..announce import announce
 
     if not isinstance(chosen, str):
         raise LossArgumentError(f"dataset_root={chosen!r} must be a path, got {type(chosen).__name__}")
@@ -67,8 +67,8 @@ def epochs(count: int, config: Any) -> int:
     chosen = _value(config, "epochs")
     if chosen is None:
         return count
+    from ...announce import announce
     from ...errors import LossValueError
-    from ..announce import announce
 
     if not isinstance(chosen, int) or isinstance(chosen, bool) or chosen < 1:
         raise LossValueError(f"epochs={chosen!r} must be a whole number from 1 on")

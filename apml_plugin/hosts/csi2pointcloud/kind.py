@@ -9,9 +9,9 @@ from ...errors import ApmlError
 from ...patching import Recipe
 from ..base import Clone, Finding, Host
 from .findings import findings
+from .reading import recognise
 from .recipes import all_recipes, unreachable
 from .records import Script
-from .structure import recognise
 
 __all__ = ["NAME", "check", "find"]
 
@@ -32,7 +32,7 @@ THEN = (
 
 def find(clone: Clone, others: tuple[Host, ...] = ()) -> Host:
     """The CSI2PointCloud codebase in `clone`. Raises HostError saying what was looked for, and where."""
-    host = recognise(clone.root)
+    host = recognise(clone.project)
     recipes = all_recipes(host)
     if len(recipes) > 1:
         recipes = (Recipe("all training scripts", tuple(e for recipe in recipes for e in recipe.edits)), *recipes)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..loops.project import Project
 from ..pointr.structure import Definition
 
 
@@ -50,9 +51,6 @@ class Script:
     loader: dict[str, Any]
     loader_key: str
 
-    def __hash__(self) -> int:
-        return hash((self.file, self.main))
-
 
 @dataclass(frozen=True)
 class CsiHost:
@@ -60,7 +58,4 @@ class CsiHost:
 
     root: Path
     scripts: tuple[Script, ...]
-
-    def __str__(self) -> str:
-        files = ", ".join(script.file for script in self.scripts)
-        return f"CSI2PointCloud codebase at {self.root} (trained by {files})"
+    project: Project = field(compare=False, repr=False)

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from ...announce import announce
 from ...errors import HostError, LossArgumentError, LossValueError
 from ...losses import PerStage, Schedule
 from ...matching.settings import number
 from ...registry import build_loss, describe, set_epoch
 from .. import guard
-from ..announce import announce
 from ..chosen import chosen_loss
 from .reading import WEIGHTS
 

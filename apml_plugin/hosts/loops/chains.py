@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from ...patching import Line, decorator
 from .evaluating import by_name, is_evaluation
 from .finding import Finder
-from .project import Node, Project, dotted
+from .project import Node, Project, dotted, inside
 from .reading import VALUE_AND_MORE, names_chamfer
 from .sites import Site, line_behind
 
@@ -52,24 +52,21 @@ def chains_in(function: ast.FunctionDef, is_chamfer) -> Iterator[tuple[str, str,
     is_chamfer(statements): whether a branch does that.
     """
     seen: set[int] = set()
-    for node in ast.walk(function):
-        if not isinstance(node, ast.If) or id(node) in seen:
+    for node in inside(function, ast.If):
+        if id(node) in seen:
             continue
-        branches, at = [], node
-        while True:
-            seen.add(id(at))
-            branches.append((_comparison(at.test), at.body))
-            if len(at.orelse) == 1 and isinstance(at.orelse[0], ast.If):
-                at = at.orelse[0]
-            else:
-                break
-        subjects = {compared[0] for compared, _ in branches if compared}
-        alone = len(branches) < 2 and not any(isinstance(statement, ast.Raise) for statement in at.orelse)
-        if alone or len(subjects) != 1 or not all(compared for compared, _ in branches):
+        branches = [node]
+        while len(after := branches[-1].orelse) == 1 and isinstance(after[0], ast.If):
+            branches.append(after[0])
+        seen |= set(map(id, branches))
+        compared = [_comparison(branch.test) or ("", "") for branch in branches]
+        subjects = {subject for subject, _ in compared}
+        alone = len(branches) < 2 and not any(isinstance(statement, ast.Raise) for statement in node.orelse)
+        if alone or len(subjects) != 1 or "" in subjects:
             continue
-        known = next((compared[1] for compared, body in branches if compared and is_chamfer(body)), None)
-        if known is not None:
-            yield subjects.pop(), known, node.lineno
+        known = [name for (_, name), branch in zip(compared, branches, strict=True) if is_chamfer(branch.body)]
+        if known:
+            yield subjects.pop(), known[0], node.lineno
 
 
 def builds_chamfer(body: list[ast.stmt]) -> bool:
@@ -78,10 +75,9 @@ def builds_chamfer(body: list[ast.stmt]) -> bool:
 
 
 def _comparison(test: ast.expr) -> tuple[str, str] | None:
-    if isinstance(test, ast.Compare) and len(test.ops) == 1 and isinstance(test.ops[0], ast.Eq):
-        right = test.comparators[0]
-        if isinstance(right, ast.Constant) and isinstance(right.value, str):
-            return ast.unparse(test.left), right.value
+    match test:
+        case ast.Compare(left=left, ops=[ast.Eq()], comparators=[ast.Constant(value=str(name))]):
+            return ast.unparse(left), name
     return None
 
 

@@ -14,11 +14,13 @@ from ...patching.placing import targets
 from . import reading, values
 from .evaluating import by_name, is_evaluation, is_evaluation_file, quiet
 from .project import Node, dotted
-from .reading import Chamfers, Made, last, parameters
+from .reading import Chamfers, Made, Reading, last, parameters
 from .sites import Kept, Refused, Site, line_behind
 from .values import GT_NAMES, names
 
 _CD = re.compile(r"chamfer|(^|_)cd(_|\d|$)", re.IGNORECASE)
+_VALUES = (reading.TWO_SIDED, reading.PER_SAMPLE)
+_ONE_WAY = "measures one direction only (partial matching)"
 _WEIGHED = "a further argument takes part in its value, which a loss of two clouds knows nothing of"
 
 
@@ -26,12 +28,20 @@ class Finder:
     """Looks through the functions `reached` from training. found: what became of each loss.
 
     ours: uses (by id) of what is replaced. edited: functions that get a decorator. using: functions with either.
-    attributes: whether objects that hang on `self` are wanted.
+    attributes: whether objects that hang on `self` are wanted. everywhere: whether also the `forward` of each Chamfer
+    class is to be decorated, wherever its objects go.
     """
 
-    def __init__(self, chamfers: Chamfers, reached: set[Node], loops: set[Node], attributes: bool = True) -> None:
+    def __init__(
+        self,
+        chamfers: Chamfers,
+        reached: set[Node],
+        loops: set[Node],
+        attributes: bool = True,
+        everywhere: bool = False,
+    ) -> None:
         self.chamfers, self.project = chamfers, chamfers.project
-        self.reached, self.loops, self.attributes = reached, loops, attributes
+        self.reached, self.loops, self.attributes, self.everywhere = reached, loops, attributes, everywhere
         self.found: list[Site | Kept | Refused] = []
         self.edited: set[Node] = set()
         self.ours: set[int] = set()
@@ -45,6 +55,8 @@ class Finder:
             self._function(node)
         for node in sorted(reached):
             self._uses(node)
+        for node in sorted(reached):
+            self._lambdas(node)
         self._take_raw()
         self._take_objects()
         self._take_unnamed()
@@ -55,33 +67,34 @@ class Finder:
 
     def _function(self, node: Node) -> None:
         """A function or method that measures its two clouds itself."""
-        function = self.project.nodes[node]
-        if not isinstance(function, ast.FunctionDef) or node in self.loops or self._is_class_call(node):
-            return
         read = self.chamfers.read(node)
-        if read is None or read.kind == reading.RAW:
+        if read is None or read.kind == reading.RAW or node in self.loops:
             return
-        file, name = node
+        if self._is_class_call(node) and not (self.everywhere and read.kind in _VALUES):
+            return
+        if read.kind in (reading.VALUE_AND_MORE, reading.WEIGHED):
+            return  # a line may replace the value alone
         self._seen.add(node)
         if read.kind == reading.ONE_SIDED:
-            self.found.append(Kept(file, read.line, name, "measures one direction only (partial matching)"))
-        elif read.kind in (reading.VALUE_AND_MORE, reading.WEIGHED):
-            self._seen.discard(node)  # a line may replace the value alone
+            self._tell(Kept, node, read, _ONE_WAY)
         elif flow := self._into_network(node):
             why = f"its value also goes into the network ({flow}), so it is part of the architecture"
-            self.found.append(Refused(file, read.line, name, why))
+            self._tell(Refused, node, read, why)
         else:
-            self._decorate(node, read.line, read.kind)
+            self._decorate(node, read)
 
-    def _decorate(self, node: Node, line: int, kind: str) -> None:
-        file, name = node
+    def _tell(self, kind: type[Kept | Refused], node: Node, at: Reading | ast.AST, what: str) -> None:
+        line = at.line if isinstance(at, Reading) else getattr(at, "lineno", 1)
+        self.found.append(kind(node[0], line, node[1], what))
+
+    def _decorate(self, node: Node, read: Reading) -> None:
         if node in self.project.twice:
-            self.found.append(Refused(file, line, name, "is defined more than once"))
+            self._tell(Refused, node, read, "is defined more than once")
             return
-        vector = kind == reading.PER_SAMPLE
+        vector = read.kind == reading.PER_SAMPLE
         why = "two-sided Chamfer, " + ("one value per sample" if vector else "one number")
-        edit = decorator(file, name, "trains_with_loss", arguments="(per_sample=True)" if vector else "")
-        self.found.append(Site(file, line, name, why, edit))
+        edit = decorator(*node, "trains_with_loss", arguments="(per_sample=True)" if vector else "")
+        self.found.append(Site(node[0], read.line, node[1], why, edit))
         self.edited.add(node)
 
     def _uses(self, node: Node) -> None:
@@ -132,27 +145,21 @@ class Finder:
     def _elsewhere(self, node: Node, inner: ast.Name | ast.Attribute, name: str) -> None:
         """A function from outside of the project, or from a file of metrics, which stays as it is."""
         target = self.project.resolve(node[0], inner, node)
-        if (node[0], name) in self.project.modules:
+        if target is None:
             return
-        outside = self.project.outside(node[0]).get(name) or ("" if target is None or target[0] else target[1])
-        if outside:
-            measured = last(outside)
-            if (
-                "chamfer" not in measured.lower()
-                or measured[:1].isupper()
-                or self.chamfers.kind(("", measured)) == reading.RAW
-            ):
-                return
-        elif target and target[0] != node[0] and is_evaluation_file(target[0]) and target not in self.reached:
-            read = self.chamfers.read(target) if isinstance(self.project.nodes.get(target), ast.FunctionDef) else None
-            if read is None or read.kind not in (reading.TWO_SIDED, reading.PER_SAMPLE):
+        if not target[0]:
+            measured = last(target[1])
+            if measured[:1].isupper() or self.chamfers.kind(("", measured)) in ("", reading.RAW):
                 return
         else:
-            return
+            from_metrics = target[0] != node[0] and is_evaluation_file(target[0]) and target not in self.reached
+            read = self.chamfers.read(target) if from_metrics else None
+            if read is None or read.kind not in _VALUES:
+                return
         self.ours.add(id(inner))
         self._seen.add(node)
         self.using.add(node)
-        self._imported.setdefault((node[0], name), (node, inner, outside or f"{target[0]} {target[1]}"))  # type: ignore
+        self._imported.setdefault((node[0], name), (node, inner, " ".join(filter(None, target))))
 
     def _take_raw(self) -> None:
         told: set[Node] = set()
@@ -168,51 +175,49 @@ class Finder:
             for line in behind:
                 why = f"two-sided Chamfer in {line.after}; all else stays its own"
                 self.found.append(Site(node[0], call.lineno, node[1], why, line))
-            if inside and node not in told:
-                self.found.append(Kept(node[0], call.lineno, node[1], f"{name} is used inside the network"))
-            elif not behind and node not in told:
+            if behind or node in told:
+                continue
+            told.add(node)
+            if inside:
+                self._tell(Kept, node, call, f"{name} is used inside the network")
+            else:
                 weighed = read and read.kind == reading.WEIGHED
                 why = _WEIGHED if weighed else f"{name} gives distances or indices that the code goes on with"
-                self.found.append(Refused(node[0], call.lineno, node[1] or name, why))
-            told |= {node} if not behind else set()
+                self._tell(Refused, (node[0], node[1] or name), call, why)
 
     def _take_objects(self) -> None:
         for made, node in self._objects.values():
-            file, kind = made.at[0], self.chamfers.kind(made.cls)
+            file, kind, shown = made.at[0], self.chamfers.kind(made.cls), made.shown
             hangs = made.name.startswith("self.") or isinstance(self.project.nodes[made.at], ast.ClassDef)
             if hangs and not self.attributes:
                 continue
-            where = f"{made.at[1]}, {made.name}" if made.at[1] else made.name
-            at = made.statement.lineno
+            where = (file, f"{made.at[1]}, {made.name}" if made.at[1] else made.name)
             if kind == reading.ONE_SIDED:
-                self.found.append(Kept(file, at, where, f"{made.shown} measures one direction only (partial matching)"))
+                self._tell(Kept, where, made.statement, f"{shown} {_ONE_WAY}")
             elif kind == reading.WEIGHED:
-                self.found.append(Refused(file, at, where, f"{made.shown}: {_WEIGHED}"))
-            elif kind == reading.NUMBER and is_evaluation_file(file) and not made.at[1] and file != node[0]:
-                self._imported.setdefault((node[0], made.name), (node, made.statement, made.shown))
-            elif (
-                kind == reading.NUMBER
-                and not by_name(made.at)
-                and (not is_evaluation_file(file) or made.at in self.reached)
-            ):
+                self._tell(Refused, where, made.statement, f"{shown}: {_WEIGHED}")
+            elif kind != reading.NUMBER:
+                continue
+            elif is_evaluation_file(file) and not made.at[1] and file != node[0]:
+                self._imported.setdefault((node[0], made.name), (node, made.statement, shown))
+            elif not by_name(made.at) and (not is_evaluation_file(file) or made.at in self.reached):
                 edit = line_behind(self.project, made.at, made.statement, made.name, _wrapped(made.name))
-                self.found.append(Site(file, at, where, f"{made.shown} object, one number", edit))
+                self.found.append(Site(file, made.statement.lineno, where[1], f"{shown} object, one number", edit))
 
     def _take_imported(self) -> None:
         for (file, name), (node, inner, what) in self._imported.items():
-            done = False
             for at in [*self.project.around(node), (file, "")]:
-                for statement in self.project.own[at]:
-                    if not isinstance(statement, ast.Import | ast.ImportFrom):
-                        continue
-                    after = next((t for t in targets(statement) if name == t or name.startswith(f"{t}.")), None)
-                    if after and not done:
-                        edit = line_behind(self.project, at, statement, after, _wrapped(name))
-                        self.found.append(Site(file, statement.lineno, name, f"{what}, imported", edit))
-                done = done or any(isinstance(s, Site) and s.file == file and s.name == name for s in self.found)
-            if not done:
-                why = f"{what} comes by an import that names it nowhere"
-                self.found.append(Refused(file, getattr(inner, "lineno", 1), name, why))
+                found = [
+                    Site(file, s.lineno, name, f"{what}, imported",
+                         line_behind(self.project, at, s, after, _wrapped(name)))
+                    for s in self.project.own[at] if isinstance(s, ast.Import | ast.ImportFrom)
+                    for after in [t for t in targets(s) if name == t or name.startswith(f"{t}.")][:1]
+                ]  # fmt: skip
+                if found:
+                    self.found += found
+                    break
+            else:
+                self._tell(Refused, (file, name), inner, f"{what} comes by an import that names it nowhere")
 
     def _take_unnamed(self) -> None:
         """Classes whose objects no statement binds to a name: their `forward` is what can be replaced."""
@@ -221,36 +226,49 @@ class Finder:
             if isinstance(tree, ast.ClassDef) and tree.decorator_list and self.chamfers.kind(cls) == reading.NUMBER:
                 self._unnamed.setdefault(cls, (cls, tree))
         for cls, (node, called) in sorted(self._unnamed.items()):
-            forward = (self.project.method(cls, "forward") or self.project.method(cls, "__call__")) if cls[0] else None
+            forward = self.chamfers.forward(cls)
             read = self.chamfers.read(forward) if forward else None
-            if forward and read and read.kind in (reading.TWO_SIDED, reading.PER_SAMPLE):
-                self._decorate(forward, read.line, read.kind)
+            if forward and read and read.kind in _VALUES:
+                self._decorate(forward, read)
             elif not cls[0]:
                 self._imported.setdefault((node[0], dotted(called)), (node, called, cls[1]))
             else:
                 why = f"a {last(cls[1])} object is made here that no statement binds to a name"
-                self.found.append(Refused(node[0], called.lineno, node[1] or last(cls[1]), why))  # type: ignore
+                self._tell(Refused, (node[0], node[1] or last(cls[1])), called, why)
 
     def _not_judged(self) -> None:
         """Functions called like a Chamfer of two clouds of which nothing could be told."""
         for node in sorted(self.reached - self.loops - self._seen - self.edited):
-            function, name = self.project.nodes[node], last(node[1])
-            read = self.chamfers.read(node)
-            told = _CD.search(name) or (read and read.kind == reading.WEIGHED)
-            if not isinstance(function, ast.FunctionDef) or not told or len(parameters(function)) < 2:
+            function, read = self.project.nodes[node], self.chamfers.read(node)
+            kind = read.kind if read else ""
+            if not (_CD.search(last(node[1])) or kind == reading.WEIGHED) or len(parameters(function)) < 2:
                 continue
-            if (read and read.kind == reading.RAW) or self._is_class_call(node) or self._leads(node):
+            if kind == reading.RAW or self._is_class_call(node) or self._leads(node):
                 continue
-            why = "is called like a Chamfer distance, but what it measures cannot be told from its code"
-            why = _WEIGHED if read and read.kind == reading.WEIGHED else why
-            self.found.append(Refused(node[0], function.lineno, node[1], why))
+            if kind == reading.WEIGHED and len(_required(function)) > 2:
+                self._tell(Refused, node, function, _WEIGHED)
+            elif node not in self.project.twice and isinstance(function, ast.FunctionDef):
+                why = "called like a Chamfer distance of two clouds; the run finds out what it gives"
+                self.found.append(Site(node[0], function.lineno, node[1], why, decorator(*node, "training_loss")))
+                self.edited.add(node)
+
+    def _lambdas(self, node: Node) -> None:
+        """Names of lambdas that measure two clouds by an object that gives raw distances."""
+        for inner in self.project.own[node]:
+            if not (isinstance(inner, ast.Assign) and isinstance(inner.value, ast.Lambda)):
+                continue
+            within, name = {id(n) for n in ast.walk(inner.value)}, dotted(inner.targets[0])
+            raw = [item for item in self._raw if id(item[1]) in within]
+            if name and raw and len(inner.value.args.args) == 2:
+                self._raw = [item for item in self._raw if item not in raw]
+                edit = line_behind(self.project, node, inner, name, _wrapped(name))
+                self.found.append(Site(node[0], inner.lineno, name, "a function of two clouds", edit))
 
     def replaces(self, node: Node, called: ast.expr) -> bool:
         """Whether a function, reached or not, calls an object or an imported function that is replaced."""
         name = dotted(called)
-        return (node[0], name) in self._imported or any(
-            id(made) in self._objects for made in self.chamfers.find(node, name)
-        )
+        made = self.chamfers.find(node, name)
+        return (node[0], name) in self._imported or any(id(one) in self._objects for one in made)
 
     def _leads(self, node: Node) -> bool:
         return bool(self.project.uses(node)[0] & self.edited)
@@ -261,31 +279,34 @@ class Finder:
     def _is_class_call(self, node: Node) -> bool:
         """The method that makes an object of a class callable, or one of an autograd function."""
         owner = self.project.owner(node)
-        tree = self.project.nodes[owner] if owner else None
-        function = isinstance(tree, ast.ClassDef) and any(dotted(base).endswith("Function") for base in tree.bases)
-        return owner is not None and (function or last(node[1]) in ("forward", "__call__"))
+        return owner is not None and (last(node[1]) in ("forward", "__call__") or self.chamfers.is_autograd(owner))
 
     def _into_network(self, site: Node) -> str:
         """Where a network's forward feeds the site's value into one of its own layers."""
+        for node in filter(self._is_network, sorted(self.reached)):
+            held: set[str] = set()
 
-        def takes(within: Node, expression: ast.expr, tainted: set[str]) -> bool:
-            inner = (n.func for n in ast.walk(expression) if isinstance(n, ast.Call))
-            return bool(names(expression) & tainted) or any(
-                self.project.resolve(within[0], called, within) == site for called in inner
-            )
+            def holds(tree: ast.AST, node: Node = node, held: set[str] = held) -> bool:
+                calls = (n.func for n in ast.walk(tree) if isinstance(n, ast.Call))
+                return bool(names(tree) & held) or any(self.project.resolve(node[0], f, node) == site for f in calls)
 
-        for node in sorted(self.reached):
-            tainted: set[str] = set()
-            for inner in self.project.own[node] if self._is_network(node) else ():
-                layer = isinstance(inner, ast.Call) and dotted(inner.func).startswith("self.")
-                if layer and any(takes(node, argument, tainted) for argument in inner.args):  # type: ignore[attr-defined]
-                    return f"{node[0]}:{inner.lineno}"  # type: ignore[attr-defined]
-                if isinstance(inner, ast.Assign) and takes(node, inner.value, tainted):
+            for inner in self.project.own[node]:
+                if isinstance(inner, ast.Call) and dotted(inner.func).startswith("self."):
+                    if any(map(holds, inner.args)):
+                        return f"{node[0]}:{inner.lineno}"
+                elif isinstance(inner, ast.Assign) and holds(inner.value):
                     for target in inner.targets:
                         # Of an unpacked result the leading values become ours, not the raw distances behind them.
                         parts = target.elts[:2] if isinstance(target, ast.Tuple | ast.List) else [target]
-                        tainted |= set().union(*map(names, parts))
+                        held |= set().union(*map(names, parts))
         return ""
+
+
+def _required(function: ast.AST) -> list[str]:
+    """The parameters of a function, without those that have a default."""
+    given = parameters(function)
+    arguments = getattr(function, "args", None)
+    return given[: len(given) - len(arguments.defaults)] if arguments else given
 
 
 def _wrapped(name: str) -> str:

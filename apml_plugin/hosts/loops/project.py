@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import ast
-import gc
 import sys
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 from ...errors import PatchError
 from ...files import sources
 from ...patching.source import bare
 
+T = TypeVar("T", bound=ast.AST)
 Node = tuple[str, str]
 """(file, qualified name of a function or class in it); the name is empty for the file's own top level.
 
@@ -43,38 +44,38 @@ class Project:
         self.own: dict[Node, list[ast.AST]] = {}
         self.twice: set[Node] = set()
         self.broken: dict[str, str] = {}
-        self.modules: set[tuple[str, str]] = set()
-        self.count = 0
         self._bound: dict[str, dict[str, Node]] = {}
-        self._outside: dict[str, dict[str, str]] = {}
         self._used: dict[Node, tuple[set[Node], set[str]]] = {}
         self._mros: dict[Node, list[Node]] = {}
-        collecting = gc.isenabled()
-        gc.disable()  # it would search the growing trees for garbage again and again: most of the time
-        try:
-            for file in sources.python_files(root):
-                self.count += 1
-                self._try(file)
-        finally:
-            if collecting:
-                gc.enable()
+        for file in sources.python_files(root):
+            try:
+                self.text[file] = bare(sources.read_source(root, file))
+                self.trees[file] = sources.parse(self.text[file])
+                self._scan(file)
+            except (OSError, SyntaxError) as error:
+                self.broken[file] = file + sources.why(error)
+            except PatchError as error:
+                self.broken[file] = str(error).partition(";")[0]
+        self.count = len(self.trees) + len(self.broken)
 
-    def _try(self, file: str) -> None:
-        try:
-            self._read(file)
-        except (OSError, SyntaxError) as error:
-            self.broken[file] = file + sources.why(error)
-        except PatchError as error:
-            self.broken[file] = str(error).partition(";")[0]
+    def _scan(self, file: str) -> None:
+        """Takes in every function and class, each one's own code in the source's order.
 
-    def _read(self, file: str) -> None:
-        data = bare(sources.read_source(self.root, file))
-        tree = sources.parse(data)
-        nodes, own, twice = _scanned(file, tree)
-        self.trees[file], self.text[file] = tree, data
-        self.nodes.update(nodes)
-        self.own.update(own)
-        self.twice |= twice
+        The code of a definition within another is not the outer one's own.
+        """
+        tree = self.nodes[file, ""] = self.trees[file]
+        self.own[file, ""] = []
+        todo: list[tuple[ast.AST, list[ast.AST], str]] = [(tree, self.own[file, ""], "")]
+        while todo:
+            node, mine, prefix = todo.pop()
+            mine.append(node)
+            if isinstance(node, _DEFINITION):
+                key = (file, prefix + node.name)
+                self.twice |= {key} & self.nodes.keys()
+                self.nodes[key], self.own[key] = node, []
+                mine, prefix = self.own[key], f"{key[1]}."
+            children = [child for child in ast.iter_child_nodes(node) if not isinstance(child, _PASSED)]
+            todo += [(child, mine, prefix) for child in reversed(children)]
 
     @cached_property
     def members(self) -> dict[Node, list[Node]]:
@@ -152,7 +153,7 @@ class Project:
         if inside:
             return self.method(target, name) if isinstance(self.nodes.get(target), ast.ClassDef) else None
         found = self.bound(file).get(name)
-        module = None if found else self._find(file, name, 1) if file.endswith("__init__.py") else None
+        module = None if found else self.module(file, name, 1) if file.endswith("__init__.py") else None
         return (module, "") if module else found
 
     def uses(self, node: Node) -> tuple[set[Node], set[str]]:
@@ -190,42 +191,22 @@ class Project:
             todo += [used for used in (*found, *methods) if used not in stop]
         return seen
 
-    def has_module(self, file: str, dotted: str, level: int) -> bool:
-        """Whether a module that `file` imports is a file of this project."""
-        return self._find(file, dotted, level) is not None
-
-    def outside(self, file: str) -> dict[str, str]:
-        """Name -> what it is elsewhere, of everything that a file imports from outside of the project."""
-        self.bound(file)
-        return self._outside[file]
-
     def bound(self, file: str) -> dict[str, Node]:
         """What the (dotted) names stand for that a file imports, defines or assigns at its top level."""
         if file in self._bound:
             return self._bound[file]
-        names: dict[str, Node] = {}
-        outside: dict[str, str] = {}
-        self._bound[file], self._outside[file] = names, outside  # a circle ends here
-        tree = self.trees[file]
-        for node in [
-            n for at in self.definitions[file] for n in self.own[at] if isinstance(n, ast.Import | ast.ImportFrom)
-        ]:
+        names = self._bound[file] = {}  # a circle ends here
+        for node in (n for at in self.definitions[file] for n in self.own[at]):
             if isinstance(node, ast.Import):
                 for alias in node.names:
-                    target = self._find(file, alias.name, 0)
-                    if target:
-                        names[alias.asname or alias.name] = (target, "")
-                    else:
-                        outside[alias.asname or alias.name] = alias.name
-                        self.modules.add((file, alias.asname or alias.name))
+                    target = self.module(file, alias.name, 0)
+                    names[alias.asname or alias.name] = (target, "") if target else ("", alias.name)
             elif isinstance(node, ast.ImportFrom):
-                self._import_from(file, node, names, outside)
+                self._import_from(file, node, names)
         names.update({name: (file, name) for _, name in self.definitions[file] if name and "." not in name})
-        for statement in tree.body:
-            if isinstance(statement, ast.Assign):
+        for statement in self.trees[file].body:
+            if isinstance(statement, ast.Assign) and not isinstance(statement.value, ast.Constant):
                 names.update({t.id: (file, t.id) for t in statement.targets if isinstance(t, ast.Name)})
-        for name, full in outside.items():
-            names.setdefault(name, ("", full))
         return names
 
     @cached_property
@@ -236,23 +217,20 @@ class Project:
             found.setdefault(node[0], []).append(node)
         return found
 
-    def _import_from(self, file: str, node: ast.ImportFrom, names: dict[str, Node], outside: dict[str, str]) -> None:
-        source = self._find(file, node.module or "", node.level)
+    def _import_from(self, file: str, node: ast.ImportFrom, names: dict[str, Node]) -> None:
+        source = self.module(file, node.module or "", node.level)
         for alias in node.names:
             inner, name = f"{node.module}.{alias.name}" if node.module else alias.name, alias.asname or alias.name
-            module = self._find(file, inner, node.level)
             if alias.name == "*" and source:
                 names.update(self.bound(source))
-            elif module:
+            elif module := self.module(file, inner, node.level):
                 names[name] = (module, "")
             elif source and (target := self.bound(source).get(alias.name)):
                 names[name] = target
-                if not target[0]:
-                    outside[name] = target[1]
             elif not source and not node.level:
-                outside[name] = inner
+                names[name] = ("", inner)
 
-    def _find(self, file: str, name: str, level: int) -> str | None:
+    def module(self, file: str, name: str, level: int) -> str | None:
         """The file of a module: beside the importing file, in the folders above, else the one that ends so."""
         here = Path(file).parent
         bases = [here, *here.parents]
@@ -287,23 +265,13 @@ def dotted(expression: ast.AST) -> str:
     return ".".join([expression.id, *reversed(parts)]) if isinstance(expression, ast.Name) else ""
 
 
-def _scanned(file: str, tree: ast.Module) -> tuple[dict[Node, ast.AST], dict[Node, list[ast.AST]], set[Node]]:
-    """Every function and class, each one's own code in the source's order, and what is defined more than once.
+def inside(tree: ast.AST, kind: type[T]) -> Iterator[T]:
+    """The nodes of one kind in a tree."""
+    return (node for node in ast.walk(tree) if isinstance(node, kind))
 
-    The code of a definition within another is not the outer one's own.
-    """
-    nodes: dict[Node, ast.AST] = {(file, ""): tree}
-    own: dict[Node, list[ast.AST]] = {(file, ""): []}
-    twice: set[Node] = set()
-    todo: list[tuple[ast.AST, list[ast.AST], str]] = [(tree, own[file, ""], "")]
-    while todo:
-        node, mine, prefix = todo.pop()
-        mine.append(node)
-        if isinstance(node, _DEFINITION):
-            key = (file, prefix + node.name)
-            twice |= {key} & nodes.keys()
-            nodes[key], own[key] = node, []
-            mine, prefix = own[key], f"{key[1]}."
-        children = [child for child in ast.iter_child_nodes(node) if not isinstance(child, _PASSED)]
-        todo += [(child, mine, prefix) for child in reversed(children)]
-    return nodes, own, twice
+
+def last_name(expression: ast.AST) -> str:
+    """`c` of `a.b.c` and of `f().c`, `a` of `a`, else nothing."""
+    if isinstance(expression, ast.Attribute):
+        return expression.attr
+    return expression.id if isinstance(expression, ast.Name) else ""

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable
+from dataclasses import dataclass
 
-from .project import Node, Project, dotted
+from .project import Node, Project, dotted, last_name
 
 TWO_SIDED, PER_SAMPLE, ONE_SIDED = "two-sided", "per-sample", "one-sided"
 RAW, VALUE_AND_MORE = "raw distances", "a value and more"
@@ -21,8 +21,11 @@ WEIGHED = "weighed"
 NUMBER = "number"
 """A class that gives one loss; also one that cannot be read: the run itself finds out what it gives."""
 
-_FIRST, _SECOND, _INDEX, _ARGUMENT = range(4)
-_EXACT, _COMPUTED, _FOREIGN = range(3)
+_FIRST, _SECOND, _INDEX, _ARGUMENT, _VECTOR, _COMPUTED, _FOREIGN = range(7)
+"""Marks of a value: a distance of each direction, indices, a further argument of the function; not yet averaged over
+everything; computed of clouds, or what a network makes of them. The names of the clouds are marks, too."""
+_BOTH = frozenset({_FIRST, _SECOND})
+_OUTPUTS = frozenset({_FIRST, _SECOND, _INDEX, _ARGUMENT})
 _ONE_WAY = re.compile(r"(_PM|_split|_side|UDF)$|pa?r?tial|single|one_?(way|side)", re.IGNORECASE)
 _REDUCING = {"mean", "sum"}
 _OTHER = {"max", "amax", "topk", "sort", "argmin", "argmax", "median", "quantile"}
@@ -44,21 +47,26 @@ class Reading:
 
 @dataclass(frozen=True)
 class _Value:
-    """What an expression depends on: clouds, and what was made of them.
+    """What an expression depends on. entries: of a tuple or list, whose marks are those of them all."""
 
-    how: the cloud itself, something computed of it, or what a network makes of it. outputs: distances, indices,
-    further arguments of the function. number: averaged over everything. entries: of a tuple or list.
-    """
+    marks: frozenset[object] = frozenset()
+    entries: tuple[_Value, ...] = ()
 
-    clouds: frozenset[str] = frozenset()
-    how: int = _EXACT
-    outputs: frozenset[int] = frozenset()
-    number: bool = True
-    entries: tuple[_Value, ...] = field(default=())
+    @property
+    def clouds(self) -> frozenset[object]:
+        return frozenset(mark for mark in self.marks if isinstance(mark, str))
+
+    @property
+    def outputs(self) -> frozenset[object]:
+        return self.marks & _OUTPUTS
+
+    def plus(self, *marks: int) -> _Value:
+        """With further marks, and no longer a tuple."""
+        return _Value(self.marks | {*marks})
 
 
 _NOTHING = _Value()
-_DISTANCES = tuple(_Value(outputs=frozenset({i}), number=False) for i in (_FIRST, _SECOND, _INDEX, _INDEX))
+_DISTANCES = tuple(_Value(frozenset({i, _VECTOR})) for i in (_FIRST, _SECOND, _INDEX, _INDEX))
 
 
 @dataclass(frozen=True)
@@ -88,7 +96,6 @@ class Chamfers:
         self._kinds: dict[Node, str] = {}
         self.makers: dict[Node, Node | None] = {}
         self.bound: set[int] = set()
-        self._apart: dict[Node, set[int]] = {}
         self.made: dict[tuple[Node, str], list[Made]] = {}
         for node, own in project.own.items():
             for statement in own:
@@ -169,41 +176,45 @@ class Chamfers:
         by_name = "" if "chamfer" not in name.lower() else ONE_SIDED if _ONE_WAY.search(name) else NUMBER
         if not cls[0]:
             return RAW if by_name == NUMBER and re.search(r"\dD|Dist$", name) else by_name
-        if not isinstance(tree, ast.ClassDef) or any(dotted(base).endswith("Function") for base in tree.bases):
+        if not isinstance(tree, ast.ClassDef) or self.is_autograd(cls):
             return ""
-        forward = self.project.method(cls, "forward") or self.project.method(cls, "__call__")
-        reading = self.read(forward) if forward else None
-        if reading:
+        forward = self.forward(cls)
+        if forward and (reading := self.read(forward)):
             return reading.kind if reading.kind in (RAW, ONE_SIDED, WEIGHED) else NUMBER
         outer = [base for base in tree.bases if self.project.resolve(cls[0], base) not in self.project.nodes]
         inherits = any("chamfer" in dotted(base).lower() for base in outer)
         return by_name if (forward and len(parameters(self.project.nodes[forward])) > 1) or inherits else ""
 
-    def _is_read(self, cls: Node) -> bool:
-        forward = self.project.method(cls, "forward") if cls[0] else None
-        return bool(forward and self.read(forward))
+    def forward(self, cls: Node) -> Node | None:
+        """The method that a call of an object of a class of the project runs."""
+        return (self.project.method(cls, "forward") or self.project.method(cls, "__call__")) if cls[0] else None
+
+    def is_autograd(self, cls: Node) -> bool:
+        tree = self.project.nodes[cls]
+        return isinstance(tree, ast.ClassDef) and any(dotted(base).endswith("Function") for base in tree.bases)
 
     def read(self, node: Node) -> Reading | None:
         """How a function measures its first two arguments; None if it does not, or not by itself."""
         if node not in self._readings:
             self._readings[node] = None
-            function = self.project.nodes[node]
+            function = self.project.nodes.get(node)
             names = parameters(function)
             if isinstance(function, ast.FunctionDef) and len(names) > 1:
                 self._readings[node] = _Reader(self, node, names[:2]).read(function)
         return self._readings[node]
 
-    def apart(self, node: Node) -> set[int]:
-        """Calls (by id) whose results are taken apart as distances are: not as `loss, _ = chamfer(a, b)`."""
-        if node not in self._apart:
-            found = self._apart[node] = set()
-            for inner in self.project.own[node]:
-                if isinstance(inner, ast.Assign) and isinstance(target := inner.targets[0], ast.Tuple | ast.List):
-                    if len(target.elts) > 2 or dotted(target.elts[-1]) != "_":
-                        found.add(id(inner.value))
-                elif isinstance(inner, ast.Subscript) and isinstance(inner.slice, ast.Slice):
-                    found.add(id(inner.value))
-        return self._apart[node]
+    def _takes_apart(self, node: Node, call: ast.Call) -> bool:
+        """Whether a call's result is taken apart as distances are: not as `loss, _ = chamfer(a, b)`."""
+        for inner in self.project.own[node]:
+            if isinstance(inner, ast.Assign) and inner.value is call:
+                target = inner.targets[0]
+                if isinstance(target, ast.Tuple | ast.List) and (
+                    len(target.elts) > 2 or dotted(target.elts[-1]) != "_"
+                ):
+                    return True
+            elif isinstance(inner, ast.Subscript) and inner.value is call and isinstance(inner.slice, ast.Slice):
+                return True
+        return False
 
     def gives(self, node: Node, call: ast.Call) -> tuple[str, str, list[Made]]:
         """(what a call gives: RAW, NUMBER, ...; of which class or function; the objects it may be made on)."""
@@ -212,7 +223,8 @@ class Chamfers:
         cls = made[-1].cls if made else self.maker(node, call.func) if isinstance(call.func, ast.Call) else None
         if cls:
             kind = self.kind(cls)
-            if kind == NUMBER and not self._is_read(cls) and id(call) in self.apart(node):
+            forward = self.forward(cls)
+            if kind == NUMBER and not (forward and self.read(forward)) and self._takes_apart(node, call):
                 kind = RAW
             return kind, last(cls[1]), made
         owner, _, method = name.rpartition(".")
@@ -230,7 +242,7 @@ def last(name: str) -> str:
     return name.rpartition(".")[2]
 
 
-def parameters(function: ast.AST) -> list[str]:
+def parameters(function: ast.AST | None) -> list[str]:
     """Names of what a function is given by position, without `self`."""
     if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
         return []
@@ -255,96 +267,81 @@ class _Reader:
         self.chamfers, self.node, self.clouds = chamfers, node, frozenset(clouds)
         self.values = {cloud: _Value(frozenset({cloud})) for cloud in clouds}
         self.axes: list[int] = []
-        self.loops: set[str] = set()
         self.returned: list[_Value] = []
         self.line = 0
         self.other = False
         """A cloud is a list of stages, or a Chamfer object gives the loss itself: not for this function to replace."""
 
+    def weigh(self, function: ast.FunctionDef, clouds: Iterable[str]) -> None:
+        """Further arguments of a function of two clouds take part in what is made of them."""
+        taken = function.args
+        defaults = [*[None] * (len(taken.args) - len(taken.defaults)), *taken.defaults, *taken.kw_defaults]
+        for argument, default in zip((*taken.args, *taken.kwonlyargs), defaults, strict=True):
+            absent = isinstance(default, ast.Constant) and default.value is None
+            if argument.arg not in (*clouds, "self", "cls", "ctx") and not absent:
+                self.values[argument.arg] = _NOTHING.plus(_ARGUMENT)
+
     def read(self, function: ast.FunctionDef) -> Reading | None:
-        arguments = function.args
-        missing = [default is not None and isinstance(default, ast.Constant) and default.value is None
-                   for default in (*[None] * (len(arguments.args) - len(arguments.defaults)), *arguments.defaults,
-                                   *arguments.kw_defaults)]  # fmt: skip
-        further = zip((*arguments.args, *arguments.kwonlyargs), missing, strict=True)
-        for argument, absent in further:
-            if argument.arg not in (*self.clouds, "self", "cls", "ctx") and not absent:
-                self.values[argument.arg] = _Value(outputs=frozenset({_ARGUMENT}))
-        self.block(function.body)
+        self.weigh(function, self.clouds)
+        for statement in self.chamfers.project.own[self.node]:
+            self.statement(statement)
         if self.other or not self.line:
             return None
         kinds = {kind for value in self.returned if (kind := _kind(value))}
-        if len(kinds) > 1:
-            kinds = {VALUE_AND_MORE}
-        return Reading(kinds.pop(), self.line) if kinds else None
+        return Reading(kinds.pop() if len(kinds) == 1 else VALUE_AND_MORE, self.line) if kinds else None
 
-    def block(self, statements: Iterable[ast.stmt]) -> None:
-        for statement in statements:
-            self.statement(statement)
-
-    def statement(self, statement: ast.stmt) -> None:
+    def statement(self, statement: ast.AST) -> None:
         if isinstance(statement, ast.Assign | ast.AnnAssign) and statement.value is not None:
             value = self.value(statement.value)
             for target in statement.targets if isinstance(statement, ast.Assign) else [statement.target]:
                 self.bind(target, value)
         elif isinstance(statement, ast.AugAssign):
             name = dotted(statement.target)
-            self.values[name] = _joined([self.values.get(name, _NOTHING), self.value(statement.value)])
+            self.values[name] = _joined(self.values.get(name, _NOTHING), self.value(statement.value))
         elif isinstance(statement, ast.Return) and statement.value is not None:
             self.returned.append(self.value(statement.value))
-        elif isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
-            self.method_call(statement.value)
-        elif not isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            if isinstance(statement, ast.For):
-                self.loops |= {n.id for n in ast.walk(statement.target) if isinstance(n, ast.Name)}
-                around = [n for n in ast.walk(statement.iter) if isinstance(n, ast.Name)]
-                self.other = self.other or any(self.is_cloud(self.values.get(n.id)) for n in around)
-            for name in ("body", "orelse", "finalbody"):
-                self.block(getattr(statement, name, []))
-            for handler in getattr(statement, "handlers", []):
-                self.block(handler.body)
+        elif isinstance(statement, ast.Expr) and isinstance(call := statement.value, ast.Call):
+            if isinstance(call.func, ast.Attribute) and call.func.attr in ("append", "extend"):
+                name, new = dotted(call.func.value), _joined(*map(self.value, call.args)).plus(_VECTOR)
+                old = self.values.get(name, _NOTHING)
+                self.values[name] = _Value(old.marks | new.marks, (*old.entries, new))
+        elif isinstance(statement, ast.For):
+            around = [n.id for n in ast.walk(statement.iter) if isinstance(n, ast.Name)]
+            self.other = self.other or any(self.is_cloud(self.values.get(name, _NOTHING)) for name in around)
 
     def bind(self, target: ast.expr, value: _Value) -> None:
         if isinstance(target, ast.Tuple | ast.List):
-            self.other = self.other or (self.is_cloud(value) and not value.entries)
+            self.other = self.other or self.is_cloud(value)
             for i, element in enumerate(target.elts):
-                self.bind(element, value.entries[i] if i < len(value.entries) else replace(value, entries=()))
+                self.bind(element, value.entries[i] if i < len(value.entries) else value.plus())
         elif name := dotted(target):
             self.values[name] = value
 
-    def is_cloud(self, value: _Value | None) -> bool:
-        return value is not None and len(value.clouds) == 1 and value.how == _EXACT and not value.outputs
-
-    def method_call(self, call: ast.Call) -> None:
-        """`res.append(x)` and `res.extend([x])` add to what a list depends on."""
-        if not isinstance(call.func, ast.Attribute) or call.func.attr not in ("append", "extend"):
-            return
-        name = dotted(call.func.value)
-        old, new = self.values.get(name, _NOTHING), _joined([self.value(argument) for argument in call.args])
-        self.values[name] = replace(_joined([old, new]), number=False, entries=(*old.entries, replace(new, entries=())))
+    def is_cloud(self, value: _Value) -> bool:
+        return len(value.marks) == len(value.clouds) == 1 and not value.entries
 
     def value(self, expression: ast.expr) -> _Value:
         if isinstance(expression, ast.Call):
             return self.call(expression)
-        if isinstance(expression, ast.Name | ast.Attribute) and dotted(expression) in self.values:
+        if dotted(expression) in self.values:
             return self.values[dotted(expression)]
         if isinstance(expression, ast.Attribute):
             return self.attribute(expression.attr, self.value(expression.value))
         if isinstance(expression, ast.Tuple | ast.List):
-            entries = tuple(self.value(element) for element in expression.elts)
-            return replace(_joined(entries), number=False, entries=entries)
+            entries = tuple(map(self.value, expression.elts))
+            return _Value(_joined(*entries).marks, entries)
         if isinstance(expression, ast.Subscript):
             return self.subscript(expression, self.value(expression.value))
         if isinstance(expression, ast.Compare | ast.Constant | ast.Lambda):
             return _NOTHING
-        joined = _joined([self.value(part) for part in ast.iter_child_nodes(expression) if isinstance(part, ast.expr)])
-        return replace(joined, how=max(joined.how, _COMPUTED))
+        parts = (part for part in ast.iter_child_nodes(expression) if isinstance(part, ast.expr))
+        return _computed(_joined(*map(self.value, parts)))
 
     def attribute(self, name: str, value: _Value) -> _Value:
         if name in _NOT_A_CLOUD:
             return _NOTHING
-        if name in ("values", "dists", "indices", "idx") and len(value.entries) > 1:
-            return value.entries[name in ("indices", "idx")]
+        if name in ("values", "indices") and len(value.entries) > 1:
+            return value.entries[name == "indices"]
         return value
 
     def subscript(self, expression: ast.Subscript, whole: _Value) -> _Value:
@@ -352,47 +349,39 @@ class _Reader:
         if isinstance(index, ast.Constant) and isinstance(index.value, int) and index.value < len(whole.entries):
             return whole.entries[index.value]
         if whole.entries and isinstance(index, ast.Slice):
-            return replace(whole, number=False, entries=whole.entries[:2])
+            return _Value(whole.marks, whole.entries[:2])
         if self.is_cloud(whole) and not isinstance(index, ast.Slice | ast.Tuple):
             # A mask or indices that were made of the cloud keep it one; anything else picks a stage.
             self.other = self.other or not self.value(index).clouds
-        return replace(whole, entries=())
+        return whole.plus()
 
     def call(self, call: ast.Call) -> _Value:
-        given = [self.value(argument) for argument in call.args]
+        given = [self.value(argument) for argument in (*call.args, *(keyword.value for keyword in call.keywords))]
         method = call.func.attr if isinstance(call.func, ast.Attribute) else ""
         owner = self.value(call.func.value) if isinstance(call.func, ast.Attribute) else _NOTHING
         name = method or dotted(call.func)
-        pair = [*given, *(self.value(keyword.value) for keyword in call.keywords)][:2]
-        if len(pair) == 2 and all(self.is_cloud(v) for v in pair) and pair[0].clouds | pair[1].clouds == self.clouds:
+        if len(given) > 1 and all(map(self.is_cloud, given[:2])) and _joined(*given[:2]).clouds == self.clouds:
             kind, _, _ = self.chamfers.gives(self.node, call)
             self.other = self.other or kind == NUMBER
             if kind == RAW:
                 self.line = self.line or call.lineno
-                return _Value(outputs=frozenset({_FIRST, _SECOND}), entries=_DISTANCES, how=_FOREIGN)
-            if name == "knn_points":
-                self.line = self.line or call.lineno
-                first = pair[0].clouds == {min(self.clouds)}
-                return replace(_NOTHING, entries=(_DISTANCES[not first], _DISTANCES[_INDEX]))
+                return _Value(_joined(*_DISTANCES[:2]).marks, _DISTANCES)
         if name in _NOT_A_CLOUD:
             return _NOTHING
+        of = owner if owner.marks else given[0] if call.args else _NOTHING
         if name in ("min", "amin"):
-            return self.nearest(
-                call, owner if owner.clouds or owner.outputs else _joined(given[:1]), bool(owner.clouds)
-            )
-        everything = _joined([owner, *given, *(self.value(keyword.value) for keyword in call.keywords)])
+            return self.nearest(call, of, of is owner)
+        everything = _joined(owner, *given)
         if name in _REDUCING:
-            own = bool(owner.outputs or owner.clouds)
-            got = owner if own else _joined(given[:1])
-            whole = not call.keywords and len(call.args) == (0 if own else 1)
-            return replace(got, number=got.number or whole, how=max(got.how, _COMPUTED), entries=())
+            whole = len(given) == (0 if of is owner else 1)
+            return _computed(_Value(of.marks - {_VECTOR} if whole else of.marks))
         if name in _OTHER and everything.outputs:
-            return replace(everything, outputs=everything.outputs | {_INDEX})
+            return everything.plus(_INDEX)
         if method in LAYOUT and owner.clouds and not owner.outputs:
             return owner
         root = dotted(call.func).partition(".")[0]
-        known = root in _MATHS or bool(owner.clouds or owner.outputs) or len(everything.clouds) == 2
-        return replace(everything, how=max(everything.how, _COMPUTED if known else _FOREIGN))
+        known = root in _MATHS or owner.marks or len(everything.clouds) == 2
+        return _computed(everything) if known or not everything.clouds else everything.plus(_FOREIGN)
 
     def nearest(self, call: ast.Call, of: _Value, by_method: bool) -> _Value:
         """The smallest entries along an axis of something computed of both clouds: one direction's distances."""
@@ -401,68 +390,56 @@ class _Reader:
             axis = ast.literal_eval(given[0]) if given else None
         except (ValueError, TypeError):
             axis = None
-        if of.outputs or of.clouds != self.clouds or of.how == _FOREIGN or not isinstance(axis, int):
-            return replace(of, outputs=of.outputs | {_INDEX}) if of.outputs else of
+        if of.outputs or of.clouds != self.clouds or _FOREIGN in of.marks or not isinstance(axis, int):
+            return of.plus(_INDEX) if of.outputs else of
         if axis % 3 not in self.axes:
             self.axes.append(axis % 3)
         self.line = self.line or call.lineno
-        distances = _DISTANCES[min(self.axes.index(axis % 3), 1)]
-        name = call.func.attr if isinstance(call.func, ast.Attribute) else ""
-        return distances if name == "amin" else replace(_NOTHING, entries=(distances, _DISTANCES[_INDEX]))
+        entries = (_DISTANCES[min(self.axes.index(axis % 3), 1)], _DISTANCES[_INDEX])
+        return entries[0] if last_name(call.func) == "amin" else _Value(_joined(*entries).marks, entries)
 
 
 class Distances(_Reader):
     """What becomes of the distances that a statement binds. distances: names that hold one, or something made of it."""
 
-    def __init__(self, chamfers: Chamfers, node: Node, statement: ast.stmt) -> None:
+    def __init__(self, chamfers: Chamfers, node: Node, call: ast.Assign) -> None:
         super().__init__(chamfers, node, [])
-        for target in statement.targets if isinstance(statement, ast.Assign) else ():
+        for target in call.targets:
             self.bind(target, _Value(entries=_DISTANCES))
-        self.distances = {name for name, value in self.values.items() if value.outputs <= {_FIRST, _SECOND}} - {"_"}
+        self.distances = {name for name, value in self.values.items() if value.outputs <= _BOTH} - {"_"}
+        function, clouds = chamfers.project.nodes[node], {n.id for n in ast.walk(call) if isinstance(n, ast.Name)}
+        if isinstance(function, ast.FunctionDef) and len(clouds & {a.arg for a in function.args.args} - {"self"}) == 2:
+            self.weigh(function, clouds)
 
     def takes(self, statement: ast.Assign) -> str:
         """ "number" if a statement makes one of both distances, "distance" if it makes another of one or both."""
         (name,) = (dotted(target) for target in statement.targets)
         value = self.values[name] = self.value(statement.value)
-        if _INDEX in value.outputs or value.entries or not name:
+        if _INDEX in value.marks or value.entries or not name:
             return ""
-        if value.number and value.outputs == {_FIRST, _SECOND}:
+        if _VECTOR not in value.marks and value.outputs == _BOTH:
             return "number"
         self.distances.add(name)
         return "distance"
 
 
-def _joined(values: Iterable[_Value]) -> _Value:
-    values = [*_flat(values)]
-    used = [value for value in values if value.outputs]
-    return _Value(
-        frozenset().union(*(value.clouds for value in values)),
-        max((value.how for value in values if value.clouds), default=_EXACT),
-        frozenset().union(*(value.outputs for value in used)),
-        all(value.number for value in used),
-    )
+def _joined(*values: _Value) -> _Value:
+    return _Value(frozenset().union(*(value.marks for value in values)))
 
 
-def _flat(values: Iterable[_Value]) -> Iterator[_Value]:
-    for value in values:
-        yield value
-        if not value.outputs:
-            yield from value.entries
+def _computed(value: _Value) -> _Value:
+    return value.plus(_COMPUTED) if value.clouds else value.plus()
 
 
 def _kind(value: _Value) -> str:
-    both, entries = {_FIRST, _SECOND}, value.entries
+    outputs, entries = value.outputs, value.entries
     if [entry.outputs for entry in entries[:2]] == [{_FIRST}, {_SECOND}]:
         return RAW
-    everything = value.outputs.union(*(entry.outputs for entry in entries))
-    if not both <= everything:
-        return ONE_SIDED if value.number and not entries and value.outputs and value.outputs <= both else ""
-    if _ARGUMENT in value.outputs and not entries:
-        plain = _kind(replace(value, outputs=value.outputs - {_ARGUMENT}))
-        return WEIGHED if plain in (TWO_SIDED, PER_SAMPLE) else plain
+    if not outputs >= _BOTH:
+        return ONE_SIDED if outputs and outputs <= _BOTH and not entries and _VECTOR not in value.marks else ""
     if not entries:
-        return VALUE_AND_MORE if _INDEX in value.outputs else TWO_SIDED if value.number else PER_SAMPLE
-    if all(e.number and e.outputs == both for e in entries if e.outputs):
+        plain = PER_SAMPLE if _VECTOR in value.marks else TWO_SIDED
+        return VALUE_AND_MORE if _INDEX in outputs else WEIGHED if _ARGUMENT in outputs else plain
+    if all(e.outputs == _BOTH and _VECTOR not in e.marks for e in entries if e.outputs):
         return ""  # several losses side by side: what makes each of them counts
-    first = entries[0]
-    return PER_SAMPLE if first.outputs == both and not first.number else VALUE_AND_MORE
+    return PER_SAMPLE if entries[0].outputs == _BOTH and _VECTOR in entries[0].marks else VALUE_AND_MORE

@@ -40,9 +40,6 @@ class Fork:
     def edits(self) -> tuple[Line, ...]:
         return tuple(dict.fromkeys(site.edit for site in (*self.sites, *self.chains, *self.validators)))
 
-    def __str__(self) -> str:
-        return f"host with a training loop at {self.root} (trains in {', '.join(self.loops)})"
-
 
 def recipe(fork: Fork) -> Recipe:
     """All edits of a host: they only make sense together."""
@@ -92,6 +89,9 @@ def read(project: Project, without: Set[Node] = frozenset()) -> Fork:
     if not finder.found and loops and not without:
         # What trains may be reached in a way that no name tells: by a registry, a config, a callback.
         finder = Finder(finder.chamfers, set(project.nodes) - evaluation, loops)
+    if not any(isinstance(item, Site) for item in finder.found) and not without:
+        # A factory, a config or a subclass makes the objects: what counts then is the class.
+        finder = Finder(finder.chamfers, set(project.nodes) - evaluation, loops, everywhere=True)
     return _fork(project, finder, loops, evaluation)
 
 
@@ -110,7 +110,7 @@ def _fork(project: Project, finder: Finder, loops: set[Node], evaluation: set[No
     shown = (leading or by_name or loops) if finder.edited else loops
     return Fork(
         project.root,
-        tuple(f"{file}: {name}" if name else file for file, name in sorted(shown)),
+        tuple(f"{at[0]}:{getattr(project.nodes[at], 'lineno', 1)} {at[1]}".rstrip() for at in sorted(shown)),
         sites,
         tuple(chains.find(finder)) if sites else (),
         tuple(with_gradients(finder, evaluation)),
@@ -130,11 +130,3 @@ def _imports_by_name(project: Project, file: str) -> bool:
         for at in project.definitions[file]
         for node in project.own[at]
     )
-
-
-def in_file(fork: Fork, file: str) -> tuple[Line, ...]:
-    """The edits of one file, given relative to the root."""
-    return tuple(edit for edit in fork.edits if edit.file == file)
-
-
-__all__ = ["Fork", "Node", "in_file", "read", "recipe", "recognise", "sites_for"]

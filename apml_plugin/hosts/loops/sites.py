@@ -23,10 +23,6 @@ class _Found:
     name: str
     what: str
 
-    @property
-    def why(self) -> str:
-        return self.what
-
     def __str__(self) -> str:
         return f"{self.file}:{self.line} {self.name}: {self.what}"
 

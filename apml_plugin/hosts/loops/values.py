@@ -9,15 +9,11 @@ import ast
 
 from ...patching import Line
 from ...patching.placing import blocks
-from .project import Node
+from .project import Node, inside
 from .reading import LAYOUT, Chamfers, Distances
 from .sites import line_behind
 
 GT_NAMES = ("gt", "target", "label", "truth", "complete")
-_CHEAP = (
-    ast.Name, ast.Attribute, ast.Subscript, ast.Slice, ast.Tuple, ast.Constant, ast.UnaryOp, ast.Call, ast.keyword,
-    ast.expr_context, ast.unaryop,
-)  # fmt: skip
 
 
 def lines(chamfers: Chamfers, node: Node, call: ast.Call) -> list[Line]:
@@ -45,6 +41,7 @@ def lines(chamfers: Chamfers, node: Node, call: ast.Call) -> list[Line]:
 
 def _values(chamfers: Chamfers, node: Node, block: list[ast.stmt], clouds: set[str]) -> list[tuple[str, ast.stmt]]:
     """Names and statements that make a number of both distances, which the block's first statement binds."""
+    assert isinstance(block[0], ast.Assign)
     reader = Distances(chamfers, node, block[0])
     found: list[tuple[str, ast.stmt]] = []
     spent, until = {id(n) for n in ast.walk(block[0])}, 10**9
@@ -64,15 +61,14 @@ def _values(chamfers: Chamfers, node: Node, block: list[ast.stmt], clouds: set[s
 
 
 def _is_cheap(cloud: ast.expr) -> bool:
-    """Whether a cloud can be written a second time: names, their parts, and how they are laid out."""
-    calls = [n.func for n in ast.walk(cloud) if isinstance(n, ast.Call)]
-    laid = all(isinstance(called, ast.Attribute) and called.attr in LAYOUT for called in calls)
-    return laid and all(isinstance(n, _CHEAP) for n in ast.walk(cloud))
+    """Whether a cloud can be written a second time: it calls nothing but how points are laid out."""
+    called = [call.func for call in inside(cloud, ast.Call)]
+    return all(isinstance(method, ast.Attribute) and method.attr in LAYOUT for method in called)
 
 
 def names(tree: ast.AST) -> set[str]:
-    return {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}
+    return {name.id for name in inside(tree, ast.Name)}
 
 
 def stored(tree: ast.AST) -> set[str]:
-    return {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    return {name.id for name in inside(tree, ast.Name) if isinstance(name.ctx, ast.Store)}

@@ -18,11 +18,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from ...announce import announce
 from ...errors import HostError, LossArgumentError, LossValueError
 from ...losses import PerStage, Schedule
 from ...registry import build_loss, describe, looks_like_loss
 from .. import gates, guard
-from ..announce import announce
 from ..chosen import VARIABLE, chosen_loss
 from .hostloss import HostLoss
 from .stages import LossSite, sites_of
@@ -56,9 +56,10 @@ def attach(model: nn.Module, config: Any) -> nn.Module:
     loss = build_loss(value, opts)
     guard.arm(f"{VARIABLE} asks for {value!r}" if where == VARIABLE else f"loss: {value!r} was asked for")
     found = dict(_bound(model, model_sites(cls)))
+    inherited = [gates.training_loss(base) for base in _inherited(model)]
+    if (inherited or not found) and where != VARIABLE and not own_key:
+        gates.choose(value, opts)
     if not found:
-        if where != VARIABLE and not own_key:
-            gates.choose(value, opts)
         return model
     _check_schedule(cls, loss)
     _check_stages(cls, list(found.values()), loss)
@@ -115,9 +116,20 @@ def looks_like_chamfer(value: Any) -> bool:
     if isinstance(value, type | HostLoss) or not callable(value):
         return False
     inner = getattr(value, "func", getattr(value, "__func__", value))
-    names = [getattr(inner, "__name__", "")] if not isinstance(inner, nn.Module) else []
-    names += [base.__name__ for base in type(inner).__mro__]
-    return not names[0].endswith(_ONE_WAY) and any(_CHAMFER.search(name) for name in names)
+    if isinstance(inner, nn.Module):
+        # Of a class that computes something of a Chamfer it inherits, such as a weight, only that Chamfer is ours.
+        name = next(base.__name__ for base in type(inner).__mro__ if "forward" in vars(base))
+    else:
+        name = getattr(inner, "__name__", type(inner).__name__)
+    return _CHAMFER.search(name) is not None and not name.endswith(_ONE_WAY)
+
+
+def _inherited(model: nn.Module) -> Iterator[type]:
+    """The Chamfer classes whose ``forward`` classes on the model override."""
+    for module in model.modules():
+        first, *others = [base for base in type(module).__mro__ if "forward" in vars(base)]
+        if not _CHAMFER.search(first.__name__):
+            yield from [o for o in others if _CHAMFER.search(o.__name__) and not o.__name__.endswith(_ONE_WAY)][:1]
 
 
 def attached(model: nn.Module) -> tuple[HostLoss, ...]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 
 from ...errors import HostError
 from ...patching import Line, Recipe, decorator
 from ..base import Clone, Host
-from ..loops.project import Node, Project
+from ..loops.project import Node, Project, dotted, inside
 from ..loops.recognise import sites_for
 from ..loops.sites import BY_HAND
 from .checking import check
@@ -25,7 +26,7 @@ THEN = "Now write `loss: {NAME: APML, reduction: mean}` into a YAML; `apml check
 
 def find(clone: Clone, others: tuple[Host, ...] = ()) -> Host:
     """The PoinTr-style host in `clone`. Raises HostError saying what was looked for, and where."""
-    found = recognise(clone.root)
+    found = recognise(clone.project)
     functions = sites_for(clone.project, nodes_of(found) - {(found.builder.file, found.builder.name)})
     own = _reads_of_loss(clone.project)
     replaced, kept = [], []
@@ -105,14 +106,10 @@ def _reader(host: RegistryHost) -> Line:
 def _reads_of_loss(project: Project) -> tuple[str, ...]:
     """Where the host reads entries of a top-level ``loss:`` of its own: ``config.loss.weight``."""
     return tuple(
-        f"{file}:{node.lineno} {ast.unparse(node)}"
+        f"{file}:{node.lineno} {dotted(node)}"
         for file, tree in project.trees.items()
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Attribute)
-        and isinstance(node.value, ast.Attribute)
-        and node.value.attr == "loss"
-        and isinstance(node.value.value, ast.Name)
-        and node.value.value.id.lower() in ("config", "cfg", "conf")
+        for node in inside(tree, ast.Attribute)
+        if re.fullmatch(r"(?i:config|cfg|conf)\.loss\.\w+", dotted(node))
     )
 
 
@@ -120,10 +117,11 @@ def _imports_of_nothing(host: RegistryHost, project: Project) -> Iterator[str]:
     """Files that import the builder from a module that the clone does not have: a folder is missing or renamed."""
     name = host.builder.name
     for file, tree in project.trees.items():
-        for node in ast.walk(tree):
-            if not isinstance(node, ast.ImportFrom) or name not in [alias.name for alias in node.names]:
-                continue
-            if not project.has_module(file, node.module or "", node.level):
+        for node in inside(tree, ast.ImportFrom):
+            if (
+                name in [alias.name for alias in node.names]
+                and project.module(file, node.module or "", node.level) is None
+            ):
                 yield (
                     f"{file}:{node.lineno} imports {name} from {node.module}, which is not in this clone; it is "
                     f"defined in {host.builder.file}"

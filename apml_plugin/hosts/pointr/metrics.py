@@ -75,8 +75,8 @@ def _is_table(cls: type) -> bool:
 
 
 def _extend(table: Any, names: list[str]) -> None:
+    from ...announce import announce
     from ...metrics.accumulators import HIGHER_IS_BETTER
-    from ..announce import announce
 
     added = []
     for name in names:

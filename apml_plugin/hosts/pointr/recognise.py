@@ -7,27 +7,21 @@ loads a YAML into an EasyDict; model classes registered in X that define `build_
 from __future__ import annotations
 
 import ast
-import os
-from pathlib import Path
 
 from ...errors import HostError
-from ...files import sources
-from .stages import last_name
+from ..loops.project import Project, last_name
 from .structure import Definition, HostModel, RegistryHost, builders_in, models_in, readers_in
 
-_DEPTH = 4
+_WORDS = (b"Registry", b".build(", b"register_module", b"yaml")
 
 
-def recognise(path: str | os.PathLike[str]) -> RegistryHost:
-    """Recognise the PoinTr-style codebase at `path`.
+def recognise(project: Project) -> RegistryHost:
+    """Recognise a PoinTr-style codebase.
 
     Raises HostError saying what was looked for, and where, when a part is missing or cannot be told apart.
     """
-    root = Path(path).expanduser()
-    if not root.is_dir():
-        raise HostError(f"{root} is not a folder; give the root of the clone (the folder with its main.py)")
-    root = root.resolve()
-    files, broken = _parse_all(root)
+    root = project.root
+    files = {f: tree for f, tree in project.trees.items() if any(word in project.text[f] for word in _WORDS)}
     near = {f: t for f, t in files.items() if f.count("/") < 2}
     builder, models = _builder_and_models(near)
     if builder is None and (any(root.glob("*.py")) or (root / ".git").exists()):
@@ -44,32 +38,14 @@ def recognise(path: str | os.PathLike[str]) -> RegistryHost:
     if reader is None:
         missing.append("a function that opens a YAML file and loads it into an EasyDict")
     if builder is None or reader is None:
+        # What could not be read comes first: it is the likeliest reason that something was not found.
+        broken = "".join(f"{text}, so it was not looked at. " for text in project.broken.values())
         raise HostError(
-            f"{_not_parsed(broken)}{root} is not a PoinTr-style codebase this plugin knows. Looked through "
-            f"{len(files)} Python files for {'; and for '.join(missing)}: not found. Give the root of the clone (the "
-            f"folder with its main.py){_hint(files)}"
+            f"{broken}{root} is not a PoinTr-style codebase this plugin knows. Looked through {project.count} Python "
+            f"files for {'; and for '.join(missing)}: not found. Give the root of the clone (the folder with its "
+            f"main.py){_hint(files)}"
         )
     return RegistryHost(root, builder, reader, models)
-
-
-def _parse_all(root: Path) -> tuple[dict[str, ast.Module], list[str]]:
-    """The trees of all files that could matter, and those that do not parse: a stray one is no reason to stop."""
-    files, broken = {}, []
-    for file in sources.python_files(root, _DEPTH):
-        try:
-            data = sources.read_source(root, file)
-            named = any(word in data for word in (b"Registry", b".build(", b"register_module", b"yaml"))
-            if named or file.count("/") < 2:
-                tree = sources.parse(data)
-                files.update({file: tree} if named else {})
-        except (OSError, SyntaxError) as error:
-            broken.append(file + sources.why(error))
-    return files, broken
-
-
-def _not_parsed(broken: list[str]) -> str:
-    """What could not be read comes first: it is the likeliest reason that something was not found."""
-    return "".join(f"{text}, so it was not looked at. " for text in broken)
 
 
 def _hint(files: dict[str, ast.Module]) -> str:

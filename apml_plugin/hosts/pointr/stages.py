@@ -11,6 +11,8 @@ import ast
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..loops.project import dotted, inside, last_name
+
 
 @dataclass(frozen=True)
 class LossSite:
@@ -60,36 +62,29 @@ def _fits(site: LossSite, assigned: tuple[str, ...], get_loss: ast.FunctionDef |
 
 
 def _chamfer_attributes(build: ast.FunctionDef) -> tuple[str, ...]:
+    """X of `self.X = ChamferDistance...()`, `.cuda()` or `.to(device)` behind it or not."""
     found: dict[str, None] = {}
-    for node in ast.walk(build):
-        if not isinstance(node, ast.Assign) or not isinstance(node.value, ast.Call):
-            continue
-        made = last_name(_made(node.value).func)
-        if not made.startswith("ChamferDistance") or made.endswith(("_PM", "_split")):
-            continue
-        for target in node.targets:
-            if isinstance(target, ast.Attribute) and last_name(target.value) == "self":
-                found[target.attr] = None
-    return tuple(found)
-
-
-def _made(call: ast.Call) -> ast.Call:
-    """`X()` of `X().cuda()`, `X().to(device)`."""
-    while isinstance(call.func, ast.Attribute) and isinstance(call.func.value, ast.Call):
-        call = call.func.value
-    return call
+    for node in inside(build, ast.Assign):
+        made = node.value
+        while (
+            isinstance(made, ast.Call)
+            and isinstance(made.func, ast.Attribute)
+            and isinstance(made.func.value, ast.Call)
+        ):
+            made = made.func.value
+        name = last_name(made.func) if isinstance(made, ast.Call) else ""
+        if name.startswith("ChamferDistance") and not name.endswith(("_PM", "_split")):
+            found |= {own: None for t in node.targets if (own := dotted(t)).startswith("self.")}
+    return tuple(name.removeprefix("self.") for name in found)
 
 
 def _stages(attribute: str, get_loss: ast.FunctionDef | None) -> tuple[str, ...]:
     """coarse .. fine, by the position in `ret` where every call takes `ret[i]`, else by calling order."""
     calls = _calls(attribute, get_loss) if get_loss else []
-    count = max(1, len(calls))
-    names = stage_names(count)
-    positions = [_index(call.args[0]) if call.args else None for call in calls]
-    given = [position for position in positions if position is not None]
-    if len(set(given)) != count:
-        return names
-    return tuple(names[sorted(given).index(position)] for position in given)
+    names = stage_names(max(1, len(calls)))
+    indices = [n.slice for call in calls for n in call.args[:1] if isinstance(n, ast.Subscript)]
+    given = [i.value for i in indices if isinstance(i, ast.Constant) and isinstance(i.value, int)]
+    return tuple(names[sorted(given).index(i)] for i in given) if len(set(given)) == len(names) else names
 
 
 def stage_names(count: int) -> tuple[str, ...]:
@@ -99,25 +94,5 @@ def stage_names(count: int) -> tuple[str, ...]:
 
 def _calls(attribute: str, get_loss: ast.FunctionDef) -> list[ast.Call]:
     """Calls of `self.<attribute>(...)` in the order of the source."""
-    found = [
-        node
-        for node in ast.walk(get_loss)
-        if isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Attribute)
-        and node.func.attr == attribute
-        and last_name(node.func.value) == "self"
-    ]
+    found = [call for call in inside(get_loss, ast.Call) if dotted(call.func) == f"self.{attribute}"]
     return sorted(found, key=lambda node: (node.lineno, node.col_offset))
-
-
-def _index(node: ast.expr) -> int | None:
-    if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant) and isinstance(node.slice.value, int):
-        return node.slice.value
-    return None
-
-
-def last_name(node: ast.expr) -> str:
-    """`c` of `a.b.c`, `a` of `a`, else nothing."""
-    if isinstance(node, ast.Attribute):
-        return node.attr
-    return node.id if isinstance(node, ast.Name) else ""

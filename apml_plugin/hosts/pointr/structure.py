@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...errors import HostError
-from .stages import LossSite, last_name, sites_of
+from ..loops.project import dotted, inside, last_name
+from .stages import LossSite, sites_of
 
 
 @dataclass(frozen=True)
@@ -59,29 +60,14 @@ class RegistryHost:
     models: tuple[HostModel, ...]
     own_loss: tuple[str, ...] = ()
 
-    def __str__(self) -> str:
-        names = ", ".join(model.name for model in self.models)
-        return f"PoinTr-style host at {self.root} (models {names}; built in {self.builder}; YAML read in {self.reader})"
-
-    def model(self, name: str) -> HostModel:
-        """The model called `name`. Raises HostError listing the models there are."""
-        for model in self.models:
-            if model.name == name:
-                return model
-        raise HostError(f"{self.root} has no model '{name}'; it has {', '.join(m.name for m in self.models)}")
-
 
 def builders_in(file: str, tree: ast.Module, registry: str) -> Iterator[Definition]:
     """Top-level functions that return `<registry>.build(...)`."""
     for node in tree.body:
-        if not isinstance(node, ast.FunctionDef):
-            continue
-        for inner in ast.walk(node):
-            call = inner.value if isinstance(inner, ast.Return) else None
-            made = call.func if isinstance(call, ast.Call) else None
-            if isinstance(made, ast.Attribute) and made.attr == "build" and last_name(made.value) == registry:
-                yield Definition(file, node.name, node.lineno)
-                break
+        returned = [n.value for n in inside(node, ast.Return)] if isinstance(node, ast.FunctionDef) else []
+        made = [value.func for value in returned if isinstance(value, ast.Call)]
+        if any(isinstance(f, ast.Attribute) and f.attr == "build" and last_name(f.value) == registry for f in made):
+            yield Definition(file, node.name, node.lineno)  # type: ignore[attr-defined]
 
 
 def models_in(file: str, tree: ast.Module, registry: str) -> Iterator[HostModel]:
@@ -108,17 +94,9 @@ def chain_of(build: ast.FunctionDef) -> tuple[str, str] | None:
 
 def _config_reads(init: ast.FunctionDef) -> tuple[str, ...]:
     """Names read as `config.name` by assignments that are not inside an if, loop or try."""
-    if len(init.args.args) < 2:
-        return ()
-    config = init.args.args[1].arg
-    plain = [statement.value for statement in init.body if isinstance(statement, ast.Assign)]
-    return tuple(
-        dict.fromkeys(
-            node.attr
-            for node in plain
-            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == config
-        )
-    )
+    config = [argument.arg for argument in init.args.args][1:2]
+    plain = [dotted(statement.value).split(".") for statement in init.body if isinstance(statement, ast.Assign)]
+    return tuple(dict.fromkeys(name[1] for name in plain if len(name) == 2 and name[:1] == config))
 
 
 def _registers(decorator: ast.expr, registry: str) -> bool:
@@ -133,23 +111,16 @@ def readers_in(file: str, tree: ast.Module) -> Iterator[Definition]:
 
     (PoinTr's merging helper loads YAML too, but calls itself; its KITTI script reads one fixed file.)
     """
-    easydict = {"EasyDict"} | {
-        alias.asname
-        for node in tree.body
-        if isinstance(node, ast.ImportFrom) and node.module == "easydict"
-        for alias in node.names
-        if alias.asname
-    }
+    imported = [a for n in tree.body if isinstance(n, ast.ImportFrom) and n.module == "easydict" for a in n.names]
+    easydict = {"EasyDict", *(alias.asname for alias in imported if alias.asname)}
     for node in tree.body:
         if not isinstance(node, ast.FunctionDef):
             continue
-        made = [inner for inner in ast.walk(node) if isinstance(inner, ast.Call)]
-        parameters = {argument.arg for argument in node.args.args}
-        opens = any(_opens(call, parameters) for call in made)
-        calls = [call.func for call in made]
-        loads = any(isinstance(f, ast.Attribute) and "load" in f.attr and last_name(f.value) == "yaml" for f in calls)
-        names = {last_name(f) for f in calls}
-        returns = any(isinstance(inner, ast.Return) and inner.value for inner in ast.walk(node))
+        calls = list(inside(node, ast.Call))
+        names, parameters = {last_name(call.func) for call in calls}, {argument.arg for argument in node.args.args}
+        loads = any(re.fullmatch(r"yaml\.\w*load\w*", dotted(call.func)) for call in calls)
+        returns = any(inner.value for inner in inside(node, ast.Return))
+        opens = any(_opens(call, parameters) for call in calls)
         if opens and loads and returns and names & easydict and node.name not in names:
             yield Definition(file, node.name, node.lineno)
 
@@ -158,5 +129,5 @@ def _opens(call: ast.Call, parameters: set[str]) -> bool:
     """`open(parameter)`, `Path(parameter).open()`, `parameter.read_text()` and the like."""
     if last_name(call.func) not in ("open", "read_text", "read_bytes"):
         return False
-    inner: list[ast.AST] = [*call.args, *([call.func.value] if isinstance(call.func, ast.Attribute) else [])]
-    return any(isinstance(n, ast.Name) and n.id in parameters for start in inner for n in ast.walk(start))
+    given = [*call.args, *([call.func.value] if isinstance(call.func, ast.Attribute) else [])]
+    return any(name.id in parameters for part in given for name in inside(part, ast.Name))

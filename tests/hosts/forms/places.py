@@ -536,6 +536,32 @@ POINTR_BESIDE_LOOP = Form(
     files=LOOP_BESIDE_POINTR.files, words=("main.py", "--config", "cfgs/Simple.yaml"), kept=("cfgs/Simple.yaml",)
 )
 
+# A file of the host's own under the name of an extension that there is a stand-in for
+NAMED_LIKE_AN_EXTENSION = Form(
+    files={
+        "net.py": NET,
+        "chamfer.py": CHAMFER_L1,
+        "emd.py": "def emd_loss(a, b):\n    raise NotImplementedError\n",
+        "main.py": """
+import torch
+from chamfer import ChamferDistanceL1
+from emd import emd_loss
+from net import Net
+
+torch.manual_seed(0)
+net, criterion = Net(), ChamferDistanceL1()
+opt = torch.optim.SGD(net.parameters(), lr=0.1)
+for _ in range(3):
+    opt.zero_grad()
+    loss = criterion(net(torch.rand(2, 16, 3)), torch.rand(2, 24, 3))
+    loss.backward()
+    opt.step()
+torch.save(net.state_dict(), 'weights.pth')
+""",
+    },
+    kept=("emd.py",),
+)
+
 FORMS = {
     "script_in_tools_of_a_zip": SUBFOLDER_ZIP,
     "script_beside_the_packages": SUBFOLDER_PARENT,
@@ -543,6 +569,7 @@ FORMS = {
     "own_def_with_tabs_and_crlf": OWN_DEF_TABS,
     "train_sh_sets_pythonpath": TRAIN_SH,
     "python_m_with_relative_imports": AS_MODULE,
+    "own_files_called_chamfer_and_emd": NAMED_LIKE_AN_EXTENSION,
     "settings_that_raise": LAZY_SETTINGS,
     "files_that_do_not_parse": UNPARSABLE,
     "loop_in_a_subfolder_of_a_pointr_root": LOOP_BESIDE_POINTR,

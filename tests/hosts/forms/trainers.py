@@ -63,11 +63,11 @@ print('val', model.logged['val/cd'])
 LIT_MODULE = Form(
     files={
         "main.py": _LIT_MAIN,
-        "chamfer.py": CHAMFER_L1,
+        "cd_loss.py": CHAMFER_L1,
         "lit.py": """
 import pytorch_lightning as pl
 import torch
-from chamfer import ChamferDistanceL1
+from cd_loss import ChamferDistanceL1
 
 
 class CompletionModule(pl.LightningModule):
@@ -195,11 +195,11 @@ class Accelerator:
 }
 ACCELERATOR = Form(
     files={
-        "chamfer.py": CHAMFER_L1,
+        "cd_loss.py": CHAMFER_L1,
         "main.py": """
 import torch
 from accelerate import Accelerator
-from chamfer import ChamferDistanceL2
+from cd_loss import ChamferDistanceL2
 
 
 def main():

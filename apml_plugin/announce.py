@@ -1,10 +1,13 @@
-"""One line a user cannot miss: in the host's own log if it writes one, else on stderr."""
+"""What a user cannot miss: lines in the host's own log and on stderr. Standard library only, at import."""
 
 from __future__ import annotations
 
 import logging
 import os
 import sys
+
+TOLD = "APML_RUN_TOLD"
+"""Environment variable, comma-separated: what this process, or one above it, has already told."""
 
 
 def announce(line: str) -> None:
@@ -39,3 +42,24 @@ def _first_rank() -> bool:
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank() == 0
     return os.environ.get("RANK", "0") == "0"
+
+
+def tell(key: str, text: str) -> None:
+    """Prints ``[apml] text`` once per run: not in workers, not in ranks above 0, not below who said it already."""
+    told = [word for word in os.environ.get(TOLD, "").split(",") if word]
+    if key in told or _is_worker() or os.environ.get("RANK", "0") != "0":
+        return
+    os.environ[TOLD] = ",".join([*told, key])
+    warn(text)
+
+
+def warn(text: str) -> None:
+    """Prints ``[apml] text`` on stderr, whatever process this is."""
+    if sys.stderr is not None:
+        print(f"[apml] {text}", file=sys.stderr, flush=True)
+
+
+def _is_worker() -> bool:
+    # Not imported for its own sake: whoever runs as a worker has multiprocessing loaded.
+    process = sys.modules.get("multiprocessing.process")
+    return process is not None and process.parent_process() is not None
