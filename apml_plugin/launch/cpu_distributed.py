@@ -39,11 +39,12 @@ def _gloo(value: Any) -> Any:
     return "gloo" if isinstance(value, str) and "nccl" in value.lower() and "://" not in value else value
 
 
-def without_devices(init: Callable[..., None]) -> Callable[..., None]:
-    """The ``__init__`` of a DistributedDataParallel that is given no devices, whatever the caller names."""
+def without_devices(init: Callable[..., None], positions: int = 2) -> Callable[..., None]:
+    """The ``__init__`` of a DistributedDataParallel without devices, which may stand in so many places."""
 
     @functools.wraps(init)
-    def call(self: Any, module: nn.Module, device_ids: Any = None, output_device: Any = None, *args: Any, **kw: Any):
-        init(self, module, None, None, *args, **kw)
+    def call(self: Any, module: nn.Module, *args: Any, **kw: Any) -> None:
+        kw = {key: value for key, value in kw.items() if key not in ("device_ids", "output_device")}
+        init(self, module, *[None] * len(args[:positions]), *args[positions:], **kw)
 
     return call

@@ -9,6 +9,7 @@ hosts divide by it and make one gradient per device. What a GPU alone can do (st
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -142,17 +143,12 @@ class _Properties(NamedTuple):
     multi_processor_count: int = 0
 
 
-class _NoDevice:
+class _NoDevice(contextlib.nullcontext[None]):
     """``with torch.cuda.device(0):`` selects nothing."""
 
     def __init__(self, device: Any = None) -> None:
+        super().__init__()
         self.idx = -1
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, *details: Any) -> None:
-        return None
 
 
 def _cpu_tensor_type(kind: Any) -> Any:

@@ -39,12 +39,8 @@ def install() -> None:
 
 def arguments(parser: ArgumentParser, words: Sequence[str], rank: str) -> list[str]:
     """`words` with the local rank in the spelling that `parser` knows; as they are if it knows none."""
-    known = [
-        name
-        for action in parser._actions
-        for name in action.option_strings
-        if name in SPELLINGS and action.nargs is None
-    ]
+    takes = {name: action.nargs for action in parser._actions for name in action.option_strings}
+    known = [name for name in SPELLINGS if name in takes and takes[name] is None]
     if not known:
         return list(words)
     end = words.index("--") if "--" in words else len(words)

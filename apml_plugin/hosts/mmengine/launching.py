@@ -7,7 +7,6 @@ an accelerator nothing is changed.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +15,8 @@ import torch
 from mmengine.device import get_device
 from mmengine.logging import print_log
 from mmengine.model import MMDistributedDataParallel
+
+from apml_plugin.launch.cpu_distributed import without_devices
 
 MARK = "_apml_without_devices"
 
@@ -27,7 +28,7 @@ def allow_cpu_launch() -> None:
     if hasattr(launchers, "_init_dist_pytorch") and not hasattr(launchers._init_dist_pytorch, MARK):
         launchers._init_dist_pytorch = _marked(_on_gloo)
     if not hasattr(MMDistributedDataParallel.__init__, MARK):
-        MMDistributedDataParallel.__init__ = _marked(_without_devices(MMDistributedDataParallel.__init__))
+        MMDistributedDataParallel.__init__ = _marked(without_devices(MMDistributedDataParallel.__init__, 0))
 
 
 def _on_gloo(backend: str = "gloo", init_backend: str = "torch", **options: Any) -> None:
@@ -35,14 +36,6 @@ def _on_gloo(backend: str = "gloo", init_backend: str = "torch", **options: Any)
         print_log("no accelerator: the processes talk over gloo instead of nccl", logger="current")
         backend = "gloo"
     torch.distributed.init_process_group(backend=backend, **options)
-
-
-def _without_devices(init: Callable[..., None]) -> Callable[..., None]:
-    @functools.wraps(init)
-    def call(self: Any, module: torch.nn.Module, device_ids: Any = None, output: Any = None, **options: Any) -> None:
-        init(self, module, **options)
-
-    return call
 
 
 def _marked(function: Callable[..., None]) -> Callable[..., None]:
