@@ -442,6 +442,9 @@ def test_a_file_that_cannot_be_read_is_told_and_counted(tmp_path: Path) -> None:
     }.items():  # fmt: skip
         assert any(text.startswith(f"{name}.py") and why in text for text in fork.broken), (name, fork.broken)
     (tmp_path / "core" / "train.py").write_text("def train(net, x, gt):\n    (net(x) - gt).mean().backward()\n")
+    for file in LOCAL:
+        if file != "core/train.py":
+            (tmp_path / file).write_text("x = 1\n")
     with pytest.raises(HostError, match=f"Looked through {len(LOCAL) + 7} Python files"):
         recognise(tmp_path)
 

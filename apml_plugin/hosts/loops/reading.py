@@ -390,12 +390,15 @@ class _Reader:
             axis = ast.literal_eval(given[0]) if given else None
         except (ValueError, TypeError):
             axis = None
-        if of.outputs or of.clouds != self.clouds or _FOREIGN in of.marks or not isinstance(axis, int):
-            return of.plus(_INDEX) if of.outputs else of
+        outputs = of.outputs - {_ARGUMENT}
+        if outputs or of.clouds != self.clouds or _FOREIGN in of.marks or not isinstance(axis, int):
+            return of.plus(_INDEX) if outputs else of
         if axis % 3 not in self.axes:
             self.axes.append(axis % 3)
         self.line = self.line or call.lineno
         entries = (_DISTANCES[min(self.axes.index(axis % 3), 1)], _DISTANCES[_INDEX])
+        if _ARGUMENT in of.outputs:
+            entries = (entries[0].plus(_ARGUMENT), entries[1])
         return entries[0] if last_name(call.func) == "amin" else _Value(_joined(*entries).marks, entries)
 
 
