@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from apml_plugin.ddp import without_devices
+
 
 def install() -> None:
     """Wraps process groups and DistributedDataParallel in this interpreter."""
@@ -37,14 +39,3 @@ def _on_gloo(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def _gloo(value: Any) -> Any:
     return "gloo" if isinstance(value, str) and "nccl" in value.lower() and "://" not in value else value
-
-
-def without_devices(init: Callable[..., None], positions: int = 2) -> Callable[..., None]:
-    """The ``__init__`` of a DistributedDataParallel without devices, which may stand in so many places."""
-
-    @functools.wraps(init)
-    def call(self: Any, module: nn.Module, *args: Any, **kw: Any) -> None:
-        kw = {key: value for key, value in kw.items() if key not in ("device_ids", "output_device")}
-        init(self, module, *[None] * len(args[:positions]), *args[positions:], **kw)
-
-    return call

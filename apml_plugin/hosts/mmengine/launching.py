@@ -16,7 +16,7 @@ from mmengine.device import get_device
 from mmengine.logging import print_log
 from mmengine.model import MMDistributedDataParallel
 
-from apml_plugin.launch.cpu_distributed import without_devices
+from apml_plugin.ddp import without_devices
 
 MARK = "_apml_without_devices"
 

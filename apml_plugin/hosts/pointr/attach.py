@@ -7,7 +7,6 @@ stage it is for and schedules learn the epoch. A model without an attached loss 
 from __future__ import annotations
 
 import ast
-import functools
 import inspect
 import re
 import textwrap
@@ -15,7 +14,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import nn
 
 from ...announce import announce
@@ -24,10 +22,8 @@ from ...losses import PerStage, Schedule
 from ...registry import build_loss, describe, looks_like_loss
 from .. import gates, guard
 from ..chosen import VARIABLE, chosen_loss
-from .hostloss import HostLoss
+from .hostloss import HostLoss, attached, ensure_wrapped
 from .stages import LossSite, check_stages, sites_of
-
-_WRAPPED = "__apml_get_loss__"
 
 
 def attach(model: nn.Module, config: Any) -> nn.Module:
@@ -132,14 +128,6 @@ def _inherited(model: nn.Module) -> Iterator[type]:
             yield from [o for o in others if _CHAMFER.search(o.__name__) and not o.__name__.endswith(_ONE_WAY)][:1]
 
 
-def attached(model: nn.Module) -> tuple[HostLoss, ...]:
-    """The losses this plugin put into a model."""
-    inside = [v for m in model.modules() for held in vars(m).values() if isinstance(held, dict | list)
-              for v in (held.values() if isinstance(held, dict) else held)]  # fmt: skip
-    found = [m for m in (*model.modules(), *inside) if isinstance(m, HostLoss)]
-    return tuple({id(loss): loss for loss in found}.values())
-
-
 def model_sites(cls: type) -> tuple[LossSite, ...]:
     """Where a model class keeps its training loss, read from its methods, inherited ones included."""
     names = [base.__name__ for base in cls.__mro__]
@@ -160,54 +148,6 @@ def _method(cls: type, name: str) -> ast.FunctionDef | None:
         if isinstance(node, ast.FunctionDef) and f"super().{name}(" not in ast.unparse(node):
             return node
     return None
-
-
-def ensure_wrapped(cls: type) -> None:
-    """Wrap `get_loss` in the class that defines it, once."""
-    for owner in cls.__mro__:
-        original = vars(owner).get("get_loss")
-        if original is None:
-            continue
-        if not hasattr(original, _WRAPPED):
-            owner.get_loss = _wrapper(original)  # type: ignore[attr-defined]
-        return
-
-
-def _wrapper(original: Any) -> Any:
-    signature = inspect.signature(original)
-
-    @functools.wraps(original)
-    def get_loss(self: Any, *args: Any, **kwargs: Any) -> Any:
-        losses = attached(self)
-        # A subclass that calls super().get_loss() opens the outer call only.
-        if not losses or losses[0].running:
-            return original(self, *args, **kwargs)
-        epoch = signature.bind(self, *args, **kwargs).arguments.get("epoch")
-        _count_calls(losses, functools.partial(original, self, *args, **kwargs))
-        for loss in losses:
-            loss.begin(epoch)
-        try:
-            return original(self, *args, **kwargs)
-        finally:
-            for loss in losses:
-                loss.end()
-
-    setattr(get_loss, _WRAPPED, original)
-    return get_loss
-
-
-def _count_calls(losses: tuple[HostLoss, ...], get_loss: Any) -> None:
-    """Where stages have losses of their own and only a run tells how many there are: one run that only counts."""
-    counting = [loss for loss in losses if loss.must_count]
-    if not counting:
-        return
-    for loss in counting:
-        loss.counting, loss._call = True, 0
-    with torch.no_grad():
-        get_loss()
-    for loss in counting:
-        loss.counting = False
-        loss.name_stages()
 
 
 def _host_loss(cls: type, place: _Place, site: LossSite | None, loss: nn.Module) -> HostLoss:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,7 @@ from .. import gates, guard
 from .repeats import same_tensor
 from .stages import check_stages, stage_names
 
+_WRAPPED = "__apml_get_loss__"
 _Memo = tuple[nn.Module, torch.Tensor, torch.Tensor, torch.Tensor, tuple[int, ...]]
 
 
@@ -113,9 +115,63 @@ class HostLoss(nn.Module):
     def __setstate__(self, state: dict[str, Any]) -> None:
         """A whole model unpickled in a fresh process needs its class wrapped there, too."""
         super().__setstate__(state)
-        from .attach import ensure_wrapped
-
         ensure_wrapped(self.host_class)
+
+
+def attached(model: nn.Module) -> tuple[HostLoss, ...]:
+    """The losses this plugin put into a model."""
+    inside = [v for m in model.modules() for held in vars(m).values() if isinstance(held, dict | list)
+              for v in (held.values() if isinstance(held, dict) else held)]  # fmt: skip
+    found = [m for m in (*model.modules(), *inside) if isinstance(m, HostLoss)]
+    return tuple({id(loss): loss for loss in found}.values())
+
+
+def ensure_wrapped(cls: type) -> None:
+    """Wrap `get_loss` in the class that defines it, once."""
+    for owner in cls.__mro__:
+        original = vars(owner).get("get_loss")
+        if original is None:
+            continue
+        if not hasattr(original, _WRAPPED):
+            owner.get_loss = _wrapper(original)  # type: ignore[attr-defined]
+        return
+
+
+def _wrapper(original: Any) -> Any:
+    signature = inspect.signature(original)
+
+    @functools.wraps(original)
+    def get_loss(self: Any, *args: Any, **kwargs: Any) -> Any:
+        losses = attached(self)
+        # A subclass that calls super().get_loss() opens the outer call only.
+        if not losses or losses[0].running:
+            return original(self, *args, **kwargs)
+        epoch = signature.bind(self, *args, **kwargs).arguments.get("epoch")
+        _count_calls(losses, functools.partial(original, self, *args, **kwargs))
+        for loss in losses:
+            loss.begin(epoch)
+        try:
+            return original(self, *args, **kwargs)
+        finally:
+            for loss in losses:
+                loss.end()
+
+    setattr(get_loss, _WRAPPED, original)
+    return get_loss
+
+
+def _count_calls(losses: tuple[HostLoss, ...], get_loss: Any) -> None:
+    """Where stages have losses of their own and only a run tells how many there are: one run that only counts."""
+    counting = [loss for loss in losses if loss.must_count]
+    if not counting:
+        return
+    for loss in counting:
+        loss.counting, loss._call = True, 0
+    with torch.no_grad():
+        get_loss()
+    for loss in counting:
+        loss.counting = False
+        loss.name_stages()
 
 
 def _versions(*tensors: torch.Tensor) -> tuple[int, ...]:
