@@ -17,7 +17,7 @@ from ..patching import Line, Recipe
 from ..patching import check as patched
 
 if TYPE_CHECKING:
-    from .loops.project import Project
+    from .project import Project
 
 KINDS = ("csi2pointcloud", "pointr", "loops")
 """Folders beside this file, each with a module ``kind`` (see `Kind`). Loops come last: they are of every form."""
@@ -31,7 +31,7 @@ class Host:
     (and for the refused, what to write by hand). warnings: what else changes or goes wrong with another loss.
     findings: what is broken in the host itself. source: where the loss is taken from. then: what to do after
     patching. models: name -> recipe for one model alone. detail: the kind's own record. inside: the
-    hosts of several kinds that this one stands for.
+    hosts of several kinds that this one stands for. nodes: definitions (file, name) that loops of other kinds leave be.
     """
 
     root: Path
@@ -48,6 +48,7 @@ class Host:
     models: Mapping[str, Recipe] = field(default_factory=dict, compare=False)
     detail: Any = field(default=None, compare=False)
     inside: tuple[Host, ...] = field(default=(), compare=False)
+    nodes: frozenset[tuple[str, str]] = field(default=frozenset(), compare=False)
 
     @property
     def parts(self) -> tuple[Host, ...]:
@@ -91,7 +92,7 @@ class Clone:
 
     @cached_property
     def project(self) -> Project:
-        from .loops.project import Project
+        from .project import Project
 
         return Project(self.root)
 

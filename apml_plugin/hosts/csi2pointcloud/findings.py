@@ -8,8 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ..loops.project import Project, inside, last_name
-from ..pointr.structure import Definition
+from ..project import Definition, Project, inside, last_name
 from .reading import imported, literal_arguments
 from .records import CsiHost, Script
 

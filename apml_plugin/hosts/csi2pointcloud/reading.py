@@ -11,8 +11,7 @@ import ast
 from typing import Any
 
 from ...errors import HostError
-from ..loops.project import Project, dotted, inside, last_name
-from ..pointr.structure import Definition
+from ..project import Definition, Project, dotted, inside, last_name
 from .records import CsiHost, Script, TrainStep
 
 WEIGHTS = ("chamfer_weight", "regularization_weight")

@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..loops.project import Project
-from ..pointr.structure import Definition
+from ..project import Definition, Project
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@
 - `read(project, without=...)` and `sites_for(project, nodes)` are for a codebase that is of another kind, too.
 """
 
-from .project import Project
+from ..project import Project
 from .recognise import Fork, read, recipe, recognise, sites_for
 from .sites import Kept, Refused, Site
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ast
 
+from ..project import Node, dotted
 from .finding import Finder
-from .project import Node, dotted
 from .reading import last
 
 _BENDING = {

@@ -11,9 +11,9 @@ import re
 from collections.abc import Iterator
 
 from ...patching import Line, decorator
+from ..project import Node, Project, dotted, inside
 from .evaluating import by_name, is_evaluation
 from .finding import Finder
-from .project import Node, Project, dotted, inside
 from .reading import VALUE_AND_MORE, names_chamfer
 from .sites import Site, line_behind
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 
-from .project import Node, Project
+from ..project import Node, Project
 
 _EVALUATION = re.compile(
     r"eval(uat\w*)?|tests?|test(ing|er)|infer(ence)?|vis|visuali\w+|plot|demo|metrics?|val|valid(ate|ation|ator)?"

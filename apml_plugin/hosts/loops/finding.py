@@ -12,9 +12,9 @@ import re
 from ...patching import decorator
 from ...patching.placing import targets
 from ..gates import GT_NAMES
+from ..project import Node, dotted
 from . import reading, values
 from .evaluating import by_name, is_evaluation, is_evaluation_file, quiet
-from .project import Node, dotted
 from .reading import Chamfers, Made, Reading, last, parameters
 from .sites import Kept, Refused, Site, line_behind
 from .values import names

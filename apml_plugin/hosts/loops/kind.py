@@ -6,8 +6,6 @@ from typing import Any
 
 from ...errors import HostError
 from ..base import Clone, Finding, Host
-from ..pointr.kind import nodes_of
-from ..pointr.structure import RegistryHost
 from .recognise import read, recipe, recognise
 
 __all__ = ["NAME", "check", "find"]
@@ -17,7 +15,7 @@ NAME = "host with its own training loop"
 
 def find(clone: Clone, others: tuple[Host, ...] = ()) -> Host:
     """The loops in `clone` that `others` do not lead to. Raises HostError saying what was found where."""
-    theirs = [nodes_of(other.detail) for other in others if isinstance(other.detail, RegistryHost)]
+    theirs = [other.nodes for other in others if other.nodes]
     fork = read(clone.project, theirs[0]) if theirs else recognise(clone.project)
     if others and not (theirs and fork.sites):
         raise HostError(f"{clone.root} has no training loop but those of the {others[0].kind}")

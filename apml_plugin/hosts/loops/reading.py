@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from .project import Node, Project, dotted, last_name
+from ..project import Node, Project, dotted, last_name
 
 TWO_SIDED, PER_SAMPLE, ONE_SIDED = "two-sided", "per-sample", "one-sided"
 RAW, VALUE_AND_MORE = "raw distances", "a value and more"

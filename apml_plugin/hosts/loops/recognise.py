@@ -9,10 +9,10 @@ from pathlib import Path
 
 from ...errors import HostError
 from ...patching import Line, Recipe
+from ..project import Node, Project, dotted
 from . import chains, evaluating
 from .arithmetic import warnings
 from .finding import Finder
-from .project import Node, Project, dotted
 from .reading import Chamfers
 from .sites import BY_HAND, Kept, Refused, Site
 from .validating import with_gradients

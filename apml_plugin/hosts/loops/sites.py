@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ...patching import Line
 from ...patching.placing import targets
 from ...patching.records import SOURCE
-from .project import Node, Project
+from ..project import Node, Project
 
 BY_HAND = (
     f"from {SOURCE} import training_value",

@@ -6,9 +6,9 @@ import ast
 from collections.abc import Iterator
 
 from ...patching import decorator
+from ..project import Node
 from .evaluating import calling, is_quiet, quiet
 from .finding import Finder
-from .project import Node
 from .reading import parameters
 from .sites import Site
 

@@ -10,7 +10,7 @@ import ast
 from ...patching import Line
 from ...patching.placing import blocks
 from ..gates import GT_NAMES
-from .project import Node, inside
+from ..project import Node, inside
 from .reading import LAYOUT, Chamfers, Distances
 from .sites import line_behind
 

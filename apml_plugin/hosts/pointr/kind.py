@@ -10,9 +10,9 @@ from dataclasses import replace
 from ...errors import HostError
 from ...patching import Line, Recipe, decorator
 from ..base import Clone, Host
-from ..loops.project import Node, Project, dotted, inside
 from ..loops.recognise import sites_for
 from ..loops.sites import BY_HAND
+from ..project import Project, dotted, inside
 from .checking import check
 from .recognise import recognise
 from .structure import HostModel, RegistryHost
@@ -27,7 +27,8 @@ THEN = "Now write `loss: {NAME: APML, reduction: mean}` into a YAML; `apml check
 def find(clone: Clone, others: tuple[Host, ...] = ()) -> Host:
     """The PoinTr-style host in `clone`. Raises HostError saying what was looked for, and where."""
     found = recognise(clone.project)
-    functions = sites_for(clone.project, nodes_of(found) - {(found.builder.file, found.builder.name)})
+    models = frozenset((model.definition.file, model.name) for model in found.models)
+    functions = sites_for(clone.project, models)
     own = _reads_of_loss(clone.project)
     replaced, kept = [], []
     for model in found.models:
@@ -69,12 +70,8 @@ def find(clone: Clone, others: tuple[Host, ...] = ()) -> Host:
         then=THEN,
         models={model.name: recipe_for_model(found, model) for model in found.models},
         detail=replace(found, own_loss=own),
+        nodes=models | {(found.builder.file, found.builder.name)},
     )
-
-
-def nodes_of(host: RegistryHost) -> set[Node]:
-    """The builder and the classes of the models, as definitions of the project."""
-    return {(place.file, place.name) for place in (host.builder, *(model.definition for model in host.models))}
 
 
 def recipe_for_all(host: RegistryHost, functions: tuple[Line, ...] = ()) -> Recipe:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 
 from ...errors import HostError
-from ..loops.project import Project, last_name
+from ..project import Project, last_name
 from .structure import Definition, HostModel, RegistryHost, builders_in, models_in, readers_in
 
 _WORDS = (b"Registry", b".build(", b"register_module", b"yaml")

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ...errors import LossValueError
-from ..loops.project import dotted, inside, last_name
+from ..project import dotted, inside, last_name
 
 
 @dataclass(frozen=True)

@@ -8,20 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..loops.project import dotted, inside, last_name
+from ..project import Definition, dotted, inside, last_name
 from .stages import LossSite, sites_of
-
-
-@dataclass(frozen=True)
-class Definition:
-    """A function or class: file relative to the host's root (forward slashes), qualified name, line."""
-
-    file: str
-    name: str
-    line: int = 0
-
-    def __str__(self) -> str:
-        return f"{self.file}: {self.name}"
 
 
 @dataclass(frozen=True)

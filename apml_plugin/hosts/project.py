@@ -5,13 +5,14 @@ from __future__ import annotations
 import ast
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
-from ...errors import PatchError
-from ...files import sources
-from ...patching.source import bare
+from ..errors import PatchError
+from ..files import sources
+from ..patching.source import bare
 
 T = TypeVar("T", bound=ast.AST)
 Node = tuple[str, str]
@@ -28,6 +29,18 @@ _COMMON = {name for kind in (dict, list, str, set, object) for name in dir(kind)
     "forward", "train", "eval", "cuda", "cpu", "to", "step", "backward", "mean", "sum", "min", "max", "view", "reset",
     "reshape", "item", "detach", "load", "save", "apply", "parameters", "state_dict", "log", "avg", "val", "size",
 }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Definition:
+    """A function or class: file relative to the host's root (forward slashes), qualified name, line."""
+
+    file: str
+    name: str
+    line: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.name}"
 
 
 class Project:
