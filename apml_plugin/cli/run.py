@@ -48,8 +48,8 @@ def register(app: typer.Typer) -> None:
         """
         import os
 
+        from apml_plugin.chosen import VARIABLE, parse
         from apml_plugin.hosts import guard
-        from apml_plugin.hosts.chosen import VARIABLE, parse
         from apml_plugin.launch import asked, environment, plan
 
         environ = dict(os.environ)

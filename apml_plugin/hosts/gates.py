@@ -18,8 +18,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..announce import announce
+from ..chosen import VARIABLE, chosen_loss
 from . import guard
-from .chosen import VARIABLE, chosen_loss
 from .interrupted import interrupted, interrupted_caller
 
 OWN = "_apml_loss"

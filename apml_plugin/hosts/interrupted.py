@@ -11,9 +11,9 @@ import sys
 from typing import Any
 
 from ..announce import tell
+from ..chosen import VARIABLE
 from ..patching.journal import find
 from . import guard
-from .chosen import VARIABLE
 
 
 def interrupted(inserted_at: Any) -> bool:

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from apml_plugin.chosen import VARIABLE, parse
 from apml_plugin.errors import ApmlError, HostError
-from apml_plugin.hosts.chosen import VARIABLE, parse
 
 
 def loss_of(words: Sequence[str], environ: Mapping[str, str]) -> tuple[str, str]:

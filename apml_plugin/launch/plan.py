@@ -10,10 +10,10 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from apml_plugin.chosen import VARIABLE
 from apml_plugin.errors import HostError
 from apml_plugin.files.roots import root_of
 from apml_plugin.hosts import guard
-from apml_plugin.hosts.chosen import VARIABLE
 from apml_plugin.launch import environment, probe, recipes, supervise
 from apml_plugin.patching import journal
 

@@ -67,7 +67,7 @@ def test_the_variable_wins(host: Path) -> None:
         asked.loss_of([], {"APML_LOSS": "{NAME: APML, pmin: 1}"})
     with pytest.raises(HostError, match=r"^misspelt\.yaml: UnknownLossError: no loss is called 'APLM'"):
         asked.loss_of(words, {"APML_LOSS": " "})
-    with pytest.raises(HostError, match=r"PCN has no stage medium"):
+    with pytest.raises(HostError, match=r"PCN has no stage 'medium'"):
         asked.loss_of(["--config", "stage.yaml"], {})
 
 

@@ -12,12 +12,12 @@ import torch
 from torch import nn
 
 from ...announce import announce
+from ...chosen import chosen_loss
 from ...errors import HostError, LossArgumentError, LossValueError
 from ...losses import PerStage, Schedule
 from ...matching.settings import number
 from ...registry import build_loss, describe, set_epoch
 from .. import guard
-from ..chosen import chosen_loss
 from .reading import WEIGHTS
 
 

@@ -11,18 +11,17 @@ import inspect
 import re
 import textwrap
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
 
 from ...announce import announce
+from ...chosen import VARIABLE, chosen_loss
 from ...errors import HostError, LossArgumentError, LossValueError
 from ...losses import PerStage, Schedule
 from ...registry import build_loss, describe, looks_like_loss
 from .. import gates, guard
-from ..chosen import VARIABLE, chosen_loss
-from .hostloss import HostLoss, attached, ensure_wrapped
+from .hostloss import HostLoss, Slot, attached, ensure_wrapped, slots
 from .stages import LossSite, check_stages, sites_of
 
 
@@ -51,60 +50,28 @@ def attach(model: nn.Module, config: Any) -> nn.Module:
         return model
     loss = build_loss(value, opts)
     guard.arm(f"{VARIABLE} asks for {value!r}" if where == VARIABLE else f"loss: {value!r} was asked for")
-    found = dict(_bound(model, model_sites(cls)))
+    sites = {site.attribute: site for site in model_sites(cls)}
+    found = [
+        (slot, sites.get(slot.name)) for slot in slots(model) if slot.name in sites or looks_like_chamfer(slot.own)
+    ]
     inherited = [gates.training_loss(base) for base in _inherited(model)]
     if (inherited or not found) and where != VARIABLE and not own_key:
         gates.choose(value, opts)
     if not found:
         return model
     _check_schedule(cls, loss)
-    _check_stages(cls, list(found.values()), loss)
+    _check_stages(cls, [site for _, site in found], loss)
     check_two_clouds(cls.__name__, loss)
-    replaced = {place: _host_loss(cls, place, site, loss) for place, site in found.items()}
-    for place, host_loss in replaced.items():
-        place.put(host_loss)
+    replaced = [_host_loss(cls, slot, site, loss) for slot, site in found]
+    for (slot, _), host_loss in zip(found, replaced, strict=True):
+        slot.put(host_loss)
     ensure_wrapped(cls)
-    announce(_line(cls, list(replaced.values()), where))
+    announce(_line(cls, replaced, where))
     return model
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Where on a model an object hangs: an attribute of a module, or an entry of a dict or list in one."""
-
-    holder: Any = field(hash=False, compare=False)
-    key: Any
-    name: str
-    own: Any = field(hash=False, compare=False)
-
-    def put(self, value: Any) -> None:
-        if isinstance(self.holder, nn.Module):
-            setattr(self.holder, self.key, value)
-        else:
-            self.holder[self.key] = value
-
-
-def _bound(model: nn.Module, sites: tuple[LossSite, ...]) -> Iterator[tuple[_Place, LossSite | None]]:
-    """Every Chamfer object on a model, with what is known of the calls of it: by `sites`, or not before it runs."""
-    known = {site.attribute: site for site in sites}
-    for path, module in list(model.named_modules()):
-        for key, value in [*vars(module).items(), *module._modules.items()]:
-            if key in _INTERNAL:
-                continue
-            entries = [(module, key, value)]
-            if isinstance(value, dict | list | nn.ModuleDict | nn.ModuleList):
-                keys = value.items() if isinstance(value, dict | nn.ModuleDict) else enumerate(value)
-                entries += [(value, inner, entry) for inner, entry in keys]
-            for holder, at, own in entries:
-                name = ".".join(filter(None, [path, key])) + (f"[{at!r}]" if holder is value else "")
-                site = known.get(name) if holder is module else None
-                if site is not None or looks_like_chamfer(own):
-                    yield _Place(holder, at, name, own), site
 
 
 _CHAMFER = re.compile(r"chamfer|(?<![a-z])cd(?![a-z])|(?<![A-Za-z])CD(?=L[12]|Loss)", re.IGNORECASE)
 _ONE_WAY = ("_PM", "_split")
-_INTERNAL = set(vars(nn.Module()))
 
 
 def looks_like_chamfer(value: Any) -> bool:
@@ -150,13 +117,13 @@ def _method(cls: type, name: str) -> ast.FunctionDef | None:
     return None
 
 
-def _host_loss(cls: type, place: _Place, site: LossSite | None, loss: nn.Module) -> HostLoss:
-    own = place.own
+def _host_loss(cls: type, slot: Slot, site: LossSite | None, loss: nn.Module) -> HostLoss:
+    own = slot.own
     if not callable(own):
-        raise HostError(f"{cls.__name__}.{place.name} is not a loss but {own!r}; nothing was replaced")
+        raise HostError(f"{cls.__name__}.{slot.name} is not a loss but {own!r}; nothing was replaced")
     if loss.state_dict() or (isinstance(own, nn.Module) and own.state_dict()):
         raise HostError(
-            f"{cls.__name__}.{place.name} or the loss to put there has weights or buffers of its own; replacing it "
+            f"{cls.__name__}.{slot.name} or the loss to put there has weights or buffers of its own; replacing it "
             "would break strict loading of checkpoints, so nothing was replaced"
         )
     if site is None:

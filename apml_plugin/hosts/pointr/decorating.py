@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping, MutableMapping
 from types import ModuleType
 from typing import Any, TypeVar
 
+from ...chosen import VARIABLE
 from .. import guard
-from ..chosen import VARIABLE
 from ..interrupted import interrupted
 from .models import offer
 
@@ -24,28 +24,16 @@ KEYS = ("loss", "loss_opts")
 
 
 def takes_loss(obj: T) -> T:
-    """Decorator for the function `build(config, ...)` that makes models, or for one model class.
-
-    What comes out carries the loss its config names under `loss:`; without that key nothing is different.
-    A class is changed in place and returned, so pickling and registries keep working. Twice is as good as once.
-    """
+    """See :func:`apml_plugin.hooks.takes_loss`. Twice is as good as once."""
     if interrupted(obj):
         return obj if isinstance(obj, type) else _refusing(obj)  # type: ignore[arg-type, return-value]
-    if isinstance(obj, type):
-        if _TAKES not in vars(obj):
-            _wrap_init(obj)
-        return obj
-    if hasattr(obj, _TAKES):
-        return obj
-    return _wrap_builder(obj)  # type: ignore[arg-type, return-value]
+    if isinstance(obj, type) and _TAKES not in vars(obj):
+        _wrap_init(obj)
+    return obj if hasattr(obj, _TAKES) else _wrap_builder(obj)  # type: ignore[arg-type, return-value]
 
 
 def hoists_loss(read: Callable[..., Any]) -> Callable[..., Any]:
-    """Decorator for the function that reads the YAML: a top-level `loss:` moves under `model`.
-
-    Only what is ours moves. A name that no loss has is copied there, so that building the model can say so. And
-    `metrics:` adds ours to the host's own (:func:`apml_plugin.hosts.metrics.add_metrics`).
-    """
+    """See :func:`apml_plugin.hooks.hoists_loss`."""
     if hasattr(read, _HOISTS):
         return read
     if interrupted(read):
@@ -67,7 +55,8 @@ def hoists_loss(read: Callable[..., Any]) -> Callable[..., Any]:
 def hoist(config: Any) -> Any:
     """Move a top-level `loss:` (and `loss_opts:`) of a config under its `model`, in place; returns the config.
 
-    Left alone: a config without a `model` mapping, and a `loss:` that is something else, such as weights.
+    Left alone: a config without a `model` mapping, and a `loss:` that is something else, such as weights. A name that
+    no loss has is copied, so that building the model can say so.
     Raises LossArgumentError if `loss:` stands in both places and they differ.
     """
     model = config.get("model") if isinstance(config, Mapping) else None
@@ -101,13 +90,11 @@ def _refusing(function: Callable[..., Any]) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
         result = function(*args, **kwargs)
         for config in (result, *args[:1]):
-            if isinstance(config, Mapping):
+            for part in (config, config.get("model")) if isinstance(config, Mapping) else ():
                 from ...registry import looks_like_loss
 
-                model = config.get("model")
-                for part in (config, model if isinstance(model, Mapping) else {}):
-                    if looks_like_loss(part.get("loss")):
-                        guard.stop(f"loss: {part['loss']!r} was asked for in a clone whose patch was interrupted")
+                if isinstance(part, Mapping) and looks_like_loss(part.get("loss")):
+                    guard.stop(f"loss: {part['loss']!r} was asked for in a clone whose patch was interrupted")
         return result
 
     return call

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Mapping
-from typing import Any
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -18,6 +19,7 @@ from .repeats import same_tensor
 from .stages import check_stages, stage_names
 
 _WRAPPED = "__apml_get_loss__"
+_INTERNAL = set(vars(nn.Module()))
 _Memo = tuple[nn.Module, torch.Tensor, torch.Tensor, torch.Tensor, tuple[int, ...]]
 
 
@@ -118,12 +120,34 @@ class HostLoss(nn.Module):
         ensure_wrapped(self.host_class)
 
 
+class Slot(NamedTuple):
+    """Where an object hangs on a model: an attribute of a module in it, or an entry of a dict or list in one."""
+
+    name: str
+    own: Any
+    put: Callable[[Any], None]
+
+
+def slots(model: nn.Module) -> list[Slot]:
+    """Everything that hangs on a model, modules and not."""
+    found = []
+    for path, module in model.named_modules():
+        for key, value in [*vars(module).items(), *module._modules.items()]:
+            if key in _INTERNAL:
+                continue
+            name = f"{path}.{key}".removeprefix(".")
+            found.append(Slot(name, value, functools.partial(setattr, module, key)))
+            if isinstance(value, dict | list | nn.ModuleDict | nn.ModuleList):
+                inner = value.items() if isinstance(value, dict | nn.ModuleDict) else enumerate(value)
+                found += [
+                    Slot(f"{name}[{at!r}]", own, functools.partial(operator.setitem, value, at)) for at, own in inner
+                ]
+    return found
+
+
 def attached(model: nn.Module) -> tuple[HostLoss, ...]:
     """The losses this plugin put into a model."""
-    inside = [v for m in model.modules() for held in vars(m).values() if isinstance(held, dict | list)
-              for v in (held.values() if isinstance(held, dict) else held)]  # fmt: skip
-    found = [m for m in (*model.modules(), *inside) if isinstance(m, HostLoss)]
-    return tuple({id(loss): loss for loss in found}.values())
+    return tuple({id(slot.own): slot.own for slot in slots(model) if isinstance(slot.own, HostLoss)}.values())
 
 
 def ensure_wrapped(cls: type) -> None:

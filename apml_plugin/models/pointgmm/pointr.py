@@ -10,8 +10,8 @@ from typing import Any
 from torch import Tensor
 
 from apml_plugin.announce import announce
+from apml_plugin.chosen import chosen_loss
 from apml_plugin.errors import LossArgumentError, LossValueError
-from apml_plugin.hosts.chosen import chosen_loss
 from apml_plugin.losses.mixture import Hierarchy, Mixture, MixtureOutput, judge
 from apml_plugin.losses.mixture.terms import check_terms
 from apml_plugin.models.pointgmm.network import PointGMM as Network

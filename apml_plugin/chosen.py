@@ -32,7 +32,7 @@ def parse(text: str) -> Any:
     """The value that a YAML text says. Raises LossArgumentError if it is no YAML, or says nothing."""
     import yaml
 
-    from ..errors import LossArgumentError
+    from .errors import LossArgumentError
 
     try:
         value = yaml.load(text, Loader=yaml.SafeLoader)
