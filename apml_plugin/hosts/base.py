@@ -57,7 +57,7 @@ class Host:
 
     @property
     def edits(self) -> tuple[Line, ...]:
-        return tuple(dict.fromkeys(self.recipes[0].edits))
+        return tuple(dict.fromkeys(self.recipes[0].edits)) if self.recipes else ()
 
     def recipe(self, model: str) -> Recipe:
         """The recipe for one model alone. Raises HostError where there is no such model."""
@@ -103,7 +103,10 @@ class Kind(Protocol):
     NAME: str
 
     def find(self, clone: Clone, others: tuple[Host, ...]) -> Host:
-        """The host in `clone`, without what `others`, found before, answer for. Raises HostError saying why not."""
+        """The host in `clone`, without what `others`, found before, answer for. Raises HostError saying why not.
+
+        One without recipes is a host of this kind in which nothing can be replaced; `refused` says why.
+        """
 
     def check(self, found: Finding, config: dict[str, Any]) -> bool:
         """Fill in what a run with `config` would use; False for a config of another kind. The host is known by then."""
@@ -125,11 +128,18 @@ def identify(path: str | os.PathLike[str]) -> Host:
         raise HostError(f"{root} is a package of the codebase at {above}; give that folder")
     found: list[Host] = []
     reasons: dict[str, str] = {}
+    others: list[Host] = []
     for name, kind in zip(KINDS, kinds(), strict=True):
         try:
-            found.append(kind.find(clone, tuple(found)))
+            host = kind.find(clone, tuple(others))
         except HostError as error:
             reasons[name] = str(error)
+            continue
+        others.append(host)
+        if host.edits:
+            found.append(host)
+        else:
+            reasons[name] = "\n  ".join(host.refused)
     if not found:
         # A codebase without any training is most likely the wrong folder: what makes a PoinTr-style one helps more.
         last = reasons[KINDS[-1]]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
+_failed: list[Exception] = []
+
 
 def install() -> None:
     """Put the hooks of the run in place; a second call does nothing.
@@ -15,8 +17,10 @@ def install() -> None:
     try:
         from apml_plugin.launch import hooks
 
-        hooks.install()
+        if not _failed:
+            hooks.install()
     except Exception as error:
+        _failed.append(error)
         if sys.stderr is not None:
             print(f"[apml] running without the plugin ({type(error).__name__}: {error})", file=sys.stderr, flush=True)
         if os.environ.get("APML_RUN_ASKED"):

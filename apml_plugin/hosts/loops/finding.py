@@ -71,7 +71,7 @@ class Finder:
         read = self.chamfers.read(node)
         if read is None or read.kind == reading.RAW or node in self.loops:
             return
-        if self._is_class_call(node) and not (self.everywhere and read.kind in _VALUES):
+        if self._is_class_call(node) and not (self.everywhere and read.kind in _VALUES and self._is_used(node)):
             return
         if read.kind in (reading.VALUE_AND_MORE, reading.WEIGHED):
             return  # a line may replace the value alone
@@ -83,6 +83,13 @@ class Finder:
             self._tell(Refused, node, read, why)
         else:
             self._decorate(node, read)
+
+    def _is_used(self, method: Node) -> bool:
+        """Whether code names the class of a method, or makes objects of classes that a config names."""
+        name = last(method[1].rpartition(".")[0])
+        nodes = (n for own in self.project.own.values() for n in own)
+        used = any(isinstance(n, ast.Name) and n.id == name and isinstance(n.ctx, ast.Load) for n in nodes)
+        return used or any(b"import_module" in text for text in self.project.text.values())
 
     def _tell(self, kind: type[Kept | Refused], node: Node, at: Reading | ast.AST, what: str) -> None:
         line = at.line if isinstance(at, Reading) else getattr(at, "lineno", 1)
@@ -150,6 +157,8 @@ class Finder:
             return
         if not target[0]:
             measured = last(target[1])
+            if "." not in target[1]:
+                return  # a module, not a function of one
             if measured[:1].isupper() or self.chamfers.kind(("", measured)) in ("", reading.RAW):
                 return
         else:

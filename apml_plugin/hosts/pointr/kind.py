@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 
-from ...errors import HostError
 from ...patching import Line, Recipe, decorator
 from ..base import Clone, Host
 from ..loops.recognise import sites_for
@@ -29,6 +28,7 @@ def find(clone: Clone, others: tuple[Host, ...] = ()) -> Host:
     found = recognise(clone.project)
     models = frozenset((model.definition.file, model.name) for model in found.models)
     functions = sites_for(clone.project, models)
+    nodes = models | {(found.builder.file, found.builder.name)}
     own = _reads_of_loss(clone.project)
     replaced, kept = [], []
     for model in found.models:
@@ -46,10 +46,11 @@ def find(clone: Clone, others: tuple[Host, ...] = ()) -> Host:
                 kept.append(f"{place}: makes no Chamfer object")
     if not replaced and not functions.sites:
         told = "\n  ".join(map(str, functions.refused)) or "\n    ".join(["By hand, in its get_loss:", *BY_HAND])
-        raise HostError(
+        why = (
             f"{found.root} is PoinTr-style (models {', '.join(model.name for model in found.models)}), but none of its "
             f"models trains with a Chamfer distance that can be replaced. {told}"
         )
+        return Host(found.root, NAME, (), (), refused=(why,), nodes=nodes)
     kept.append("every other loss of these models (partial matching, expansion, gridding, ...), validation, metrics")
     return Host(
         found.root,
@@ -70,7 +71,7 @@ def find(clone: Clone, others: tuple[Host, ...] = ()) -> Host:
         then=THEN,
         models={model.name: recipe_for_model(found, model) for model in found.models},
         detail=replace(found, own_loss=own),
-        nodes=models | {(found.builder.file, found.builder.name)},
+        nodes=nodes,
     )
 
 
