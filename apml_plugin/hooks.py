@@ -16,7 +16,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from .hosts import csi2pointcloud, gates
+from .chosen import VARIABLE, chosen_loss
+from .hosts import csi2pointcloud, gates, guard
 from .hosts.pointr import decorating
 
 __all__ = [
@@ -104,3 +105,8 @@ def hoists_loss(read: F) -> F:
     to the host's own.
     """
     return decorating.hoists_loss(read)  # type: ignore[return-value]
+
+
+if chosen_loss()[0] is not None:
+    # In a patched clone, too, nothing may train before a value of ours was differentiated.
+    guard.arm(f"{VARIABLE} asks for {chosen_loss()[0]!r}")

@@ -9,6 +9,7 @@ Nothing here imports torch: patched files load this before the host has decided 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import sys
@@ -178,14 +179,18 @@ def gated(own: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], label: str
     chosen = (loss, "") if loss is not None else loss_for(clouds, None)
     if chosen is None:
         return own(*args, **kwargs)
-    rest, lengths = dict(list(kwargs.items())[max(0, 2 - len(args)) :]), {}
+    rest, more, lengths = dict(list(kwargs.items())[max(0, 2 - len(args)) :]), args[2:], {}
+    if more:
+        with contextlib.suppress(TypeError, ValueError):  # a compiled function has no signature
+            rest = {**dict(zip(list(inspect.signature(own).parameters)[2:], more, strict=False)), **rest}
+            more = more[len(inspect.signature(own).parameters) - 2 :]
     for name, ours in _LENGTHS.items():
         if rest.get(name) is not None:
             lengths[ours] = rest.pop(name)
     weighing = [name for name in _WEIGHING if rest.get(name) is not None]
-    kind = f"takes {weighing[0]} into account" if weighing else _kind(own, clouds, args[2:], rest, holder)
+    kind = f"takes {weighing[0]} into account" if weighing else _kind(own, clouds, more, rest, holder)
     if kind not in KINDS:
-        guard.saw(f"{label} {kind}")
+        _stays(label, kind)
         return own(*args, **kwargs)
     pred, gt = _ordered(clouds, False)
     if clouds[1].requires_grad and not clouds[0].requires_grad and lengths:
@@ -323,15 +328,39 @@ def keeps_host_loss(function: Any) -> Any:
 
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        global _validations
-        _validations += 1
-        try:
+        with _validating():
             return function(*args, **kwargs)
-        finally:
-            _validations -= 1
 
+    @functools.wraps(function)
+    def steps(*args: Any, **kwargs: Any) -> Any:
+        iterator = function(*args, **kwargs)
+        while True:
+            with _validating():  # not while the caller goes on with what was yielded
+                try:
+                    item = next(iterator)
+                except StopIteration as end:
+                    return end.value
+            yield item
+
+    wrapper = steps if inspect.isgeneratorfunction(function) else wrapper
     setattr(wrapper, MARK, True)
     return wrapper
+
+
+@contextmanager
+def _validating() -> Iterator[None]:
+    """In the main thread also for the threads in which DataParallel runs a model; a validation beside the training
+    counts in its own thread alone."""
+    global _validations
+    if threading.current_thread() is not threading.main_thread():
+        with no_training():
+            yield
+        return
+    _validations += 1
+    try:
+        yield
+    finally:
+        _validations -= 1
 
 
 @contextmanager
@@ -367,8 +396,11 @@ def loss_for(clouds: tuple[Any, ...], owner: Any) -> Any:
         guard.arm(f"{VARIABLE} asks for {value!r}")
     if not trains(*clouds):
         if len(clouds) == 2 and sys.modules["torch"].is_grad_enabled() and not (_validations or _local.measuring):
-            tensors = all(hasattr(cloud, "requires_grad") for cloud in clouds)
-            guard.saw("neither cloud wants a gradient" if tensors else "is not called with two tensors (B, N, 3)")
+            tensors = [cloud for cloud in clouds if hasattr(cloud, "requires_grad")]
+            if len(tensors) == 2 and not any(cloud.requires_grad for cloud in tensors):
+                guard.saw("neither cloud wants a gradient")
+            else:
+                _stays("a Chamfer", "is not called with two tensors (B, N, 3)")
         return None
     key = repr((value, opts))
     if key not in _built:
@@ -436,6 +468,16 @@ def _per_sample(loss: tuple[Any, str], pred: Any, gt: Any, label: str, **lengths
         )
     _say(loss, label)
     return guard.watch(values)
+
+
+def _stays(label: str, why: str) -> None:
+    """A call that records a gradient stays the host's: told to the guard, and to the user once for each place."""
+    frame = guard.caller()
+    place = f"{frame.f_code.co_filename}:{frame.f_lineno}"
+    guard.saw(f"{label} {why}")
+    if guard.asked and place not in _told:
+        _told.add(place)
+        announce(f"[apml] {place}: {label} {why}; this call stays the host's own")
 
 
 def _say(loss: tuple[Any, str], label: str) -> None:

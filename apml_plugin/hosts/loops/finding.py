@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cached_property
 
 from ...patching import decorator
 from ...patching.placing import targets
@@ -84,11 +85,22 @@ class Finder:
         else:
             self._decorate(node, read)
 
+    @cached_property
+    def _scripted(self) -> set[str]:
+        """Names of functions that torch.jit compiles, by a decorator or a call."""
+        calls = [n for own in self.project.own.values() for n in own if isinstance(n, ast.Call)]
+        given = {last(dotted(c.args[0])) for c in calls if c.args and "jit." in dotted(c.func)}
+        return given | {
+            last(at[1])
+            for at, tree in self.project.nodes.items()
+            if any("jit." in ast.unparse(d) for d in getattr(tree, "decorator_list", ()))
+        }
+
     def _is_used(self, method: Node) -> bool:
         """Whether code names the class of a method, or makes objects of classes that a config names."""
         name = last(method[1].rpartition(".")[0])
         nodes = (n for own in self.project.own.values() for n in own)
-        used = any(isinstance(n, ast.Name) and n.id == name and isinstance(n.ctx, ast.Load) for n in nodes)
+        used = any(isinstance(n, ast.Name | ast.Attribute | ast.Constant) and name in vars(n).values() for n in nodes)
         return used or any(b"import_module" in text for text in self.project.text.values())
 
     def _tell(self, kind: type[Kept | Refused], node: Node, at: Reading | ast.AST, what: str) -> None:
@@ -98,6 +110,9 @@ class Finder:
     def _decorate(self, node: Node, read: Reading) -> None:
         if node in self.project.twice:
             self._tell(Refused, node, read, "is defined more than once")
+            return
+        if last(node[1]) in self._scripted:
+            self._tell(Refused, node, read, "is compiled by torch.jit, which takes no decorated function")
             return
         vector = read.kind == reading.PER_SAMPLE
         why = "two-sided Chamfer, " + ("one value per sample" if vector else "one number")

@@ -88,11 +88,22 @@ def read(project: Project, without: Set[Node] = frozenset()) -> Fork:
     finder = Finder(Chamfers(project), project.reachable(roots - theirs, evaluation | theirs, by_name=True), loops)
     if not finder.found and loops and not without:
         # What trains may be reached in a way that no name tells: by a registry, a config, a callback.
-        finder = Finder(finder.chamfers, set(project.nodes) - evaluation, loops)
+        finder = Finder(finder.chamfers, _near(project, loops) - evaluation, loops)
     if not finder.found and loops and not without:
         # A factory, a config or a subclass makes the objects: what counts then is the class.
-        finder = Finder(finder.chamfers, set(project.nodes) - evaluation, loops, everywhere=True)
+        finder = Finder(finder.chamfers, _near(project, loops) - evaluation, loops, everywhere=True)
     return _fork(project, finder, loops, evaluation)
+
+
+def _near(project: Project, loops: set[Node]) -> set[Node]:
+    """The definitions in files that the loops' files import, all of them where something imports by name."""
+    if any(_imports_by_name(project, file) for file in project.trees):
+        return set(project.nodes)
+    files, todo = set(), {loop[0] for loop in loops}
+    while todo:
+        files.add(file := todo.pop())
+        todo |= {target[0] for target in project.bound(file).values() if target[0]} - files
+    return {node for node in project.nodes if node[0] in files}
 
 
 def sites_for(project: Project, nodes: Iterable[Node]) -> Fork:
