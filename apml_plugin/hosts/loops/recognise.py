@@ -96,13 +96,15 @@ def read(project: Project, without: Set[Node] = frozenset()) -> Fork:
 
 
 def _near(project: Project, loops: set[Node]) -> set[Node]:
-    """The definitions in files that the loops' files import, all of them where something imports by name."""
+    """The definitions in files that imports tie to the loops' files, all of them where something imports by name."""
     if any(_imports_by_name(project, file) for file in project.trees):
         return set(project.nodes)
-    files, todo = set(), {loop[0] for loop in loops}
-    while todo:
-        files.add(file := todo.pop())
-        todo |= {target[0] for target in project.bound(file).values() if target[0]} - files
+    imports = {file: {target[0] for target in project.bound(file).values()} - {""} for file in project.trees}
+    files, grown = {loop[0] for loop in loops}, True
+    while grown:
+        tied = {f for f in imports if imports[f] & files} | {t for f in files for t in imports.get(f, ())}
+        grown = bool(tied - files)
+        files |= tied
     return {node for node in project.nodes if node[0] in files}
 
 
