@@ -35,19 +35,10 @@ _LENGTHS = {"x_lengths": "pred_lengths", "y_lengths": "gt_lengths"}
 _WEIGHING = ("weights", "x_weights", "y_weights", "batch_weights")
 _built: dict[str, tuple[Any, str]] = {}
 _told: set[str] = set()
-
-
 _validations = 0
 """How many `keeps_host_loss` functions are running. For every thread: DataParallel runs a model in threads."""
-
-
-class _Local(threading.local):
-    """measuring: in how many `no_training` blocks this thread is, while replicas in other threads train."""
-
-    measuring = 0
-
-
-_local = _Local()
+_local = threading.local()
+"""measuring: in how many `no_training` blocks this thread is, while replicas in other threads train."""
 
 
 def eager(function: Any) -> Any:
@@ -107,7 +98,7 @@ def training_loss(own: Any) -> Any:
         # In place: the host may ask isinstance, or derive from it.
         name = "forward" if torch is not None and issubclass(own, torch.nn.Module) else "__call__"
         if MARK not in vars(own) and name in vars(own):
-            setattr(own, name, _gated_method(getattr(own, name), own.__name__))
+            setattr(own, name, _gated_function(getattr(own, name)))
             setattr(own, MARK, True)
         return own
     if inspect.isfunction(own):
@@ -147,17 +138,9 @@ def _gated_function(function: Any) -> Any:
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        return gated(functools.partial(function, *args[:skip]), args[skip:], kwargs, label, call)
+        return gated(functools.partial(function, *args[:skip]), args[skip:], kwargs, label, args[0] if skip else call)
 
     setattr(call, MARK, True)
-    return call
-
-
-def _gated_method(method: Any, label: str) -> Any:
-    @functools.wraps(method)
-    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return gated(functools.partial(method, self), args, kwargs, label, self)
-
     return call
 
 
@@ -169,6 +152,7 @@ def training_value(own: Any, *clouds: Any, label: str = "") -> Any:
     return _number(loss, *_ordered(clouds, False), label or "the host's loss")
 
 
+@eager
 def gated(own: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], label: str, holder: Any, loss: Any = None) -> Any:
     """The result of ``own(*args, **kwargs)`` with the chosen loss in the place of its Chamfer value, in training.
 
@@ -243,7 +227,8 @@ def kind_of(own: Callable[..., Any], like: Any, more: tuple[Any, ...] = (), kwar
 
 
 def _kind(own: Any, clouds: tuple[Any, ...], more: tuple[Any, ...], kwargs: dict[str, Any], holder: Any) -> str:
-    key = (_is_transposed(clouds[0]), repr(more), repr(kwargs)) if not _has_tensors(more, kwargs) else None
+    tensors = any(hasattr(value, "data_ptr") for value in (*more, *kwargs.values()))
+    key = None if tensors else (_is_transposed(clouds[0]), repr(more), repr(kwargs))
     known: dict[Any, str] = holder.__dict__.get("_apml_kinds", {})
     if key not in known:
         kind = kind_of(own, clouds[0], more, kwargs)
@@ -267,10 +252,6 @@ def _kind_of_result(own: Any, clouds: tuple[Any, ...], more: tuple[Any, ...], kw
     return ("first " if first else "") + ("number" if value.dim() == 0 else "per sample")
 
 
-def _has_tensors(more: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
-    return any(hasattr(value, "data_ptr") for value in (*more, *kwargs.values()))
-
-
 def lets_loss_through(parameter: str, known: str) -> Callable[[Any], Any]:
     def decorate(function: Any) -> Any:
         if hasattr(function, MARK) or interrupted(function):
@@ -284,11 +265,8 @@ def lets_loss_through(parameter: str, known: str) -> Callable[[Any], Any]:
             if parameter not in bound.arguments:
                 return function(*args, **kwargs)
             value = bound.arguments[parameter]
-            passed = host_loss_name(value, known, bound.arguments.get("self"))
-            if passed is value:
-                return function(*args, **kwargs)
-            bound.arguments[parameter] = passed
-            return function(*bound.args, **bound.kwargs)
+            bound.arguments[parameter] = passed = host_loss_name(value, known, bound.arguments.get("self"))
+            return function(*args, **kwargs) if passed is value else function(*bound.args, **bound.kwargs)
 
         setattr(wrapper, MARK, True)
         return wrapper
@@ -366,11 +344,15 @@ def _validating() -> Iterator[None]:
 @contextmanager
 def no_training() -> Iterator[None]:
     """Calls in this block, in this thread, are the host's own."""
-    _local.measuring += 1
+    _local.measuring = _measuring() + 1
     try:
         yield
     finally:
         _local.measuring -= 1
+
+
+def _measuring() -> int:
+    return getattr(_local, "measuring", 0)
 
 
 def trains(*clouds: Any) -> bool:
@@ -378,7 +360,7 @@ def trains(*clouds: Any) -> bool:
     torch = sys.modules.get("torch")
     return (
         torch is not None
-        and not (_validations or _local.measuring)
+        and not (_validations or _measuring())
         and torch.is_grad_enabled()
         and len(clouds) == 2
         and all(isinstance(cloud, torch.Tensor) and cloud.dim() == 3 for cloud in clouds)
@@ -395,7 +377,7 @@ def loss_for(clouds: tuple[Any, ...], owner: Any) -> Any:
     if where == VARIABLE:
         guard.arm(f"{VARIABLE} asks for {value!r}")
     if not trains(*clouds):
-        if len(clouds) == 2 and sys.modules["torch"].is_grad_enabled() and not (_validations or _local.measuring):
+        if len(clouds) == 2 and sys.modules["torch"].is_grad_enabled() and not (_validations or _measuring()):
             tensors = [cloud for cloud in clouds if hasattr(cloud, "requires_grad")]
             if len(tensors) == 2 and not any(cloud.requires_grad for cloud in tensors):
                 guard.saw("neither cloud wants a gradient")

@@ -20,8 +20,9 @@ from apml_plugin.functional import apml_loss
 from apml_plugin.hosts import gates as calls
 from apml_plugin.hosts import training
 from apml_plugin.hosts.base import identify
-from apml_plugin.hosts.loops import Fork, Project, recipe
-from apml_plugin.hosts.loops import recognise as recognise_project
+from apml_plugin.hosts.loops.recognise import Fork, recipe
+from apml_plugin.hosts.loops.recognise import recognise as recognise_project
+from apml_plugin.hosts.project import Project
 from apml_plugin.launch.environment import Settings
 from apml_plugin.launch.hooks import Hooks
 from apml_plugin.patching import check, plan_apply, plan_revert, write

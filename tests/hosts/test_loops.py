@@ -12,8 +12,9 @@ import pytest
 from hosts.fork_hosts import CHAMFER, LOCAL, SHARED
 
 from apml_plugin.errors import HostError
-from apml_plugin.hosts.loops import Fork, Project, read, recipe, sites_for
-from apml_plugin.hosts.loops import recognise as recognise_project
+from apml_plugin.hosts.loops.recognise import Fork, read, recipe, sites_for
+from apml_plugin.hosts.loops.recognise import recognise as recognise_project
+from apml_plugin.hosts.project import Project
 from apml_plugin.patching import plan_apply, plan_revert, write
 
 EXTENSION = """

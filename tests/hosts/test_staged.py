@@ -19,8 +19,9 @@ from apml_plugin.cli import main as cli
 from apml_plugin.errors import HostError
 from apml_plugin.functional import apml_loss
 from apml_plugin.hosts import gates as calls
-from apml_plugin.hosts.loops import Fork, Project, recipe
-from apml_plugin.hosts.loops import recognise as recognise_project
+from apml_plugin.hosts.loops.recognise import Fork, recipe
+from apml_plugin.hosts.loops.recognise import recognise as recognise_project
+from apml_plugin.hosts.project import Project
 from apml_plugin.patching import Line, check, plan_apply, plan_revert, write
 from apml_plugin.patching.memory import compiled
 
