@@ -78,16 +78,6 @@ def install() -> None:
     _undo.append(lambda: setattr(torch.Tensor, "backward", backward))  # type: ignore[union-attr]
 
 
-def disarm() -> None:
-    """Takes every hook out again and forgets what was asked for."""
-    global asked, stopped, _backwards
-    asked, stopped, _backwards = "", "", 0
-    for undo in _undo:
-        undo()
-    for known in (_undo, _steps, seen, notes):
-        known.clear()  # type: ignore[attr-defined]
-
-
 def watch(value: Any) -> Any:
     """`value`, a tensor of ours: that it is differentiated is what the guard waits for."""
     if not trained and value.requires_grad:
