@@ -31,6 +31,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
         if item.get_closest_marker("pointr") and not os.environ.get("APML_POINTR"):
             item.add_marker(pytest.mark.skip(reason="needs a PoinTr clone: APML_POINTR=path"))
+        if item.get_closest_marker("twin") and not os.environ.get("APML_EVERY_FORM"):
+            item.add_marker(pytest.mark.skip(reason="is like another one: APML_EVERY_FORM=1"))
         if item.get_closest_marker("forks") and not os.environ.get("APML_FORKS"):
             item.add_marker(pytest.mark.skip(reason="needs clones of PoinTr's forks: APML_FORKS=folder"))
 

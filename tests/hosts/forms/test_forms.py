@@ -20,12 +20,13 @@ TWINS = {
     "own_def_with_tabs_and_crlf", "pointr_root_with_a_loop_beside_it", "pytorch3d_dotted", "pytorch3d_renamed",
     "pytorch3d_in_a_module", "kaolin_dotted", "class_chosen_by_if", "stages_in_a_loop", "truth_first", "data_parallel",
     "list_on_a_model", "times_a_thousand", "arccosh_around_the_call", "static_method", "star_import",
-    "import_in_a_function", "lines_of_older_versions_by_hand",
+    "import_in_a_function", "lines_of_older_versions_by_hand", "field_of_a_dataclass", "factory_function",
+    "passed_as_an_argument", "functools_partial", "lambda_over_raw_distances",
 }  # fmt: skip
-"""Forms like another one: their runs, four seconds each, are marked slow. Their patches are tested with the rest."""
-RUN = [
-    pytest.param(name, marks=pytest.mark.slow) if name in TWINS else name for name, form in FORMS.items() if form.run
-]
+"""Forms like another one: their runs, four seconds each, wait for APML_EVERY_FORM=1. Their patches, which are the same
+text, are tested with the rest."""
+EVERY = [pytest.param(name, marks=pytest.mark.twin) if name in TWINS else name for name in FORMS]
+RUN = [param for param, form in zip(EVERY, FORMS.values(), strict=True) if form.run]
 BY_HAND = ("from apml_plugin.hooks import training_value", "loss = training_value(loss, pred, gt)")
 
 
@@ -50,7 +51,7 @@ def test_nine_in_ten_train() -> None:
     assert wanted.count(TRAINS) >= 0.9 * len(wanted)
 
 
-@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize("name", EVERY)
 def test_without_the_plugin(name: str, tmp_path: Path, python: Forking) -> None:
     """What is expected of a form is worked out from the right stages, weights and steps: its own Chamfer shows it."""
     form = FORMS[name]
