@@ -287,7 +287,15 @@ def assert_stopped(done: Done) -> None:
     assert "Traceback" not in done.stderr or "Exception in thread" in done.stderr, done.said
 
 
-@pytest.mark.parametrize("loop", LOOPS)
+TWINS = {
+    "an_optimiser_that_never_steps", "closure_by_keyword", "compiled_network", "everything_swallowed",
+    "own_optimiser_class", "exits_with_its_own_code_of_zero",
+}  # fmt: skip
+"""Loops like another one: they wait for APML_EVERY_FORM=1."""
+EVERY = [pytest.param(loop, marks=pytest.mark.twin) if loop in TWINS else loop for loop in LOOPS]
+
+
+@pytest.mark.parametrize("loop", EVERY)
 def test_a_loop_that_trains_with_the_loss(loop: str, tmp_path: Path, python: Forking, guarded: Forking) -> None:
     folder = script(tmp_path, LOOPS[loop])
     assert python(["main.py"], folder, APML_LOSS=LOSS).returncode == 0
@@ -301,7 +309,7 @@ def test_a_loop_that_trains_with_the_loss(loop: str, tmp_path: Path, python: For
     assert torch.equal(weights(folder), wanted)
 
 
-@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("loop", EVERY)
 def test_a_loop_that_trains_with_another(loop: str, tmp_path: Path, guarded: Forking) -> None:
     folder = script(tmp_path, LOOPS[loop], ours=False)
     if loop == "autograd_grad":  # neither an optimiser nor a call of backward: the parent of the run is who knows

@@ -21,7 +21,10 @@ TWINS = {
     "pytorch3d_in_a_module", "kaolin_dotted", "class_chosen_by_if", "stages_in_a_loop", "truth_first", "data_parallel",
     "list_on_a_model", "times_a_thousand", "arccosh_around_the_call", "static_method", "star_import",
     "import_in_a_function", "lines_of_older_versions_by_hand", "field_of_a_dataclass", "factory_function",
-    "passed_as_an_argument", "functools_partial", "lambda_over_raw_distances",
+    "passed_as_an_argument", "functools_partial", "lambda_over_raw_distances", "dict_on_a_model", "module_dict",
+    "subclass_of_a_chamfer", "class_named_in_a_config", "pytorch3d_as", "own_files_called_chamfer_and_emd",
+    "get_lossfnc_and_weights", "accelerator_backward", "compiled_and_fitted_like_keras", "lightning_with_pytorch3d",
+    "training_loss_by_hand", "files_that_do_not_parse", "script_beside_the_packages",
 }  # fmt: skip
 """Forms like another one: their runs, four seconds each, wait for APML_EVERY_FORM=1. Their patches, which are the same
 text, are tested with the rest."""
