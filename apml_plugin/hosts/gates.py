@@ -219,7 +219,7 @@ def kind_of(own: Callable[..., Any], like: Any, more: tuple[Any, ...] = (), kwar
     if not all(isinstance(e, torch.Tensor) and e.is_floating_point() and e.shape in ((), (2,)) for e in entries):
         return "gives raw distances or indices, which the host's code goes on with"
     there, back, same = (float(e.abs().max()) for e in entries)
-    if max(same, 0.0) > 0.5 * max(there, back):
+    if same > 0.5 * max(there, back):
         return "is no distance of its two clouds alone"
     if min(there, back) <= 1.01 * same + 1e-12:
         return "measures one direction only"
@@ -374,7 +374,7 @@ def loss_for(clouds: tuple[Any, ...], owner: Any) -> Any:
     value, opts, where = chosen_loss(*(own or (named[0] if named else ())))
     if value is None:
         return None
-    if where == VARIABLE:
+    if where == VARIABLE and not guard.asked:
         guard.arm(f"{VARIABLE} asks for {value!r}")
     if not trains(*clouds):
         if len(clouds) == 2 and sys.modules["torch"].is_grad_enabled() and not (_validations or _measuring()):
@@ -454,8 +454,7 @@ def _per_sample(loss: tuple[Any, str], pred: Any, gt: Any, label: str, **lengths
 
 def _stays(label: str, why: str) -> None:
     """A call that records a gradient stays the host's: told to the guard, and to the user once for each place."""
-    frame = guard.caller()
-    place = f"{frame.f_code.co_filename}:{frame.f_lineno}"
+    place = guard.place()
     guard.saw(f"{label} {why}")
     if guard.asked and place not in _told:
         _told.add(place)

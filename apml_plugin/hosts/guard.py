@@ -88,8 +88,7 @@ def watch(value: Any) -> Any:
 def saw(why: str) -> None:
     """A call of a Chamfer distance stays the host's, and why: the place of the call goes into the message."""
     if asked and not trained:
-        frame = caller()
-        seen.setdefault(f"{frame.f_code.co_filename}:{frame.f_lineno}", why)
+        seen.setdefault(place(), why)
 
 
 def mark(what: str) -> None:
@@ -166,10 +165,8 @@ def _optimizers() -> list[Any]:
 
 
 def _message() -> str:
-    frame = caller()
-    where = f"{frame.f_code.co_filename}:{frame.f_lineno}"
-    lines = [f"{asked}, but no value of that loss was differentiated before an optimiser steps ({where})."]
-    lines += [f"  {place}: {why}" for place, why in seen.items()]
+    lines = [f"{asked}, but no value of that loss was differentiated before an optimiser steps ({place()})."]
+    lines += [f"  {at}: {why}" for at, why in seen.items()]
     lines += [f"  {text.partition('. By hand')[0]}" for text in notes if not text.startswith(tuple(seen))]
     if len(lines) == 1:
         lines.append("  no call of a Chamfer distance was seen")
@@ -208,6 +205,12 @@ def caller() -> FrameType:
             break
         frame = frame.f_back
     return frame
+
+
+def place() -> str:
+    """file:line of the host's code that is running."""
+    frame = caller()
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 
 _OWN = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "")

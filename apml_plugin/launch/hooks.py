@@ -1,9 +1,8 @@
 """The import hooks of a run: stand-ins, CPU mode, names that newer libraries dropped, and the loss.
 
-One finder stands first in ``sys.meta_path``. It serves the stand-ins, and has two kinds of modules looked at
-right after they ran: a few libraries (``torch`` for CPU mode, and those in :data:`CARE`). Modules of projects run with
-the lines of their recipes (:mod:`.recipes`). Everything else is left to the finders that were there. Standard
-library only.
+One finder stands first in ``sys.meta_path``. It serves the stand-ins. It looks at a few libraries right after they ran:
+``torch``, for CPU mode, and those in :data:`CARE`. It runs modules of projects with the lines of their recipes
+(:mod:`.recipes`). Everything else is left to the finders that were there. Standard library only.
 """
 
 from __future__ import annotations

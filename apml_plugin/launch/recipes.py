@@ -23,6 +23,10 @@ _LIMIT = 100_000
 """Bytes of an environment variable; a longer recipe is worked out again by each process."""
 
 
+_scripts: dict[str, CodeType] = {}
+"""The code of each script that a `Script` was made for."""
+
+
 class Lines:
     """What goes into the files of one project. notes: losses that stay the host's, for the guard's message."""
 
@@ -105,9 +109,10 @@ class Script:
     """
 
     def __init__(self, path: str) -> None:
-        if not path.endswith(".py") or not os.path.isfile(path) or is_library(path) or code_for(path) is None:
+        code = code_for(path) if path.endswith(".py") and os.path.isfile(path) and not is_library(path) else None
+        if code is None:
             raise ImportError
-        self.path = path
+        self.path, _scripts[path] = path, code
 
     def find_spec(self, name: str, target: ModuleType | None = None) -> importlib.machinery.ModuleSpec | None:
         if name != "__main__":
@@ -130,7 +135,7 @@ def run_script(path: str, scope: dict[str, Any]) -> None:
         sys.path[:1] = [] if getattr(sys.flags, "safe_path", False) else [os.path.dirname(os.path.realpath(path))]
     loader = importlib.machinery.SourceFileLoader(scope["__name__"], path)
     scope.update(__file__=path, __spec__=None, __package__=None, __cached__=None, __loader__=loader)
-    exec(code_for(path), scope)  # type: ignore[arg-type]
+    exec(_scripts[path], scope)
 
 
 @cache
