@@ -9,6 +9,7 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from apml_plugin import _moved
 from apml_plugin.checkpoints import own as _own
 
 if TYPE_CHECKING:
@@ -90,4 +91,5 @@ def __dir__() -> list[str]:
     return sorted([*globals(), *_WHERE])
 
 
+_moved.install()
 _own.admit()

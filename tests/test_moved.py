@@ -1,0 +1,36 @@
+"""Old import paths: each still gives the module, with a warning that names the new path."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+
+import pytest
+
+from apml_plugin import _moved
+
+
+@pytest.fixture
+def moved(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(_moved.MOVED, "apml_plugin.old_errors", "apml_plugin.errors")
+    yield
+    sys.modules.pop("apml_plugin.old_errors", None)
+
+
+@pytest.mark.usefixtures("moved")
+def test_an_old_path_gives_the_same_module_and_warns() -> None:
+    from apml_plugin import errors
+
+    with pytest.warns(FutureWarning, match=r"apml_plugin\.old_errors has moved to apml_plugin\.errors"):
+        old = importlib.import_module("apml_plugin.old_errors")
+    assert old is errors
+    assert errors.__spec__.name == "apml_plugin.errors"
+    assert importlib.reload(errors) is errors
+
+
+@pytest.mark.parametrize("old", sorted(_moved.MOVED))
+def test_every_old_path_leads_to_a_module_that_exists(old: str) -> None:
+    assert importlib.util.find_spec(_moved.MOVED[old])
+    with pytest.warns(FutureWarning):
+        importlib.import_module(old)
