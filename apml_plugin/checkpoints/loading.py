@@ -54,7 +54,7 @@ def _again(load: Any, f: Any, where: int, map_location: Any, options: dict[str, 
     """Reads a refused file with shells in the place of known host classes, from the start."""
     from apml_plugin.checkpoints import container
     from apml_plugin.checkpoints.reading import read_with_shells
-    from apml_plugin.files.wording import printable
+    from apml_plugin.files.opening import printable
 
     name = os.fspath(f) if _is_path(f) else getattr(f, "name", "a checkpoint in memory")
     options = {key: value for key, value in options.items() if key == "encoding"}

@@ -14,7 +14,7 @@ from typing import IO, Any
 import torch
 
 from ..errors import CheckpointError
-from ..files.wording import printable
+from ..files.opening import printable
 from . import container, looking, placeholders
 from .legacy import without_modules
 from .restoring import restore

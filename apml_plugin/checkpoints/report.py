@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from ..files.wording import printable
+from ..files.opening import printable
 from . import container
 from .layouts import Checkpoint, without_prefix
 from .reading import Read

@@ -50,7 +50,7 @@ def register(app: typer.Typer) -> None:
         """
         from apml_plugin.checkpoints import report
         from apml_plugin.checkpoints.layouts import without_prefix
-        from apml_plugin.files.wording import printable
+        from apml_plugin.files.opening import printable
 
         read, found = _open(file)
         told = report.report(file, read, found)
@@ -83,7 +83,7 @@ def register(app: typer.Typer) -> None:
         """
         from apml_plugin.checkpoints import writing
         from apml_plugin.errors import CheckpointError
-        from apml_plugin.files.wording import printable
+        from apml_plugin.files.opening import printable
 
         _, found = _open(file)
         try:

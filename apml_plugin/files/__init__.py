@@ -1,9 +1,9 @@
-"""Files from outside: opened only if they are files, read only as far as they are sane, never followed elsewhere.
+"""Reading files from outside the package: regular files only, within limits, without following links elsewhere.
 
-- `opening`: a regular file and nothing else, no larger than asked for; `wording`: text of a file, fit for a terminal.
-- `sources`: Python files of a clone to syntax trees; `yamls`: plain values from YAML.
-- `clouds`: point clouds from the files people keep them in; `ply` and `pcd` from and to those two.
+- `opening`: open a regular file of a bounded size; text for messages about files.
+- `sources`: the root of a project, and its Python files as syntax trees. `yamls`: plain values from YAML.
+- `clouds`: point clouds from files. `ply_pcd`: these two formats.
 
-All but `clouds` need nothing beyond NumPy and PyYAML. Each reader of the package goes through here, so that a pipe
-never keeps it waiting and a small file never fills the memory.
+Only `clouds` and `ply_pcd` need NumPy. All readers of the package use these functions, so that a pipe never blocks them
+and a small file never fills the memory.
 """

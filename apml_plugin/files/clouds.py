@@ -1,4 +1,4 @@
-"""Point clouds from the files people keep them in."""
+"""Point clouds from .npy, .npz, .h5, .pcd, .ply and text files."""
 
 from __future__ import annotations
 
@@ -15,20 +15,18 @@ from numpy.typing import NDArray
 
 from apml_plugin.errors import CloudFileError
 
-from . import pcd, ply
-from .opening import open_regular, size_of, why
-from .rows import lines
-from .wording import printable
+from . import ply_pcd
+from .opening import open_regular, printable, size_of, why
 
 Cloud = NDArray[np.float64]
 
 KEYS = ("data", "points", "xyz", "pred", "gt", "arr_0")
-"""Which array of an .npz or .h5 file is taken when it holds several: the first of these names there is."""
+"""Which array of an .npz or .h5 file is read if it holds several: the first of these names that it has."""
 
 LARGEST = 4 << 30
-"""Bytes of a file, and of an array in it."""
-_ROOM, _TIMES = 16 << 20, 64
-"""An array of more bytes than the first must not have more than the second times those that the file has for it."""
+"""Most bytes of a file, and of an array in it."""
+_UNCHECKED, _MOST_COMPRESSION = 16 << 20, 64
+"""An array of more than `_UNCHECKED` bytes must not be compressed by more than this factor."""
 
 
 def read_clouds(path: str | os.PathLike[str]) -> list[Cloud]:
@@ -49,18 +47,18 @@ def read_clouds(path: str | os.PathLike[str]) -> list[Cloud]:
 def read_array(path: str | os.PathLike[str]) -> Cloud:
     """The numbers in a file as float64, of whatever shape.
 
-    What a file claims to hold is held against what it has before memory is taken for it, and nothing but the file is
-    read. Raises CloudFileError naming the file.
+    The sizes that a file claims are compared with its real size before memory is allocated. Links to other files are
+    not followed. Raises CloudFileError naming the file.
     """
     file = Path(path)
     read = READERS.get(file.suffix.lower())
     if read is None:
-        raise CloudFileError(f"{file}: files of this kind are not read ({', '.join(READERS)} are)")
+        raise CloudFileError(f"{file}: files of this kind are not supported ({', '.join(READERS)} are)")
     try:
         with open_regular(file) as stream:
             size = os.fstat(stream.fileno()).st_size
             if size > LARGEST:
-                raise CloudFileError(f"has {size_of(size)}; more than {size_of(LARGEST)} are not read, split it")
+                raise CloudFileError(f"has {size_of(size)}, more than the limit of {size_of(LARGEST)}; split it")
             array = np.asarray(read(stream, size), dtype=np.float64)
             return array if array.flags.writeable else array.copy()
     except CloudFileError as error:
@@ -68,10 +66,10 @@ def read_array(path: str | os.PathLike[str]) -> Cloud:
     except OSError as error:
         raise CloudFileError(printable(f"{file}: {why(error)[:300]}")) from None
     except MemoryError:
-        raise CloudFileError(f"{file}: needs more memory than there is; split it") from None
-    except Exception as error:  # each library has errors of its own for a damaged file
-        told = f"{type(error).__name__}: {' '.join(str(error)[:300].split())[:200]}"
-        raise CloudFileError(printable(f"{file}: cannot be read, it is damaged or something else ({told})")) from error
+        raise CloudFileError(f"{file}: needs more memory than is available; split it") from None
+    except Exception as error:  # each library raises its own errors for a damaged file
+        reason = f"{type(error).__name__}: {' '.join(str(error)[:300].split())[:200]}"
+        raise CloudFileError(printable(f"{file}: cannot be read, it may be damaged ({reason})")) from error
 
 
 def _numpy(stream: BinaryIO, size: int) -> Any:
@@ -83,24 +81,21 @@ def _numpy(stream: BinaryIO, size: int) -> Any:
         names = {name.removesuffix(".npy"): name for name in archive.namelist()}
         entry = archive.getinfo(names[_key(list(names))])
         if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise CloudFileError("is compressed in a way that NumPy never does; write it with np.savez_compressed")
-        _bounded(entry.file_size, entry.compress_size)
+            raise CloudFileError("is compressed by a method that NumPy never uses; write it with np.savez_compressed")
+        _check_expansion(entry.file_size, entry.compress_size)
         with archive.open(entry) as inner:
             return _array(inner, entry.file_size)
 
 
 def _array(stream: Any, size: int) -> Any:
-    """An array in NumPy's own form, from its header and then as many bytes as that says."""
+    """An array in the .npy format: its header, then as many bytes as the header says."""
     if stream.read(6) != b"\x93NUMPY":
-        raise CloudFileError("is no NumPy file, or holds pickled Python objects, which are never unpickled")
+        raise CloudFileError("is not a NumPy file, or holds pickled Python objects, which are never unpickled")
     stream.seek(0)
-    if np.lib.format.read_magic(stream) != (
-        1,
-        0,
-    ):  # others have headers without end, and np.save needs them for records
-        raise CloudFileError("is no plain array; write one of numbers with np.save")
+    if np.lib.format.read_magic(stream) != (1, 0):  # later versions, for records, allow headers of any length
+        raise CloudFileError("is not a plain array of numbers; write one with np.save")
     shape, by_column, dtype = np.lib.format.read_array_header_1_0(stream)
-    _plain(shape, dtype)
+    _check_numbers(shape, dtype)
     need, left = math.prod(shape) * dtype.itemsize, size - stream.tell()
     if need > left:
         raise CloudFileError(f"claims {size_of(need)} of numbers and has {size_of(left)}: it is cut off or damaged")
@@ -113,35 +108,35 @@ def _h5(stream: BinaryIO, size: int) -> Any:
     except ImportError:
         raise CloudFileError("reading it needs h5py: pip install h5py") from None
     with h5py.File(stream.name, "r") as archive:
-        # Only what is in this very file: a link can lead to any other, and so can what looks like a data set.
+        # A link, a virtual data set and an external one all lead to other files.
         links = {name: archive.get(name, getlink=True) for name in archive}
         elsewhere = [name for name, link in links.items() if not isinstance(link, h5py.HardLink)]
         names = [n for n in links if n not in elsewhere and archive.get(n, getclass=True) is h5py.Dataset]
-        found = archive[_key(names, elsewhere)]
-        if found.is_virtual or found.external:
+        data = archive[_key(names, elsewhere)]
+        if data.is_virtual or data.external:
             raise CloudFileError("has its numbers in other files, which are not read; copy them into one: h5repack")
-        _plain(found.shape, found.dtype)
-        _bounded(math.prod(found.shape) * found.dtype.itemsize, found.id.get_storage_size())
-        return found[()]
+        _check_numbers(data.shape, data.dtype)
+        _check_expansion(math.prod(data.shape) * data.dtype.itemsize, data.id.get_storage_size())
+        return data[()]
 
 
 def _key(names: list[str], elsewhere: list[str] | tuple[()] = ()) -> str:
     for key in [*KEYS, *(names if len(names) == 1 else [])]:
         if key in names:
             return key
-    links = f" ({_some(elsewhere)}: links, which are not followed; copy what they point to into the file)"
+    links = f" ({_listed(elsewhere)}: links, which are not followed; copy what they point to into the file)"
     raise CloudFileError(
-        f"holds {_some(names) or 'no arrays'}{links if elsewhere else ''}; none is called {', '.join(KEYS)}"
+        f"holds {_listed(names) or 'no arrays'}{links if elsewhere else ''}; none is called {', '.join(KEYS)}"
     )
 
 
-def _some(names: Any) -> str:
+def _listed(names: Any) -> str:
     shown = [name[:40] for name in itertools.islice(names, 8)]
     return ", ".join([*shown, f"{len(names) - 8} more"] if len(names) > 8 else shown)
 
 
-def _plain(shape: Any, dtype: Any) -> None:
-    """Refuses what are no numbers before they are read, and clouds of no points."""
+def _check_numbers(shape: Any, dtype: Any) -> None:
+    """Raises CloudFileError, before anything is read, for what are not numbers or not points."""
     if dtype.kind == "O":
         raise CloudFileError("holds Python objects, which are never unpickled; write plain numbers")
     if dtype.kind not in "biuf":
@@ -154,28 +149,18 @@ def _no_points(shape: Any) -> str:
     return f"holds an array of shape {str(shape)[:60]}, not points (N, 3) or clouds (B, N, 3)"
 
 
-def _bounded(claimed: int, there: int) -> None:
-    if claimed > LARGEST or claimed > max(_ROOM, _TIMES * there):
+def _check_expansion(claimed: int, stored: int) -> None:
+    if claimed > LARGEST or claimed > max(_UNCHECKED, _MOST_COMPRESSION * stored):
         raise CloudFileError(
-            f"unpacks to {size_of(claimed)} from {size_of(there)}: it is damaged, made to fill memory, or hardly holds "
-            "anything but zeros; write it without compression if that is meant"
+            f"unpacks to {size_of(claimed)} from {size_of(stored)}: it is damaged, made to fill memory, or almost "
+            "all zeros; in the last case write it without compression"
         )
-
-
-def _pcd(stream: BinaryIO, size: int) -> Any:
-    return pcd.read(stream, size)
-
-
-def _ply(stream: BinaryIO, size: int) -> Any:
-    return ply.read(stream, size)
 
 
 def _text(stream: BinaryIO, size: int) -> Any:
     """Rows of numbers separated by blanks, tabs, commas or semicolons; # begins a comment."""
-    found = (
-        line.decode("utf-8", "replace").replace(",", " ").replace(";", " ").split("#")[0] for line in lines(stream)
-    )
-    rows = (row for row in found if row.strip())
+    texts = (line.decode("utf-8", "replace").split("#")[0] for line in ply_pcd.lines(stream))
+    rows = (text.replace(",", " ").replace(";", " ") for text in texts if text.strip(" \t\r\n,;"))
     first = next(rows, None)
     if first is None:
         raise CloudFileError(_no_points((0,)))
@@ -185,8 +170,8 @@ def _text(stream: BinaryIO, size: int) -> Any:
 READERS: dict[str, Callable[[BinaryIO, int], Any]] = {
     ".npy": _numpy,
     ".npz": _numpy,
-    ".pcd": _pcd,
-    ".ply": _ply,
+    ".pcd": ply_pcd.read_pcd,
+    ".ply": ply_pcd.read_ply,
     ".xyz": _text,
     ".txt": _text,
     ".pts": _text,

@@ -1,4 +1,4 @@
-"""Opening what is really a file."""
+"""Opening regular files only, and words for messages about files."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _KINDS = {
 
 
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
-    """The file, open for reading. Raises OSError, without waiting, for what is no file: its `strerror` says what."""
-    _check(os.stat(path), path)  # before opening: that alone makes some devices act
-    stream = open(path, "rb", opener=_at_once)  # noqa: SIM115 (the caller closes it)
+    """The file, open for reading. Raises OSError if it is not a regular file, and never waits for a pipe or device."""
+    _check(os.stat(path), path)  # before opening, which alone has an effect on some devices
+    stream = open(path, "rb", opener=_without_waiting)  # noqa: SIM115 (the caller closes it)
     try:
         _check(os.fstat(stream.fileno()), path)
     except OSError:
@@ -29,24 +29,24 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
 
 
 def read_regular(path: str | os.PathLike[str], most: int) -> bytes:
-    """The bytes of a file of at most `most` bytes. Raises OSError as `open_regular`, and for a larger file."""
+    """The bytes of a file of at most `most` bytes. Raises OSError as `open_regular` does, and for a larger file."""
     with open_regular(path) as stream:
         size = os.fstat(stream.fileno()).st_size
         data = stream.read(most + 1) if size <= most else b""
-        if max(size, len(data)) > most:  # some files say they hold nothing and hold much
-            text = f"has {size_of(max(size, len(data)))}, more than the {size_of(most)} that are read of such a file"
+        if max(size, len(data)) > most:  # some files, such as those in /proc, report a size of 0
+            text = f"has {size_of(max(size, len(data)))}, more than the limit of {size_of(most)} for such files"
             raise OSError(errno.EFBIG, text, os.fspath(path))
         return data
 
 
 def why(error: OSError) -> str:
-    """What follows a file's name in a message."""
-    told = error.strerror or str(error)
-    return told if told.startswith(("is ", "has ")) else f"cannot be read ({told})"
+    """Why a file cannot be read, to follow its name in a message."""
+    reason = error.strerror or str(error)
+    return reason if reason.startswith(("is ", "has ")) else f"cannot be read ({reason})"
 
 
 def size_of(count: float) -> str:
-    """A number of bytes for people."""
+    """A number of bytes with a unit, such as 1.5 KiB."""
     for unit in ("bytes", "KiB", "MiB"):
         if count < 1024:
             return f"{count:.4g} {unit}"
@@ -54,11 +54,16 @@ def size_of(count: float) -> str:
     return f"{count:.4g} GiB"
 
 
-def _at_once(path: str, flags: int) -> int:
+def _without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
-def _check(found: os.stat_result, path: str | os.PathLike[str]) -> None:
-    if not stat.S_ISREG(found.st_mode):
-        kind = _KINDS.get(stat.S_IFMT(found.st_mode), "something else")
+def _check(status: os.stat_result, path: str | os.PathLike[str]) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        kind = _KINDS.get(stat.S_IFMT(status.st_mode), "something else")
         raise OSError(errno.EINVAL, f"is {kind}, not a file", os.fspath(path))
+
+
+def printable(text: str) -> str:
+    """``text`` with control characters escaped: a name in a file can hold codes that clear or recolour a terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)

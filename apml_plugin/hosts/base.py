@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import HostError, PatchError
-from ..files import roots
+from ..files import sources
 from ..patching import Line, Recipe
 from ..patching import check as patched
 
@@ -124,7 +124,7 @@ def identify(path: str | os.PathLike[str]) -> Host:
     """
     clone = Clone(path)
     root = clone.root
-    if (above := roots.above_package(root)) != root:
+    if (above := sources.above_package(root)) != root:
         raise HostError(f"{root} is a package of the codebase at {above}; give that folder")
     found: list[Host] = []
     reasons: dict[str, str] = {}
@@ -195,8 +195,8 @@ def check_config(path: str | os.PathLike[str], host: str | os.PathLike[str] | No
 def around(start: Path) -> Host | None:
     """The host that a file lies in: the nearest folder upwards that is one, or None."""
     here = start.expanduser().resolve()
-    for folder in [here, *here.parents][: roots.ABOVE + 1]:
-        if folder != Path.home() and any(roots.holds_python(folder / name) for name in (".", "scripts", "src")):
+    for folder in [here, *here.parents][: sources.ABOVE + 1]:
+        if folder != Path.home() and any(sources.holds_python(folder / name) for name in (".", "scripts", "src")):
             with contextlib.suppress(HostError):
                 return identify(folder)
     return None

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from apml_plugin.chosen import VARIABLE
 from apml_plugin.errors import HostError
-from apml_plugin.files.roots import root_of
+from apml_plugin.files.sources import root_of
 from apml_plugin.hosts import guard
 from apml_plugin.launch import environment, probe, recipes, supervise
 from apml_plugin.patching import journal

@@ -64,7 +64,7 @@ def of(root: str) -> Lines:
 
 @cache
 def _root(folder: str) -> str:
-    from apml_plugin.files.roots import root_of
+    from apml_plugin.files.sources import root_of
 
     return root_of(folder)
 

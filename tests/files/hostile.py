@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 ROOM = 400 << 20
-"""Bytes that a fork may map: far more than the 200 MB asserted, so that it is the reader that refuses."""
+"""Bytes that a fork may map: far more than the 200 MB asserted, so that the reader itself must stop."""
 PATIENCE = 20
 
 
@@ -225,12 +225,12 @@ PICKLES = {
     "memory without end": beside(b"r\xff\xff\xff\x7f" + b"j\xfe\xff\xff\x7f"),
 }  # fmt: skip
 
-SAID = {
+MESSAGES = {
     "key a million deep": "nested too deeply",
     "long text": "2147483647 bytes in a unicodestring4, but",
     "memory without end": "KeyError",
 }
-"""Of the others the claim is refused, not what came of it."""
+"""For the others the claim is rejected, not what followed from it."""
 
 YAML_ANCHORS = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12)
@@ -252,7 +252,7 @@ CLOUDS: dict[str, Case] = {
     ),
     "vertices.ply": ("cloud", ply(*vertices(10**12), body=b"1 2 3\n"), "1000000000000 vertices announced, 1 found"),
     "packed.ply": ("cloud", ply(*vertices(10**30), form="binary_little_endian"), "announced, but the file ends early"),
-    "negative.ply": ("cloud", ply(*vertices(-5)), "less than nothing"),
+    "negative.ply": ("cloud", ply(*vertices(-5)), "negative number of rows"),
     "twice.ply": ("cloud", ply(*vertices(1), "property float x", form="binary_little_endian"), "damaged"),
     "a line.ply": ("cloud", b"ply\n" + b"x" * 30_000_000, "line 2 has more than"),
     "header.ply": ("cloud", b"ply\n" + b"comment\n" * 3_000_000, "more than 1024 lines"),
@@ -267,7 +267,7 @@ CLOUDS: dict[str, Case] = {
     "objects.npy": ("cloud", npy("(4, 3)", "'|O'"), "Python objects, which are never unpickled"),
     "records.npy": ("cloud", npy("(4, 3)", "[('x', '<f8')]"), "not numbers"),
     "deep.npy": ("cloud", npy("(4, 3)", "(" * 30_000), "cannot be read"),
-    "header.npy": ("cloud", b"\x93NUMPY\x02\x00\xff\xff\xff\x7f" + bytes(1000), "no plain array"),
+    "header.npy": ("cloud", b"\x93NUMPY\x02\x00\xff\xff\xff\x7f" + bytes(1000), "not a plain array"),
     "claims.npz": ("cloud", lambda path: npz(path, npy("(1000000000000, 3)")), "claims"),
     "bomb.npz": (
         "cloud",
@@ -294,15 +294,15 @@ CLOUDS: dict[str, Case] = {
     ),
     "texts.h5": ("cloud", h5(lambda h5py, file, _: file.create_dataset("data", data=["a", "b"])), "Python objects"),
     "no data.h5": ("cloud", b"\x89HDF\r\n\x1a\n" + bytes(2000), "cannot be read"),
-    "matlab.mat": ("cloud", b"MATLAB 5.0 MAT-file" + bytes(200), "files of this kind are not read"),
+    "matlab.mat": ("cloud", b"MATLAB 5.0 MAT-file" + bytes(200), "files of this kind are not supported"),
     "line.xyz": ("cloud", b"7" * 30_000_000, "line 1 has more than"),
     "garbage.xyz": ("cloud", bytes(range(256)) * 40_000, "cannot be read"),
     "words.txt": ("cloud", b"1 2 3\n" * 200_000 + b"1 2 \x1b[2Jthree\n", "cannot be read"),
     "zeros.txt": ("cloud", bytes(30_000_000), "line 1 has more than"),
     "ragged.txt": ("cloud", b"1 2 3\n1 2 3 4\n", "cannot be read"),
     **{
-        f"{kind.__name__.strip('_')}.{suffix}": ("cloud", kind, told)
-        for kind, told in KINDS
+        f"{kind.__name__.strip('_')}.{suffix}": ("cloud", kind, expected)
+        for kind, expected in KINDS
         for suffix in ("xyz", "ply", "pcd", "npy", "npz", "h5")
     },
     "stand-in.ply": ("open3d", ply("element face 1000000000000", *vertices(1)), "rows of element face"),
@@ -310,11 +310,11 @@ CLOUDS: dict[str, Case] = {
 }  # fmt: skip
 CHECKPOINTS: dict[str, Case] = {
     **{
-        f"{name}.pth": ("checkpoint", zipped(data), SAID.get(name, "claims to hold more"))
+        f"{name}.pth": ("checkpoint", zipped(data), MESSAGES.get(name, "claims to hold more"))
         for name, data in PICKLES.items()
     },
     **{
-        f"{name} (legacy).pth": ("checkpoint", legacy(data), SAID.get(name, "claims to hold more"))
+        f"{name} (legacy).pth": ("checkpoint", legacy(data), MESSAGES.get(name, "claims to hold more"))
         for name, data in PICKLES.items()
     },
     "storage (legacy).pth": ("checkpoint", legacy(beside(storage(TWO_GB, key="1", view=True))), "claims to hold more"),
@@ -332,7 +332,7 @@ CHECKPOINTS: dict[str, Case] = {
 YAMLS: dict[str, Case] = {
     "anchors.yaml": ("yaml", YAML_ANCHORS.encode(), "holds more than .* anchors"),
     "merges.yaml": ("yaml", YAML_MERGES.encode(), "holds more than .* anchors"),
-    "itself.yaml": ("yaml", b"a: &a [*a]", "holds itself"),
+    "itself.yaml": ("yaml", b"a: &a [*a]", "contains itself"),
     "nested.yaml": ("yaml", b"[" * 100_000, "nested more than"),
     "indented.yaml": ("yaml", "\n".join(" " * i + "a:" for i in range(400)).encode(), "nested more than"),
     "name.yaml": ("yaml", b"a: !!python/name:os.system", "python/name:os.system"),
@@ -342,7 +342,7 @@ YAMLS: dict[str, Case] = {
     "number.yaml": ("yaml", b"a: " + b"9" * 5000, "not valid YAML"),
     "sixties.yaml": ("yaml", b"a: 1" + b":59" * 40_000 + b".0", "not valid YAML"),
     "values.yaml": ("yaml", b"- 1\n" * 32_000, "holds more than"),
-    "large.yaml": ("yaml", b"a: 1\n" * 4_000_000, "more than the 128 KiB"),
+    "large.yaml": ("yaml", b"a: 1\n" * 4_000_000, "more than the limit of 128 KiB"),
     "binary.yaml": ("yaml", bytes(range(256)), "not valid YAML"),
     "pipe.yaml": ("yaml", pipe, "is a named pipe"),
     "device.yaml": ("yaml", device, "is a device"),
@@ -353,7 +353,7 @@ CASES = {**CLOUDS, **CHECKPOINTS, **YAMLS}
 
 def main(folder: Path) -> None:
     readers = _readers()
-    told = {}
+    results = {}
     for name, (reader, what, _) in CASES.items():
         path = folder / name
         try:
@@ -362,10 +362,10 @@ def main(folder: Path) -> None:
             else:
                 path.write_bytes(what)
         except ImportError as error:
-            told[name] = {"skipped": str(error)}
+            results[name] = {"skipped": str(error)}
             continue
-        told[name] = _within_bounds(readers[reader], path)
-    print(json.dumps(told))
+        results[name] = _within_bounds(readers[reader], path)
+    print(json.dumps(results))
 
 
 def _readers() -> dict[str, Callable[[Path], Any]]:
@@ -382,7 +382,7 @@ def _readers() -> dict[str, Callable[[Path], Any]]:
     with contextlib.suppress(ImportError):
         import h5py  # noqa: F401
     (good := Path(sys.argv[1]) / "good.yaml").write_text("a: 1")
-    read_yaml(good)  # what it imports is no work of its own
+    read_yaml(good)  # so that its imports are not measured
     return {"cloud": clouds.read_clouds, "open3d": io.read_point_cloud, "checkpoint": checkpoint, "yaml": read_yaml}
 
 
@@ -397,12 +397,12 @@ def _within_bounds(read: Callable[[Path], Any], path: Path) -> dict[str, Any]:
         resource.setrlimit(resource.RLIMIT_AS, (size + ROOM, size + ROOM))
         before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
         try:
-            kind, said = "value", str(read(path))[:200]
+            kind, message = "value", str(read(path))[:200]
         except BaseException as error:
-            kind, said = type(error).__name__, str(error)
+            kind, message = type(error).__name__, str(error)
         found = {
             "kind": kind,
-            "said": said,
+            "message": message,
             "seconds": time.perf_counter() - start,
             "bytes": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) << 10,
             "opened": [o for o in opened if not o.endswith((".py", ".pyc", ".so")) and "/proc/" not in o],
@@ -413,7 +413,7 @@ def _within_bounds(read: Callable[[Path], Any], path: Path) -> dict[str, Any]:
     with open(ours, "rb") as stream:
         data = stream.read()
     status = os.waitpid(child, 0)[1]
-    return json.loads(data) if data else {"kind": f"ended with status {status}", "said": "", "seconds": PATIENCE}
+    return json.loads(data) if data else {"kind": f"ended with status {status}", "message": "", "seconds": PATIENCE}
 
 
 if __name__ == "__main__":

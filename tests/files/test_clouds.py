@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from apml_plugin.errors import CloudFileError
-from apml_plugin.files import pcd, ply
+from apml_plugin.files import ply_pcd
 from apml_plugin.files.clouds import READERS, read_clouds
 
 CLOUD = np.random.default_rng(0).random((7, 3)).astype(np.float32).astype(np.float64)
@@ -17,7 +17,7 @@ def write(file, cloud):
     elif kind == ".npz":
         np.savez(file, points=cloud, faces=np.zeros((2, 3)))
     elif kind in (".pcd", ".ply"):
-        file.write_bytes({".pcd": pcd, ".ply": ply}[kind].dump(cloud, ascii=False))
+        file.write_bytes({".pcd": ply_pcd.dump_pcd, ".ply": ply_pcd.dump_ply}[kind](cloud, ascii=False))
     elif kind in (".h5", ".hdf5"):
         h5py = pytest.importorskip("h5py")
         with h5py.File(file, "w") as archive:
@@ -48,9 +48,9 @@ def test_commas_and_one_point(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "told"),
+    ("name", "content", "expected"),
     [
-        ("a.obj", b"v 1 2 3", "files of this kind are not read"),
+        ("a.obj", b"v 1 2 3", "files of this kind are not supported"),
         ("a.npy", b"nonsense", "never unpickled"),
         ("a.ply", b"solid", "first line is not 'ply'"),
         ("a.pcd", b"", "no DATA line"),
@@ -62,14 +62,14 @@ def test_commas_and_one_point(tmp_path):
     ],
 )
 @pytest.mark.filterwarnings("ignore:loadtxt")
-def test_what_is_wrong_with_a_file_is_said(name, content, told, tmp_path):
+def test_errors_name_the_file_and_the_problem(name, content, expected, tmp_path):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(CloudFileError, match=told) as raised:
+    with pytest.raises(CloudFileError, match=expected) as raised:
         read_clouds(tmp_path / name)
     assert name in str(raised.value)
 
 
-def test_pickled_objects_are_refused_and_archives_need_a_known_name(tmp_path):
+def test_pickles_are_rejected_and_archives_need_a_known_name(tmp_path):
     np.save(tmp_path / "o.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     with pytest.raises(CloudFileError, match="never unpickled"):
         read_clouds(tmp_path / "o.npy")

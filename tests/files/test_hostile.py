@@ -24,7 +24,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def told(folder: Path) -> dict[str, dict[str, Any]]:
+def results(folder: Path) -> dict[str, dict[str, Any]]:
     command = [sys.executable, str(Path(hostile.__file__)), str(folder)]
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, map(str, sys.path)))}
     done = subprocess.run(command, capture_output=True, text=True, env=environ, cwd=folder, timeout=500, check=False)
@@ -33,17 +33,17 @@ def told(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", hostile.CASES)
-def test_is_refused_within_bounds(told: dict[str, dict[str, Any]], folder: Path, name: str) -> None:
+def test_is_rejected_within_bounds(results: dict[str, dict[str, Any]], folder: Path, name: str) -> None:
     reader, _, expected = hostile.CASES[name]
-    found = told[name]
+    found = results[name]
     if "skipped" in found:
         pytest.skip(found["skipped"])
-    assert re.search(expected, found["said"]), found
+    assert re.search(expected, found["message"]), found
     if "a value" not in expected:
         assert found["kind"] == hostile.ERRORS[reader], found
-        assert name in found["said"]
-    assert len(found["said"]) < 700
-    assert found["said"].isprintable()
+        assert name in found["message"]
+    assert len(found["message"]) < 700
+    assert found["message"].isprintable()
     assert found["seconds"] < SECONDS, found
     assert found["bytes"] < BYTES, found
     assert {*found["opened"]} <= {str(folder / name), name}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from apml_plugin.files.roots import root_of
+from apml_plugin.files.sources import root_of
 from apml_plugin.launch import environment, hooks, recipes
 from apml_plugin.launch.cpu_mode import on_cpu
 

@@ -69,7 +69,7 @@ def large(path: Path) -> None:
     ("make", "told"),
     [
         (pipe, "x.py is a named pipe, not a file"),
-        (large, "x.py has 57.22 MiB, more than the 256 KiB that are read of such a file"),
+        (large, "x.py has 57.22 MiB, more than the limit of 256 KiB for such files"),
         (lambda path: path.write_text(SUM), "x.py is nested too deeply to be looked at"),
         (lambda path: path.write_text("x = " + "-" * 200_000 + "1\n"), "x.py is nested too deeply to be looked at"),
         (lambda path: path.write_text("x = a" + ".a" * 1400), "x.py, line 1 is nested too deeply to be looked at"),

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from apml_plugin.errors import CloudFileError
-from apml_plugin.files import clouds, pcd, ply
+from apml_plugin.files import clouds, ply_pcd
 from apml_plugin.standins.absent import absent
 
 from .geometry import PointCloud
 
-_FORMATS = {".pcd": pcd, ".ply": ply}
+_FORMATS = {".pcd": ply_pcd.dump_pcd, ".ply": ply_pcd.dump_ply}
 
 
 def read_point_cloud(filename: str | os.PathLike[str], **options: Any) -> PointCloud:
@@ -42,7 +42,7 @@ def write_point_cloud(
     filename: str | os.PathLike[str], pointcloud: PointCloud, write_ascii: bool = False, **options: Any
 ) -> bool:
     """Writes the coordinates: PCD in float32, PLY in float64, binary unless ``write_ascii``. Returns True."""
-    content = _format(filename).dump(np.asarray(pointcloud.points), write_ascii)
+    content = _format(filename)(np.asarray(pointcloud.points), write_ascii)
     with open(filename, "wb") as file:
         file.write(content)
     return True
