@@ -93,15 +93,23 @@ def root_of(file: str | os.PathLike[str]) -> str:
     for folder in (here, *here.parents):
         if (folder / ".git").exists():
             return str(folder)
-    inside = [here]
-    for folder in list(here.parents)[:ABOVE]:
-        if folder in (Path.home().resolve(), Path(tempfile.gettempdir()).resolve(), Path(folder.anchor)):
-            break
-        inside.append(folder)
+    inside = upwards(here)
     marked = [folder for folder in inside if any(name.startswith(_MARKS) for name in _names(folder))]
     if marked:
         return str(marked[-1])
     return str(inside[1] if len(inside) > 1 and _imports_from(here, inside[1]) else here)
+
+
+def upwards(folder: Path) -> list[Path]:
+    """`folder` and the few above it that may belong to the same project, up to the clone's root if there is one.
+
+    Where people keep everything (their home, the folder for temporary files, the root) no project begins.
+    """
+    everything = (Path.home().resolve(), Path(tempfile.gettempdir()).resolve(), Path(folder.anchor))
+    found = [folder]
+    while len(found) <= ABOVE and not (found[-1] / ".git").exists() and found[-1].parent not in everything:
+        found.append(found[-1].parent)
+    return found
 
 
 def above_package(folder: Path) -> Path:

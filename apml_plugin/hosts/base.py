@@ -169,15 +169,22 @@ def _merged(root: Path, hosts: list[Host]) -> Host:
     )
 
 
-def check_config(path: str | os.PathLike[str], host: str | os.PathLike[str] | None = None) -> Finding:
+def check_config(
+    path: str | os.PathLike[str],
+    host: str | os.PathLike[str] | None = None,
+    *,
+    near: str | os.PathLike[str] | None = None,
+) -> Finding:
     """Read a config as its host would and say which loss a run with it gets.
 
-    The host is that at `host`, else the codebase the file lies in, else the one around the current folder.
+    The host is that at `host`, else the one around `near`, else the one that the file lies in, else the one around the
+    current folder.
     Raises HostError if the file cannot be read, or if `host` is given and is no host.
     """
     file = Path(path).expanduser()
     config = read_yaml(file)
-    at = identify(host) if host is not None else around(file) or around(Path.cwd())
+    places = dict.fromkeys(Path(place) for place in (near, file, Path.cwd()) if place is not None)
+    at = identify(host) if host is not None else next(filter(None, map(around, places)), None)
     for kind in kinds():
         found = Finding(file, next((part for part in at.parts if part.kind == kind.NAME), None) if at else None)
         if found.host:
@@ -195,8 +202,8 @@ def check_config(path: str | os.PathLike[str], host: str | os.PathLike[str] | No
 def around(start: Path) -> Host | None:
     """The host that a file lies in: the nearest folder upwards that is one, or None."""
     here = start.expanduser().resolve()
-    for folder in [here, *here.parents][: sources.ABOVE + 1]:
-        if folder != Path.home() and any(sources.holds_python(folder / name) for name in (".", "scripts", "src")):
+    for folder in sources.upwards(here if here.is_dir() else here.parent):
+        if any(sources.holds_python(folder / name) for name in (".", "scripts", "src")):
             with contextlib.suppress(HostError):
                 return identify(folder)
     return None

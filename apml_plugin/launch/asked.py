@@ -35,7 +35,7 @@ def loss_of(words: Sequence[str], environ: Mapping[str, str]) -> tuple[str, str]
     if all(part.get(key) is None for part in (config, _model(config)) for key in ("loss", "loss_opts")):
         return f"the host's own (no loss: in {path})", ""
     try:
-        found = check_config(path)
+        found = check_config(path, near=Path.cwd())  # a host is run from its own folder; its YAML may lie anywhere
     except ApmlError:
         return "", ""
     if found.host is None or (found.error and not _model(config) and "train_loader" not in config):

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from apml_plugin.cli import main
+from apml_plugin.hosts import base
 from apml_plugin.hosts.base import Finding, check_config
 from apml_plugin.hosts.pointr import checking as inspecting
 
@@ -170,3 +171,18 @@ def test_misspelt_metrics_and_models_are_told(host, tmp_path, capsys) -> None:
     file.write_text(yaml.safe_dump({"model": {"NAME": "PNC", "num_pred": 32, "loss": "APML"}}))
     main(["check", str(file), "--host", str(host)])
     assert "did you mean PCN?" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_run_asks_the_host_it_is_in_and_not_what_lies_around_its_config(
+    write: Any, host: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A YAML may lie in a folder that holds many codebases: reading all of them took minutes."""
+    config = tmp_path / "many" / "x.yaml"
+    config.parent.mkdir()
+    write(loss="APML").rename(config)
+    read: list[Path] = []
+    monkeypatch.setattr(base, "identify", lambda path, real=base.identify: read.append(Path(path)) or real(path))
+    found = check_config(config, near=host)
+    assert found.host is not None
+    assert found.stages
+    assert read == [host]

@@ -308,9 +308,19 @@ class Finder:
         owner = self.project.owner(node)
         return owner is not None and (last(node[1]) in ("forward", "__call__") or self.chamfers.is_autograd(owner))
 
+    @cached_property
+    def _networks_calling(self) -> dict[Node | None, list[Node]]:
+        """The forward methods of networks that call a definition, by that definition."""
+        found: dict[Node | None, list[Node]] = {}
+        for node in filter(self._is_network, sorted(self.reached)):
+            calls = (n.func for n in ast.walk(self.project.nodes[node]) if isinstance(n, ast.Call))
+            for target in {self.project.resolve(node[0], call, node) for call in calls}:
+                found.setdefault(target, []).append(node)
+        return found
+
     def _into_network(self, site: Node) -> str:
         """Where a network's forward feeds the site's value into one of its own layers."""
-        for node in filter(self._is_network, sorted(self.reached)):
+        for node in self._networks_calling.get(site, ()):
             held: set[str] = set()
 
             def holds(tree: ast.AST, node: Node = node, held: set[str] = held) -> bool:
