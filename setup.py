@@ -59,6 +59,7 @@ def native() -> dict[str, Any]:
 
 setup(
     packages=find_packages(include=["apml_plugin", "apml_plugin.*"]),
+    package_dir={"": "."},  # an editable install is then a plain path, which mypy and editors can follow
     include_package_data=True,
     headers=["none"],  # the one command that wheels and editable installs both run, and only with an entry
     **native(),

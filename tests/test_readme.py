@@ -1,4 +1,4 @@
-"""What the README shows is run, built or found."""
+"""What the README and the pages in docs/ show is run, built or found."""
 
 from __future__ import annotations
 
@@ -40,6 +40,10 @@ def test_every_command_is_described(command: str) -> None:
     assert f"apml {command}" in README
 
 
-def test_links_lead_somewhere() -> None:
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize("page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", page.read_text()):
+        file, _, heading = target.partition("#")
+        linked = page.parent / file if file else page
+        assert linked.exists(), target
+        assert not heading or re.search(rf"(?im)^#+ {heading.replace('-', '.')}", linked.read_text()), target
