@@ -67,10 +67,10 @@ def compare(weights: Mapping[str, torch.Tensor], config: Path, host_path: Path |
 
 def _built(host: Any, config: Path) -> dict[str, list[int]]:
     """key -> shape of the state dict of the host's model."""
-    from ..launch import environment, plan, probe
+    from ..launch import environment, probe
 
-    base = {**plan._clean(os.environ), "CUDA_VISIBLE_DEVICES": ""}
-    standins, _ = probe.missing(str(host.root), base)
+    base = {**environment.without_run(os.environ), "CUDA_VISIBLE_DEVICES": ""}
+    standins = probe.look(str(host.root), base).standins
     # The loss is not attached, and it has no weights anyway.
     environ = environment.write(base, environment.Settings(standins, "the model is only looked at", False))
     places = [host.builder.file, host.builder.name, host.reader.file, host.reader.name]

@@ -107,10 +107,10 @@ def _host_modules() -> list[tuple[str, str]]:
     """Which modules that hosts import are there. They are looked for, not imported: some crash when imported."""
     from importlib.util import find_spec
 
-    from apml_plugin.standins import PROBES
+    from apml_plugin.standins import STANDINS
 
     rows = []
-    for name in PROBES:
+    for name in STANDINS:
         try:
             spec = find_spec(name)
         except (ImportError, ValueError) as error:

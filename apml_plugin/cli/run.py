@@ -50,7 +50,7 @@ def register(app: typer.Typer) -> None:
 
         from apml_plugin.chosen import VARIABLE, parse
         from apml_plugin.hosts import guard
-        from apml_plugin.launch import asked, environment, plan
+        from apml_plugin.launch import environment, plan
 
         environ = dict(os.environ)
         if loss is not None:
@@ -58,7 +58,7 @@ def register(app: typer.Typer) -> None:
             environ[VARIABLE] = loss
         if from_step:
             environ[guard.FROM_STEP] = str(from_step)
-        trains, who = asked.loss_of(script, environ) if not no_attach or environ.get(VARIABLE) else ("", "")
+        trains, who = plan.loss_of(script, environ) if not no_attach or environ.get(VARIABLE) else ("", "")
         planned = plan.make(
             script, module, cpu, not no_cpu_mode, not no_standins, not no_attach, asked=who, environ=environ
         )
@@ -87,3 +87,5 @@ def _show(planned, trains: str) -> None:  # type: ignore[no-untyped-def]
     typer.echo("stand-ins: " + ("" if standins else "none"))
     for name, reason in standins.items():
         typer.echo(f"  {name}: {reason}")
+    for name, reason in planned.broken.items():
+        typer.echo(f"broken:    {name} at {reason}")

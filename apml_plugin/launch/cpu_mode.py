@@ -1,10 +1,11 @@
-"""CPU mode: CUDA calls of a host that never heard of CPUs go to the CPU.
+"""CPU mode: CUDA calls of a host that was written for GPUs alone go to the CPU.
 
-A few wrappers around the places where a device is named, instead of a global ``TorchFunctionMode``: such a mode
-is thread-local (DataParallel and autograd threads would not see it) and taxes every operation, while a wrapper
-costs a look at one argument of one call. No arithmetic is touched, so numbers are those of plain CPU code.
-``torch.cuda.is_available()`` stays False, so PyTorch and hosts keep off the GPU's ways, while ``device_count()`` is 1:
-hosts divide by it and make one gradient per device. What a GPU alone can do (streams, graphs, kernels) still fails.
+A few functions in which a device is named are wrapped. A global ``TorchFunctionMode`` would be shorter, but it is
+thread-local (DataParallel and autograd threads would not see it) and slows every operation down, while a wrapper
+looks at one argument of one call. No arithmetic is touched, so numbers are those of plain CPU code.
+``torch.cuda.is_available()`` stays False, so that PyTorch and hosts use no GPU code, while ``device_count()`` is 1:
+hosts divide by it and make one gradient per device. What only a GPU can do (streams, graphs, kernels) still fails.
+Process groups use gloo in place of nccl, and DistributedDataParallel gets no device ids.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from apml_plugin.launch import cpu_distributed
+from apml_plugin.ddp import without_devices
 
 # fmt: off
 FACTORIES = (
@@ -42,7 +43,7 @@ def install() -> None:
     _moves()
     _loading()
     _cuda_module()
-    cpu_distributed.install()
+    _distributed()
 
 
 def on_cpu(device: Any) -> Any:
@@ -59,8 +60,8 @@ def on_cpu(device: Any) -> Any:
 
 
 def _factories() -> None:
-    # `with torch.device(...)` and set_default_device recognise the factories by their Python objects, in a list
-    # made on first use: have it made now, of the real ones. Then a device they name is translated too.
+    # `with torch.device(...)` and set_default_device recognise the factories by their Python objects, in a set made
+    # on first use: this call makes it now, of the real ones. Then a device named in these ways is translated too.
     from torch.utils import _device
 
     _device._device_constructors()
@@ -79,7 +80,7 @@ def _factories() -> None:
 
 
 def _keep_scriptable(wrapper: Callable[..., Any], original: Callable[..., Any]) -> None:
-    """TorchScript knows the operators by their Python objects: have it compile ours to the operator itself."""
+    """TorchScript recognises operators by their Python objects: this makes it compile ours to the operator itself."""
     from torch.jit import _builtins
 
     operator = _builtins._find_builtin(original)
@@ -101,7 +102,7 @@ def _loading() -> None:
 
     @functools.wraps(load)
     def load_on_cpu(f: Any, map_location: Any = None, *args: Any, **kwargs: Any) -> Any:
-        # A function keeps its say; any other wish, none included, can only mean the CPU here.
+        # A function decides for itself; any other location, None included, can only mean the CPU here.
         return load(f, map_location if callable(map_location) else "cpu", *args, **kwargs)
 
     torch.load = load_on_cpu
@@ -131,6 +132,34 @@ def _cuda_module() -> None:
         setattr(torch.cuda, name, value)
     for kind in ("Half", "Float", "Double", "BFloat16", "Char", "Byte", "Short", "Int", "Long", "Bool"):
         setattr(torch.cuda, f"{kind}Tensor", getattr(torch, f"{kind}Tensor"))
+
+
+def _distributed() -> None:
+    ddp = torch.nn.parallel.DistributedDataParallel
+    ddp.__init__ = without_devices(ddp.__init__)  # type: ignore[method-assign]
+    if not torch.distributed.is_available():
+        return
+    from torch.distributed import distributed_c10d
+
+    for name in ("init_process_group", "new_group", "barrier"):
+        wrapped = _on_gloo(getattr(distributed_c10d, name))
+        setattr(distributed_c10d, name, wrapped)
+        setattr(torch.distributed, name, wrapped)
+
+
+def _on_gloo(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function in whose arguments a backend that names nccl becomes gloo, and devices are left out."""
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        kwargs = {key: _gloo(value) for key, value in kwargs.items() if key not in ("device_id", "device_ids")}
+        return function(*map(_gloo, args), **kwargs)
+
+    return call
+
+
+def _gloo(value: Any) -> Any:
+    return "gloo" if isinstance(value, str) and "nccl" in value.lower() and "://" not in value else value
 
 
 class _Properties(NamedTuple):

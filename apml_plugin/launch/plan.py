@@ -1,4 +1,4 @@
-"""What ``apml run`` executes, and in which environment."""
+"""What ``apml run`` executes, in which environment, and with which loss."""
 
 from __future__ import annotations
 
@@ -8,23 +8,26 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
-from apml_plugin.chosen import VARIABLE
-from apml_plugin.errors import HostError
+from apml_plugin.chosen import VARIABLE, parse
+from apml_plugin.errors import ApmlError, HostError
 from apml_plugin.files.sources import root_of
 from apml_plugin.hosts import guard
+from apml_plugin.hosts.base import check_config, read_yaml
 from apml_plugin.launch import environment, probe, recipes, supervise
 from apml_plugin.patching import journal
 
 
 class Plan(NamedTuple):
-    """A command and its environment."""
+    """A command and its environment. broken: installed packages that do not import (:class:`.probe.Probe`)."""
 
     command: list[str]
     environ: dict[str, str]
     settings: environment.Settings
     lines: recipes.Lines
+    broken: Mapping[str, str] = {}
 
 
 def make(
@@ -37,7 +40,7 @@ def make(
     asked: str = "",
     environ: Mapping[str, str] | None = None,
 ) -> Plan:
-    """Plans a run of ``words``: a script (or a module, or a command such as torchrun) and its arguments.
+    """Plans a run of ``words``: a script, a module or a command such as torchrun, and its arguments.
 
     Args:
         module: the first word is a module, as after ``python -m``.
@@ -61,29 +64,33 @@ def make(
     reason = "--cpu was given" if cpu else ""
     if cpu:
         base["CUDA_VISIBLE_DEVICES"] = ""
-    absent, cuda = probe.missing(folder, _clean(base))
-    if not cpu and cpu_mode and not cuda:
+    found = probe.look(folder, environment.without_run(base))
+    if not cpu and cpu_mode and not found.cuda:
         reason = "PyTorch sees no CUDA device"
     lines = recipes.of(root_of(folder)) if attach else recipes.Lines("", {}, [])
-    settings = environment.Settings(absent if standins else {}, reason, attach, asked, lines.write() if attach else "")
-    return Plan(command, environment.write(base, settings), settings, lines)
+    recipe = lines.write() if attach else ""
+    settings = environment.Settings(found.standins if standins else {}, reason, attach, asked, recipe)
+    return Plan(command, environment.write(base, settings), settings, lines, found.broken)
 
 
 def execute(plan: Plan) -> int:
-    """Becomes the planned command, or, where a loss was asked for, a small process that waits for it.
-
-    Returns, with the exit code, only where a process cannot be replaced.
-    """
+    """Becomes the process of :func:`process_of`. Returns, with the exit code, only where none can be replaced."""
     sys.stdout.flush()
     sys.stderr.flush()
-    command, environ = plan.command, plan.environ
-    if plan.settings.asked:
-        environ = {**environ, guard.FOLDER: tempfile.mkdtemp(prefix="apml-run-")}
-        explicit = "1" if environ.get(VARIABLE, "").strip() else ""
-        command = [sys.executable, "-I", "-S", supervise.__file__, environ[guard.FOLDER], explicit, *command]
+    command, environ = process_of(plan)
     if os.name == "nt":  # exec there returns to the shell at once and loses the exit code
         return subprocess.call(command, env=environ)
     return os.execvpe(command[0], command, environ)
+
+
+def process_of(plan: Plan) -> tuple[list[str], dict[str, str]]:
+    """The planned command and its environment; with a small parent that waits for it where a loss was asked for."""
+    if not plan.settings.asked:
+        return plan.command, plan.environ
+    environ = {**plan.environ, guard.FOLDER: tempfile.mkdtemp(prefix="apml-run-")}
+    explicit = "1" if environ.get(VARIABLE, "").strip() else ""
+    parent = [sys.executable, "-I", "-S", supervise.__file__, environ[guard.FOLDER], explicit]
+    return [*parent, *plan.command], environ
 
 
 def _command(words: Sequence[str], module: bool) -> tuple[list[str], str]:
@@ -110,10 +117,54 @@ def _folder_of(script: str) -> str:
     return real if os.path.isdir(real) else os.path.dirname(real)
 
 
-def _clean(environ: Mapping[str, str]) -> dict[str, str]:
-    """Without the hooks of a run around this one: the probe must meet the real modules."""
-    result = {key: value for key, value in environ.items() if not key.startswith("APML_RUN_")}
-    site = os.path.join(os.path.dirname(os.path.abspath(environment.__file__)), "site")
-    paths = [entry for entry in result.get("PYTHONPATH", "").split(os.pathsep) if entry and entry != site]
-    result["PYTHONPATH"] = os.pathsep.join(paths)
-    return result
+def loss_of(words: Sequence[str], environ: Mapping[str, str]) -> tuple[str, str]:
+    """The loss that a run asks for, looked at before it starts: a misspelt one is one line now, not a traceback later.
+
+    words: as for :func:`make`. Returns what the run trains with, and who asked for it, in words: as far as
+    ``APML_LOSS`` or the YAML after ``--config`` says. Both are empty where neither is given; who asked is empty where
+    it is the host's own loss.
+
+    Raises what building the loss raises; for a YAML's, HostError with the file's name. The YAML of a host that reads
+    its `loss:` itself is left to that host.
+    """
+    if environ.get(VARIABLE, "").strip():
+        from apml_plugin.registry import build_loss, describe
+
+        text = describe(build_loss(parse(environ[VARIABLE])))
+        return f"{text} ({VARIABLE})", f"{VARIABLE} (apml run --loss) asks for {text}"
+    path = config_of(words)
+    if path is None:
+        return "", ""
+    try:
+        config = read_yaml(path)
+    except HostError:  # the script reports it in its own words
+        return "", ""
+    parts = (config, config.get("model"))
+    if not any(isinstance(part, Mapping) and {"loss", "loss_opts"} & _given(part) for part in parts):
+        return f"the host's own (no loss: in {path})", ""
+    try:
+        found = check_config(path, near=Path.cwd())  # a host is run from its own folder; its YAML may lie anywhere
+    except ApmlError:
+        return "", ""
+    if found.host is None or (found.error and not found.model):
+        return "", ""
+    if found.error:
+        raise HostError(f"{path}: {found.error}")
+    if not found.stages:
+        return f"the host's own ({found.found_at})" if found.found_at else "the host's own", ""
+    stages = ", ".join(f"{stage}: {text}" for stage, text in found.stages.items())
+    return f"{stages} ({found.found_at} in {path})", f"{found.found_at} in {path} asks for {stages}"
+
+
+def config_of(words: Sequence[str]) -> Path | None:
+    """The YAML that a script's arguments name after ``--config``, if it exists."""
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        option, equals, value = word.partition("=")
+        path = Path(value if equals else following)
+        if option == "--config" and path.suffix in (".yaml", ".yml") and path.is_file():
+            return path
+    return None
+
+
+def _given(part: Mapping[str, object]) -> set[str]:
+    return {key for key, value in part.items() if value is not None}

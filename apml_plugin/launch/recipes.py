@@ -20,15 +20,14 @@ from apml_plugin.errors import HostError
 from apml_plugin.launch import environment
 
 _LIMIT = 100_000
-"""Bytes of an environment variable; a longer recipe is worked out again by each process."""
-
+"""Bytes that a recipe may take in an environment variable; each process works out a longer one itself."""
 
 _scripts: dict[str, CodeType] = {}
 """The code of each script that a `Script` was made for."""
 
 
 class Lines:
-    """What goes into the files of one project. notes: losses that stay the host's, for the guard's message."""
+    """The lines for the files of one project. notes: losses that stay the host's, for the guard's message."""
 
     def __init__(self, root: str, edits: dict[str, list[Any]], notes: list[str]) -> None:
         self.root, self.edits, self.notes = root, edits, notes
@@ -42,15 +41,15 @@ class Lines:
 
 @cache
 def of(root: str) -> Lines:
-    """The lines of the project at `root`; none if it is no host. What else goes wrong is the caller's to report."""
+    """The lines of the project at `root`; none if it is no host. Raises whatever else goes wrong."""
+    from apml_plugin.hosts.base import identify
     from apml_plugin.patching import Line
 
-    told = os.environ.get(environment.RECIPE, "")
-    if told:
-        there, edits, notes = json.loads(told)
-        if there == root:
+    written = os.environ.get(environment.RECIPE, "")
+    if written:
+        written_root, edits, notes = json.loads(written)
+        if written_root == root:
             return Lines(root, {file: [Line(*line) for line in some] for file, some in edits.items()}, notes)
-    from apml_plugin.hosts.base import identify
 
     try:
         host = identify(root)
@@ -70,10 +69,9 @@ def _root(folder: str) -> str:
 
 
 def code_for(path: str) -> CodeType | None:
-    """The code of a project's file with its lines in it; None where none belong there.
+    """The code of a project's file with its lines in it; None for a file that gets none.
 
-    Whatever goes wrong on the way stops the run: a rank or a worker that goes on without the loss would train with
-    another one.
+    Any error stops the run: a rank or a worker that went on without the loss would train with another one.
     """
     from apml_plugin.hosts import guard
 
@@ -93,7 +91,7 @@ def code_for(path: str) -> CodeType | None:
 
 
 def into(spec: importlib.machinery.ModuleSpec) -> None:
-    """Have a module that is about to be imported run with its lines."""
+    """Makes a module that is about to be imported run with its lines."""
     if isinstance(spec.loader, importlib.machinery.SourceFileLoader) and spec.origin:
         code = code_for(spec.origin)
         if code is not None:
@@ -101,11 +99,17 @@ def into(spec: importlib.machinery.ModuleSpec) -> None:
             spec.loader.get_code = lambda fullname: code  # type: ignore[method-assign, misc]
 
 
+def into_pdb(code: property) -> property:
+    """pdb reads the script that it debugs by itself: this is its attribute ``code`` of a script, with the lines."""
+    # Up to Python 3.12 the object is the path itself.
+    return property(lambda script: code_for(str(getattr(script, "_target", script))) or code.__get__(script))
+
+
 class Script:
     """Finds ``__main__`` in a script that gets lines.
 
-    Python asks ``sys.path_hooks`` whether the script it was told to run is a folder or archive to run a ``__main__``
-    from, and does so if a hook says yes. Scripts without lines it runs as ever.
+    Python asks each of ``sys.path_hooks`` whether the script that it runs is a folder or archive with a ``__main__``.
+    This one says yes for a script that gets lines, and then provides its ``__main__``.
     """
 
     def __init__(self, path: str) -> None:
@@ -130,7 +134,7 @@ class Script:
 
 
 def run_script(path: str, scope: dict[str, Any]) -> None:
-    """Run a script in `scope` as Python itself would: by its path, not as a module with a spec."""
+    """Runs a script in `scope` as Python itself would: by its path, not as a module with a spec."""
     if scope.get("__name__") == "__main__" and sys.path[:1] == [path]:
         sys.path[:1] = [] if getattr(sys.flags, "safe_path", False) else [os.path.dirname(os.path.realpath(path))]
     loader = importlib.machinery.SourceFileLoader(scope["__name__"], path)
@@ -146,6 +150,6 @@ def _libraries() -> tuple[str, ...]:
 
 
 def is_library(path: str) -> bool:
-    """Whether a file is no project's: of the standard library, of an installed package or of this plugin."""
+    """Whether a file belongs to the standard library, to an installed package or to this plugin."""
     real = os.path.realpath(path)
     return real.startswith(_libraries()) or "site-packages" in real or "dist-packages" in real

@@ -1,4 +1,4 @@
-"""What an interpreter of ``apml run`` does first, called from a .pth file or from ``site/sitecustomize.py``."""
+"""What each Python of an ``apml run`` does first, called from a .pth file or from ``site/sitecustomize.py``."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ _failed: list[Exception] = []
 
 
 def install() -> None:
-    """Put the hooks of the run in place; a second call does nothing.
+    """Installs the import hook. Idempotent.
 
-    What fails is one line on stderr, and ends the interpreter of a run that asked for a loss: going on would train
-    with another.
+    A failure is one line on stderr. It ends the interpreter if the run asked for a loss: training would go on with
+    another one.
     """
     try:
-        from apml_plugin.launch import hooks
+        from apml_plugin.launch import import_hook
 
         if not _failed:
-            hooks.install()
+            import_hook.install()
     except Exception as error:
         _failed.append(error)
         if sys.stderr is not None:

@@ -1,11 +1,11 @@
-"""Stand-in for the compiled ``chamfer_3D`` of SeedFormer-style hosts: :mod:`.chamfer`, results written in place."""
+"""Stand-in for the compiled ``chamfer_3D`` of SeedFormer-style hosts: ``chamfer`` with results written in place."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
 from apml_plugin.standins import chamfer
-from apml_plugin.standins.inplace import into
+from apml_plugin.standins.arguments import into
 
 forward = into(4, 0, lambda xyz1, xyz2, dist1, dist2, idx1, idx2: chamfer.forward(xyz1, xyz2))
 """Nearest neighbours between (B, N, 3) and (B, M, 3), both ways, written into four buffers.

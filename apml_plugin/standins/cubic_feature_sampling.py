@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from apml_plugin.errors import LossValueError
+from apml_plugin.standins.arguments import check_clouds
 
 
 def forward(scale: int, neighborhood_size: int, ptcloud: Tensor, cubic_features: Tensor) -> tuple[Tensor, Tensor]:
@@ -22,7 +23,7 @@ def forward(scale: int, neighborhood_size: int, ptcloud: Tensor, cubic_features:
     _check(scale, reach, ptcloud, cubic_features)
     with torch.no_grad():
         batch, channels = cubic_features.shape[:2]
-        # What lies far out is brought near, still outside: an integer could not hold it.
+        # A vertex far outside is moved to just outside the grid: int64 could not hold its index.
         lower = ptcloud.floor().clamp(-2 * reach - 1, scale + 2 * reach).long()
         step = torch.arange(1 - reach, reach + 1, device=ptcloud.device)
         vertex = lower[:, :, None] + torch.cartesian_prod(step, step, step)
@@ -55,16 +56,13 @@ def _rows(index: Tensor, scale: int) -> Tensor:
 
 
 def _check(scale: int, reach: int, ptcloud: Tensor, cubic_features: Tensor) -> None:
-    shape = tuple(cubic_features.shape)
-    if ptcloud.dim() != 3 or ptcloud.shape[2] != 3 or len(shape) != 5 or shape[0] != len(ptcloud) or reach < 1:
+    caller, shape = "cubic_feature_sampling.forward", tuple(cubic_features.shape)
+    check_clouds(caller, ptcloud=ptcloud)
+    if shape != (len(ptcloud), *shape[1:2], scale, scale, scale) or reach < 1:
         raise LossValueError(
-            "cubic_feature_sampling.forward: expected neighborhood_size >= 1, ptcloud (B, n, 3) and cubic_features "
-            f"(B, C, s, s, s), got {reach}, {tuple(ptcloud.shape)} and {shape}"
+            f"{caller}: expected neighborhood_size >= 1, ptcloud (B, n, 3) and cubic_features (B, C, s, s, s) with "
+            f"s = scale = {scale}, got {reach}, {tuple(ptcloud.shape)} and {shape}"
         )
-    if shape[2:] != (scale,) * 3:
-        raise LossValueError(f"cubic_feature_sampling.forward: scale is {scale}, but cubic_features are {shape}")
     if bool(ptcloud.isnan().any()):
         b, i = (int(v) for v in ptcloud.isnan().any(dim=-1).nonzero()[0])
-        raise LossValueError(
-            f"cubic_feature_sampling.forward: ptcloud[{b}, {i}] is NaN; the network before it has diverged"
-        )
+        raise LossValueError(f"{caller}: ptcloud[{b}, {i}] is NaN; the network before it has diverged")

@@ -12,7 +12,7 @@ from torch import Tensor
 from apml_plugin.errors import LossValueError
 from apml_plugin.matching.assignment import assign_pairs
 from apml_plugin.matching.inputs import Clouds
-from apml_plugin.standins.inplace import write
+from apml_plugin.standins.arguments import write
 
 EXACT = 1024
 """Up to so many points an exact solver is quick whatever the clouds are; beyond, it can take minutes."""

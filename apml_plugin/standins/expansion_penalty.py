@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from apml_plugin.errors import LossValueError
-from apml_plugin.standins.inplace import write
+from apml_plugin.standins.arguments import check_clouds, write
 
 
 def forward(
@@ -32,8 +32,9 @@ def forward(
     :func:`backward`. Time O(n primitive_size); all patches take a step at once.
 
     Raises:
-        LossValueError: n is no multiple of ``primitive_size``.
+        LossValueError: xyz has another shape, or n is no multiple of ``primitive_size``.
     """
+    check_clouds("expansion_penalty.forward", xyz=xyz)
     batch, n, _ = xyz.shape
     size = int(primitive_size)
     if size < 1 or n % size:
@@ -70,7 +71,7 @@ def _trees(patches: Tensor) -> tuple[Tensor, Tensor]:
     Returns each point's parent (P, s) and the edge's length (P, s), 0 for point 0, the root.
     """
     count, size, _ = patches.shape
-    everyone = torch.arange(count, device=patches.device)
+    every = torch.arange(count, device=patches.device)
     last = torch.zeros(count, dtype=torch.int64, device=patches.device)
     gap = patches.new_full((count, size), float("inf"))
     nearest = torch.zeros(count, size, dtype=torch.int64, device=patches.device)
@@ -79,14 +80,14 @@ def _trees(patches: Tensor) -> tuple[Tensor, Tensor]:
     length = torch.zeros_like(gap)
     inside[:, 0] = True
     for _ in range(1, size):
-        far = (patches - patches[everyone, last][:, None]).square().sum(dim=-1).sqrt_()
+        far = (patches - patches[every, last][:, None]).square().sum(dim=-1).sqrt_()
         nearer = far < gap
         nearest = torch.where(nearer, last[:, None], nearest)
         gap = torch.where(nearer, far, gap)
         last = gap.masked_fill(inside, float("inf")).argmin(dim=1)
-        inside[everyone, last] = True
-        length[everyone, last] = gap[everyone, last]
-        parent[everyone, last] = nearest[everyone, last]
+        inside[every, last] = True
+        length[every, last] = gap[every, last]
+        parent[every, last] = nearest[every, last]
     return parent, length
 
 
@@ -95,15 +96,15 @@ def _prune(parent: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
     size = parent.shape[1]
     child = torch.arange(size, device=parent.device).expand_as(parent)
     charged, other = torch.zeros_like(length), torch.full_like(parent, -1)
-    there = child > 0  # the edge between a point and its parent, by the point; the root has none
-    while bool(there.any()):
-        degree = there.long().scatter_add(1, parent, there.long())
+    edge = child > 0  # whether the edge from this point to its parent is left; the root has no parent
+    while bool(edge.any()):
+        degree = edge.long().scatter_add(1, parent, edge.long())
         above = degree.gather(1, parent)
-        leaf = there & (degree == 1) & ((above > 1) | (child > parent))
-        top = there & (above == 1) & ((degree > 1) | (parent > child))
+        leaf = edge & (degree == 1) & ((above > 1) | (child > parent))
+        top = edge & (above == 1) & ((degree > 1) | (parent > child))
         charged, other = torch.where(leaf, length, charged), torch.where(leaf, parent, other)
         # A parent that is a leaf has one edge left, so no two children write to it.
         patch, at = top.nonzero(as_tuple=True)
         charged[patch, parent[patch, at]], other[patch, parent[patch, at]] = length[patch, at], at
-        there = there & ~leaf & ~top
+        edge = edge & ~leaf & ~top
     return charged, other

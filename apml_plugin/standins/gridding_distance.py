@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from apml_plugin.standins.cells import backward, spread
+from apml_plugin.standins.gridding import backward, spread
 
 __all__ = ["backward", "forward"]
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from apml_plugin.standins.absent import absent
-
 try:
     from torch.utils.tensorboard import SummaryWriter
 except ImportError:
@@ -27,6 +25,3 @@ except ImportError:
 
         def __exit__(self, *details: Any) -> None:
             return None
-
-
-__getattr__ = absent("tensorboardX", "Install the real one: pip install tensorboardX")

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
-
-from apml_plugin.standins.absent import absent, also
 
 
 class Compose:
@@ -19,8 +16,3 @@ class Compose:
         for transform in self.transforms:
             value = transform(value)
         return value
-
-
-__version__ = "0.0.0+apml.standin"
-__getattr__ = absent("torchvision", "It has transforms.Compose. Install the real one: pip install torchvision")
-also(sys.modules[__name__], __name__, "transforms")

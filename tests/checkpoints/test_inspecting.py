@@ -76,7 +76,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def built(clone: Path) -> dict[str, list[int]]:
     """Keys and shapes of its PCN, from a process that built it; nothing of it was imported here."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(probe, "missing", lambda folder, environ: ({}, False))  # slow, and nothing is missing
+        patch.setattr(probe, "look", lambda folder, environ: probe.Probe({}, {}, False))  # slow, and nothing is missing
         shapes = comparing._built(recognise(Clone(clone).project), clone / CONFIG)
     assert not [name for name, module in sys.modules.items() if str(clone) in str(getattr(module, "__file__", ""))]
     return shapes
@@ -111,7 +111,7 @@ def test_against_a_hosts_model(
 def test_why_a_host_cannot_be_compared_with(
     clone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(probe, "missing", lambda folder, environ: ({}, False))
+    monkeypatch.setattr(probe, "look", lambda folder, environ: probe.Probe({}, {}, False))
     torch.save({"model": weights()}, tmp_path / "a.pth")
     config = tmp_path / "a.yaml"
     config.write_text("model: {NAME: Nobody}\n")

@@ -111,7 +111,7 @@ def test_the_script_in_patches(host: Path, data: Path) -> None:
 
 
 def test_apml_run_puts_the_lines_into_the_script(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan.probe, "missing", lambda *_: ({}, True))
+    monkeypatch.setattr(plan.probe, "look", lambda *_: plan.probe.Probe({}, {}, True))
     file = str(host / "scripts" / "train.py")
     planned = plan.make([file, "--x"])
     assert planned.command[1:] == [file, "--x"]

@@ -372,7 +372,7 @@ def _readers() -> dict[str, Callable[[Path], Any]]:
     from apml_plugin.checkpoints import layouts, reading, report
     from apml_plugin.files import clouds
     from apml_plugin.hosts.base import read_yaml
-    from apml_plugin.standins.open3d import io
+    from apml_plugin.standins import open3d as io
 
     def checkpoint(path: Path) -> str:
         read = reading.read(path)

@@ -80,10 +80,9 @@ def _standin_calls(device: str) -> dict[str, list[torch.Tensor]]:
         expansion_penalty,
         gridding,
         gridding_distance,
-        pointops_cuda,
+        neighbours,
     )
-    from apml_plugin.standins.knn_cuda import KNN
-    from apml_plugin.standins.pointnet2_ops import pointnet2_utils as ops
+    from apml_plugin.standins import pointnet2_ops as ops
 
     generator = torch.Generator().manual_seed(3)
     x, y, features, cube = (
@@ -104,7 +103,7 @@ def _standin_calls(device: str) -> dict[str, list[torch.Tensor]]:
     results["reverse"] = [points, gridding.rev_backward(points, cube[:, 0], points)]
     sampled, index = cubic_feature_sampling.forward(8, 1, 9 * x, cube)
     results["sampling"] = [sampled, index, *cubic_feature_sampling.backward(8, 1, sampled, index)]
-    results["knn"] = [*KNN(7, True)(x, y)]
+    results["knn"] = [*neighbours.KNN(7, True)(x, y)]
     far, idx = ops.three_nn(x, y)
     groups = ops.ball_query(0.2, 8, x, y)
     results["pointnet2"] = [ops.furthest_point_sample(x, 64), far, idx, groups]
@@ -115,8 +114,8 @@ def _standin_calls(device: str) -> dict[str, list[torch.Tensor]]:
     ends = torch.tensor([600, 1200], device=device, dtype=torch.int32)
     flat, rows = x.view(1200, 3), torch.zeros(1200, 4, device=device, dtype=torch.int32)
     results["pointops"] = [rows, torch.zeros(1200, 4, device=device), torch.zeros(20, device=device).int()]
-    pointops_cuda.knnquery_cuda(1200, 4, flat, y.view(1200, 3), ends, ends, *results["pointops"][:2])
-    pointops_cuda.furthestsampling_cuda(2, 600, flat, ends, ends // 60, flat[:, 0], results["pointops"][2])
+    neighbours.knnquery_cuda(1200, 4, flat, y.view(1200, 3), ends, ends, *results["pointops"][:2])
+    neighbours.furthestsampling_cuda(2, 600, flat, ends, ends // 60, flat[:, 0], results["pointops"][2])
     tree = [torch.zeros(2, 600, device=device, dtype=torch.int32), torch.zeros(2, 600, device=device)]
     mean = torch.zeros(2, device=device)
     expansion_penalty.forward(x, 20, *tree, 1.2, mean, mean, mean)

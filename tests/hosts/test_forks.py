@@ -24,7 +24,7 @@ from apml_plugin.hosts.loops.recognise import Fork, recipe
 from apml_plugin.hosts.loops.recognise import recognise as recognise_project
 from apml_plugin.hosts.project import Project
 from apml_plugin.launch.environment import Settings
-from apml_plugin.launch.hooks import Hooks
+from apml_plugin.launch.import_hook import Finder
 from apml_plugin.patching import check, plan_apply, plan_revert, write
 
 MEAN = "{NAME: APML, reduction: mean}"
@@ -70,8 +70,8 @@ def load(monkeypatch: pytest.MonkeyPatch) -> Iterator[Load]:
         importlib.invalidate_caches()
         if not attach:
             return importlib.import_module(name)
-        hooks = Hooks(Settings({}, "", True))  # what `apml run` puts in place
-        others = [finder for finder in sys.meta_path if not isinstance(finder, Hooks)]
+        hooks = Finder(Settings({}, "", True))  # what `apml run` puts in place
+        others = [finder for finder in sys.meta_path if not isinstance(finder, Finder)]
         monkeypatch.setattr(sys, "meta_path", [hooks, *others])
         return importlib.import_module(name)
 

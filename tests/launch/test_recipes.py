@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from hosts import fork_hosts
+from launch.running import HOME, run
 
 from apml_plugin.hosts.base import identify
 from apml_plugin.launch import recipes
 from apml_plugin.patching import memory, plan_apply, write
 
-HOME = Path(__file__).parents[2]
 HOSTS = {name: getattr(fork_hosts, name) for name in ("SHARED", "CHAIN", "LOCAL", "FORWARD", "TOP_LEVEL")}
 
 SCRIPT = '''
@@ -53,13 +50,6 @@ if __name__ == "__main__":
 '''
 
 
-def run(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    env = {key: value for key, value in os.environ.items() if not key.startswith("APML_")}
-    env.update(PYTHONPATH=str(HOME), OMP_NUM_THREADS="1")
-    command = [sys.executable, "-m", "apml_plugin", "run", "--loss", "APML", *words]
-    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=120)
-
-
 def same_text(root: Path) -> int:
     """Patches the host at `root`; the number of its patched files, each of which is what a run executes."""
     host = identify(root)
@@ -90,7 +80,7 @@ def test_a_script_runs_as_python_would_run_it(tmp_path: Path) -> None:
     script = tmp_path / "code" / "go.py"
     script.parent.mkdir()
     script.write_text(SCRIPT)
-    done = run("code/go.py", "a", "b", cwd=tmp_path)
+    done = run(tmp_path, "code/go.py", "a", "b", loss="APML")
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == f"[4, 9] None {script} {script.parent} ['a', 'b']"
     assert "__main__.chamfer trains with APML(" in done.stderr
@@ -99,7 +89,7 @@ def test_a_script_runs_as_python_would_run_it(tmp_path: Path) -> None:
 
 def test_a_traceback_has_the_lines_of_the_file(tmp_path: Path) -> None:
     (tmp_path / "go.py").write_text(SCRIPT)
-    done = run("go.py", "fail", cwd=tmp_path)
+    done = run(tmp_path, "go.py", "fail", loss="APML")
     assert done.returncode == 1
     number = SCRIPT.splitlines().index('        raise ValueError("here")  # line 35') + 1
     assert f'go.py", line {number}, in <module>\n    raise ValueError("here")' in done.stderr
@@ -110,6 +100,52 @@ def test_a_module_run_by_name(tmp_path: Path) -> None:
     (tmp_path / "pack").mkdir()
     (tmp_path / "pack" / "__init__.py").touch()
     (tmp_path / "pack" / "go.py").write_text(SCRIPT)
-    done = run("-m", "pack.go", "a", cwd=tmp_path)
+    done = run(tmp_path, "-m", "pack.go", "a", loss="APML")
     assert done.returncode == 0, done.stderr
     assert "trains with APML(" in done.stderr
+
+
+BUILDS = """
+import sys
+from utils.config import cfg_from_yaml_file
+from models import build_model_from_cfg
+for config in sys.argv[1:]:
+    print(config, type(build_model_from_cfg(cfg_from_yaml_file(config).model).loss_func).__name__)
+"""
+
+MODEL = "model: {{NAME: PCN, num_pred: 1024, encoder_channel: 64{}}}\n"
+
+CONFIGS = {
+    "none.yaml": MODEL.format(""),
+    "model.yaml": MODEL.format(", loss: APML"),
+    "top.yaml": MODEL.format("") + "loss: {NAME: APML, p_min: 0.7}\n",
+    "misspelt.yaml": MODEL.format(", loss: APLM"),
+}
+
+
+def test_the_loss_of_the_yaml_and_no_other(tmp_path: Path) -> None:
+    host = tmp_path / "host"
+    shutil.copytree(HOME / "apml_plugin" / "demo" / "host", host, ignore=shutil.ignore_patterns("__pycache__"))
+    (host / "build.py").write_text(BUILDS)
+    for name, text in CONFIGS.items():
+        (host / name).write_text(text)
+    before = {path: path.read_bytes() for path in host.rglob("*.py")}
+    done = run(host, "build.py", *CONFIGS)
+    built = losses(done.stdout)
+    assert built["none.yaml"] == "ChamferDistanceL2", done.said
+    assert not built["model.yaml"].startswith("Chamfer")
+    assert not built["top.yaml"].startswith("Chamfer")
+    assert "PCN trains with APML(p_min=0.8" in done.stdout + done.stderr
+    assert "PCN trains with APML(p_min=0.7" in done.stdout + done.stderr
+    # A misspelt loss stops the run with an error.
+    assert done.returncode == 1
+    assert "UnknownLossError" in done.stderr
+    assert "misspelt.yaml" not in built
+    assert {path: path.read_bytes() for path in host.rglob("*.py")} == before
+    done = run(host, "build.py", *CONFIGS, attach=False)
+    assert losses(done.stdout) == dict.fromkeys(CONFIGS, "ChamferDistanceL2"), done.stderr
+
+
+def losses(output: str) -> dict[str, str]:
+    pairs = [line.split() for line in output.splitlines()]
+    return {pair[0]: pair[1] for pair in pairs if len(pair) == 2 and pair[0] in CONFIGS}

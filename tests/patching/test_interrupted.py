@@ -310,7 +310,7 @@ def test_every_command_that_looks_at_the_clone_cleans_up(
     before, found = snapshot(host), identify(host)
     states = killed_writing(plan_apply(host, [found.recipes[0]], found.recipes))
     half = next(s for s in states if sum(s[f] != before[f] for f in before) == 1)
-    monkeypatch.setattr(probe, "missing", lambda *_: ({}, False))
+    monkeypatch.setattr(probe, "look", lambda *_: probe.Probe({}, {}, False))
     for words in (
         ["patch", str(host), "--check"],
         ["patch", str(host), "--dry-run"],

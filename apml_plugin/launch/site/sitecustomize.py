@@ -1,7 +1,7 @@
-"""First thing an interpreter of ``apml run`` executes; does nothing in any other.
+"""The first thing that an interpreter of ``apml run`` executes; does nothing in any other.
 
-Python imports one module of this name at start-up. Ours comes first on PYTHONPATH, installs the hooks and then
-runs the one it hides, if any.
+Python imports one module of this name at start-up. Ours comes first on PYTHONPATH, installs the import hook, and then
+runs the one that it hides, if there is one.
 """
 
 import os
@@ -17,7 +17,7 @@ def _install() -> None:
         if importlib.util.find_spec("apml_plugin") is None:
             sys.path.append(os.environ["APML_RUN_HOME"])
         from apml_plugin.launch import start
-    except Exception as error:  # a Python too old for the plugin: the parent of the run finds out if that one trains
+    except Exception as error:  # a Python too old for the plugin; if it trains, the parent of the run notices
         if sys.stderr is not None:
             print(f"[apml] running without the plugin ({type(error).__name__}: {error})", file=sys.stderr)
     else:

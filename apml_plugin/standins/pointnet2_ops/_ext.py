@@ -1,4 +1,4 @@
-"""Stand-in for ``pointnet2_ops._ext``: what :mod:`.pointnet2_utils` wraps, for hosts that wrap it themselves.
+"""Stand-in for ``pointnet2_ops._ext``: the compiled functions under the package, for hosts that call them directly.
 
 Nothing here is differentiable: the ``..._grad`` functions are what a backward pass calls. Distances are squared.
 """
@@ -8,12 +8,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from . import pointnet2_utils as utils
+from apml_plugin.standins import pointnet2_ops as _ops
 
-furthest_point_sampling = utils.furthest_point_sample
-gather_points = torch.no_grad()(utils.gather_operation)
-group_points = torch.no_grad()(utils.grouping_operation)
-three_interpolate = torch.no_grad()(utils.three_interpolate)
+furthest_point_sampling = _ops.furthest_point_sample
+gather_points = torch.no_grad()(_ops.gather_operation)
+group_points = torch.no_grad()(_ops.grouping_operation)
+three_interpolate = torch.no_grad()(_ops.three_interpolate)
 
 
 def gather_points_grad(grad_out: Tensor, idx: Tensor, n: int) -> Tensor:
@@ -37,9 +37,9 @@ def three_nn(unknown: Tensor, known: Tensor) -> list[Tensor]:
 
 
 def knn_query(xyz: Tensor, new_xyz: Tensor, nsample: int) -> list[Tensor]:
-    far, idx = utils.knn_query(nsample, xyz, new_xyz)
-    return [far.square_(), idx]
+    distance, idx = _ops.knn_query(nsample, xyz, new_xyz)
+    return [distance.square_(), idx]
 
 
 def ball_query(new_xyz: Tensor, xyz: Tensor, radius: float, nsample: int) -> Tensor:
-    return utils.ball_query(radius, nsample, xyz, new_xyz)
+    return _ops.ball_query(radius, nsample, xyz, new_xyz)

@@ -239,7 +239,7 @@ def test_other_refusals():
         gridding.forward(*BOUNDS, torch.ones(2, 3))
     with pytest.raises(LossValueError, match=r"4\^3 entries per sample, got \(1, 4, 4, 5\)"):
         gridding.rev_forward(4, torch.ones(1, 4, 4, 5))
-    with pytest.raises(LossValueError, match="scale is 3"):
+    with pytest.raises(LossValueError, match="s = scale = 3"):
         cubic_feature_sampling.forward(3, 1, torch.ones(1, 2, 3), torch.ones(1, 2, 4, 4, 4))
     with pytest.raises(LossValueError, match=r"got 1, \(1, 2, 3\) and \(2, 2, 4, 4, 4\)"):
         cubic_feature_sampling.forward(4, 1, torch.ones(1, 2, 3), torch.ones(2, 2, 4, 4, 4))

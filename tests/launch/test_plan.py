@@ -9,7 +9,8 @@ import pytest
 
 from apml_plugin.cli import main
 from apml_plugin.errors import HostError, LossArgumentError, UnknownLossError
-from apml_plugin.launch import asked, plan, probe
+from apml_plugin.hosts import guard
+from apml_plugin.launch import plan, probe
 from apml_plugin.matching import build_record
 
 MODEL = "model: {{NAME: PCN, num_pred: 64, encoder_channel: 64{}}}\n"
@@ -34,12 +35,12 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (clone / name).write_text(text)
     monkeypatch.chdir(clone)
     monkeypatch.delenv("APML_LOSS", raising=False)
-    monkeypatch.setattr(probe, "missing", lambda *_: ({}, False))
+    monkeypatch.setattr(probe, "look", lambda *_: probe.Probe({}, {"timm": "site-packages: no"}, False))
     return clone
 
 
 @pytest.mark.parametrize(
-    ("config", "said"),
+    ("config", "loss"),
     [
         ("none.yaml", "the host's own (no loss: in none.yaml)"),
         ("model.yaml", "coarse: ChamferL1"),
@@ -51,24 +52,24 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("nowhere.yaml", ""),
     ],
 )
-def test_what_a_yaml_asks_for(host: Path, config: str, said: str) -> None:
+def test_what_a_yaml_asks_for(host: Path, config: str, loss: str) -> None:
     for words in (["main.py", "--config", config], ["torchrun", "main.py", "--x", f"--config={config}"]):
-        found = asked.loss_of(words, {})[0]
-        assert said in found
-        assert bool(said) == bool(found)
+        trains = plan.loss_of(words, {})[0]
+        assert loss in trains
+        assert bool(loss) == bool(trains)
 
 
 def test_the_variable_wins(host: Path) -> None:
     words = ["main.py", "--config", "misspelt.yaml"]
-    assert asked.loss_of(words, {"APML_LOSS": "{NAME: APML, reduction: mean}"})[0].endswith("(APML_LOSS)")
+    assert plan.loss_of(words, {"APML_LOSS": "{NAME: APML, reduction: mean}"})[0].endswith("(APML_LOSS)")
     with pytest.raises(UnknownLossError, match="no loss is called 'CPML'"):
-        asked.loss_of(words, {"APML_LOSS": "CPML"})
+        plan.loss_of(words, {"APML_LOSS": "CPML"})
     with pytest.raises(LossArgumentError, match="takes no argument 'pmin'"):
-        asked.loss_of([], {"APML_LOSS": "{NAME: APML, pmin: 1}"})
+        plan.loss_of([], {"APML_LOSS": "{NAME: APML, pmin: 1}"})
     with pytest.raises(HostError, match=r"^misspelt\.yaml: UnknownLossError: no loss is called 'APLM'"):
-        asked.loss_of(words, {"APML_LOSS": " "})
+        plan.loss_of(words, {"APML_LOSS": " "})
     with pytest.raises(HostError, match=r"PCN has no stage 'medium'"):
-        asked.loss_of(["--config", "stage.yaml"], {})
+        plan.loss_of(["--config", "stage.yaml"], {})
 
 
 def test_the_command(host: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,13 +82,15 @@ def test_the_command(host: Path, capsys: pytest.CaptureFixture[str], monkeypatch
         (["main.py", "--config", "misspelt.yaml"], "error: misspelt.yaml: UnknownLossError: no loss is called 'APLM'"),
     ):
         assert main(["run", *words]) == 1
-        said = capsys.readouterr()
-        assert said.err.startswith(line)
-        assert (said.err.count("\n"), said.out, started) == (1, "", [])
+        printed = capsys.readouterr()
+        assert printed.err.startswith(line)
+        assert (printed.err.count("\n"), printed.out, started) == (1, "", [])
     assert main(["run", "--no-attach", "main.py", "--config", "misspelt.yaml"]) == 0
     assert "APML_LOSS" not in started.pop().environ
     assert main(["run", "--loss", "APML", "main.py", "--config", "misspelt.yaml"]) == 0
     assert started.pop().environ["APML_LOSS"] == "APML"
+    assert main(["run", "--loss", "APML", "--loss-from-step", "2", "main.py"]) == 0
+    assert started.pop().environ[guard.FROM_STEP] == "2"
 
     monkeypatch.setenv("APML_LOSS", "ChamferL1")
     assert main(["run", "--dry-run", "main.py"]) == 0
@@ -96,7 +99,15 @@ def test_the_command(host: Path, capsys: pytest.CaptureFixture[str], monkeypatch
     assert main(["run", "--dry-run", "main.py", "--config", "top.yaml"]) == 0
     assert "(loss: at the top level in top.yaml)" in capsys.readouterr().out
     assert main(["run", "--dry-run", "main.py"]) == 0
-    assert "loss:      not known" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "loss:      not known" in printed
+    assert "broken:    timm at site-packages: no" in printed
+    assert main(["run", "nowhere.py"]) == 1
+    assert "cannot run 'nowhere.py'" in capsys.readouterr().err
+    assert main(["run", "--cpu", "--no-cpu-mode", "main.py"]) == 1
+    assert "contradict" in capsys.readouterr().err
+    assert main(["run", "--dry-run", "--cpu", "--no-attach", "-m", "pack"]) == 0
+    assert "on (--cpu was given)" in capsys.readouterr().out
     assert started == []
 
 

@@ -6,11 +6,12 @@ import struct
 
 import numpy as np
 import pytest
+from standins.serving import served
 
-from apml_plugin.standins import open3d
+open3d = served("open3d")
 
 
-def cloud(points) -> open3d.geometry.PointCloud:
+def cloud(points):
     result = open3d.geometry.PointCloud()
     result.points = open3d.utility.Vector3dVector(points)
     return result

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apml_plugin.errors import LossValueError
-from apml_plugin.standins.pointnet2_ops import pointnet2_utils as ops
+from apml_plugin.standins import pointnet2_ops as ops
 
 
 def furthest_by_loops(cloud: list[list[float]], count: int) -> list[int]:
@@ -138,6 +138,29 @@ def test_groups(n, p, size, channels, xyz):
             assert whole[b, :, 0, j].tolist() == want + (features[b, :, j].tolist() if channels else [])
 
 
-def test_what_is_not_there_says_so():
-    with pytest.raises(AttributeError, match=r"CylinderQuery is not in the stand-in.*Pointnet2_PyTorch"):
-        _ = ops.CylinderQuery
+def test_layers_of_pointnet2():
+    xyz, features = torch.rand(2, 20, 3), torch.rand(2, 4, 20)
+    widths = [4, 8, 16]
+    layer = ops.PointnetSAModuleMSG(6, [0.4, 0.8], [5, 7], [widths, [4, 8]])
+    assert widths == [7, 8, 16]
+    assert {"mlps.0.0.weight", "mlps.0.1.running_mean", "mlps.1.0.weight"} <= set(layer.state_dict())
+    centres, got = layer.eval()(xyz, features)
+    assert got.shape == (2, 24, 6)
+    assert torch.equal(centres[0], xyz[0, ops.furthest_point_sample(xyz, 6)[0].long()])
+    group = ops.QueryAndGroup(0.4, 5)(xyz, centres, features)
+    assert torch.equal(got[:, :16], layer.mlps[0](group).amax(dim=3))
+    whole = ops.PointnetSAModule([4, 8], bn=False)
+    nothing, pooled = whole(xyz, features)
+    assert nothing is None
+    assert pooled.shape == (2, 8, 1)
+    assert "mlps.0.0.bias" in whole.state_dict()
+    back = ops.PointnetFPModule([28, 10], bn=False)
+    back.mlp[0].weight.data.fill_(1)
+    out = back(xyz, centres, features, got)
+    dist, idx = ops.three_nn(xyz, centres)
+    weight = 1 / (dist + 1e-8)
+    carried = ops.three_interpolate(got, idx, weight / weight.sum(dim=2, keepdim=True)).sum(dim=1)
+    bias = back.mlp[0].bias[:, None]
+    torch.testing.assert_close(out, ((carried + features.sum(dim=1))[:, None] + bias).relu(), rtol=1e-4, atol=1e-5)
+    assert back(xyz, None, features, got[:, :, :1]).shape == (2, 10, 20)
+    assert not out.isnan().any()

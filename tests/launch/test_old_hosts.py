@@ -1,32 +1,22 @@
-"""What `apml run` does for hosts written for older libraries, in real processes."""
+"""What `apml run` does for hosts written for older libraries."""
 
 from __future__ import annotations
 
-import os
+import argparse
 import subprocess
-import sys
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
+from launch.running import announced, planned, run
 
-from apml_plugin.launch import dropped
-
-APML = [sys.executable, "-m", "apml_plugin", "run"]
+from apml_plugin.launch import environment, old_hosts
 
 
-def run(script: str, folder: Path, *options: str, **env: str) -> subprocess.CompletedProcess[str]:
+def go(script: str, folder: Path, **options: object):
     (folder / "go.py").write_text(script)
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("APML_RUN", "PYTHONPATH", "RANK", "CUDA_"))}
-    path = [str(Path(__file__).parents[2]), *env.pop("APML_TEST_PATH", "").split()]
-    clean.update(PYTHONPATH=os.pathsep.join(path), OMP_NUM_THREADS="1", MPLBACKEND="Agg", **env)
-    command = [*APML, *options, "go.py"]
-    return subprocess.run(command, cwd=folder, env=clean, capture_output=True, text=True, timeout=120)
-
-
-def told(done: subprocess.CompletedProcess[str], start: str) -> int:
-    return sum(line.startswith("[apml] " + start) for line in done.stderr.splitlines())
+    return run(folder, "go.py", **{"cpu": True, **options})
 
 
 COMPILED_AT_START = """
@@ -42,15 +32,15 @@ print(d1.tolist(), i2.tolist(), load.__name__, emd.__name__)
 try:
     load(name='another', sources=['/nowhere/b.cpp'])
 except Exception as error:
-    print('refused')
+    print('failed')
 """
 
 
 def test_extensions_compiled_at_start(tmp_path):
-    done = run(COMPILED_AT_START, tmp_path, "--cpu")
+    done = go(COMPILED_AT_START, tmp_path)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == ["[[4.0, 1.0]] [[1]] load emd", "refused"]
-    assert told(done, "chamfer_3D: pure PyTorch stand-in") == told(done, "emd: ") == 1
+    assert done.stdout.splitlines() == ["[[4.0, 1.0]] [[1]] load emd", "failed"]
+    assert announced(done, "chamfer_3D: pure PyTorch stand-in") == announced(done, "emd: ") == 1
 
 
 def test_extensions_whose_compiling_fails(tmp_path):
@@ -60,40 +50,38 @@ def test_extensions_whose_compiling_fails(tmp_path):
     nvcc.chmod(0o755)
     # With an nvcc the host is left to compile, and gets the stand-in after the failure.
     script = COMPILED_AT_START.replace("find_loader('chamfer_3D') is not None", "find_loader('chamfer_3D') is None")
-    done = run(script, tmp_path, "--no-cpu-mode", CUDA_HOME=str(tmp_path))
+    done = go(script, tmp_path, cpu=False, cpu_mode=False, env={"CUDA_HOME": str(tmp_path)})
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == ["[[4.0, 1.0]] [[1]] load emd", "refused"]
-    assert told(done, "chamfer_3D: compiling it failed (") == told(done, "chamfer_3D: pure PyTorch stand-in") == 1
+    assert done.stdout.splitlines() == ["[[4.0, 1.0]] [[1]] load emd", "failed"]
+    assert (
+        announced(done, "chamfer_3D: compiling it failed (")
+        == announced(done, "chamfer_3D: pure PyTorch stand-in")
+        == 1
+    )
 
 
-def test_a_python_without_find_loader(tmp_path):
+def test_names_that_python_and_numpy_dropped(tmp_path: Path) -> None:
     script = """
 import importlib
-from apml_plugin.launch import dropped
+from apml_plugin.launch import old_hosts
 if 'find_loader' in vars(importlib):
     del importlib.find_loader
-    dropped.prepare(importlib)
+    old_hosts.prepare('importlib', importlib)
 print(importlib.find_loader('chamfer_3D').name, importlib.find_loader('json') is None, importlib.find_loader('nono'))
-"""
-    done = run(script, tmp_path, "--cpu")
-    assert done.stdout == "chamfer_3D False None\n", done.stderr
-    assert told(done, "importlib.find_loader, gone since Python 3.12") == 1
-    assert told(done, "chamfer_3D") == 0  # it was asked about, not used
-
-
-def test_names_that_numpy_dropped(tmp_path):
-    script = """
 import numpy as np
 print(np.zeros(2, dtype=np.float).dtype, np.dtype(np.int).kind, np.object is object, np.asscalar(np.ones(1)))
 read = np.fromstring(b'ab', dtype=np.uint8, sep='')
 read[0] = 1
 print(read.tolist(), np.fromstring('1 2', sep=' ').tolist(), hasattr(np, 'nothing_such'), np.testing.__name__)
 """
-    done = run(script, tmp_path, "--cpu")
-    assert done.stdout.splitlines() == ["float64 i True 1.0", "[1, 98] [1.0, 2.0] False numpy.testing"], done.stderr
-    assert told(done, "np.float") == 1 or told(done, "np.") == 1
-    quiet = run("import numpy; numpy.zeros(2)", tmp_path, "--cpu")
-    assert told(quiet, "np.") == 0
+    done = go(script, tmp_path)
+    assert done.stdout.splitlines() == [
+        "chamfer_3D False None", "float64 i True 1.0", "[1, 98] [1.0, 2.0] False numpy.testing",
+    ], done.stderr  # fmt: skip
+    assert announced(done, "importlib.find_loader, gone since Python 3.12") == 1
+    assert announced(done, "chamfer_3D") == 0  # it was asked about, not used
+    assert announced(done, "np.") == 2  # one of the names, and fromstring
+    assert "np.float" in done.stderr
 
 
 def test_pictures_as_old_hosts_draw_them(tmp_path):
@@ -113,9 +101,9 @@ image = image.reshape(fig.canvas.get_width_height()[::-1] + (3,))
 want = np.asarray(fig.canvas.buffer_rgba())[..., :3]
 print(image.shape, (image == want).all(), len(np.unique(image)) > 2)
 """
-    done = run(script, tmp_path, "--cpu")
+    done = go(script, tmp_path)
     assert done.stdout == "(100, 200, 3) True True\n", done.stderr
-    assert told(done, "Figure.gca(projection=...)") <= 1
+    assert announced(done, "Figure.gca(projection=...)") <= 1
 
 
 OLD_IMAGES_AND_SCHEDULES = """
@@ -134,9 +122,9 @@ writer.close()
 
 
 def test_images_and_schedules_as_tensorboardx_and_timm_took_them(tmp_path: Path) -> None:
-    done = run(OLD_IMAGES_AND_SCHEDULES, tmp_path, "--cpu")
+    done = go(OLD_IMAGES_AND_SCHEDULES, tmp_path)
     assert done.stdout == "0.25\n", done.stderr
-    assert told(done, "CosineLRScheduler's t_mul") == 1
+    assert announced(done, "CosineLRScheduler's t_mul") == 1
 
 
 def test_an_image_with_channels_last_is_told_apart() -> None:
@@ -148,7 +136,7 @@ def test_an_image_with_channels_last_is_told_apart() -> None:
 
     module = ModuleType("tensorboardX.writer")
     module.SummaryWriter = SummaryWriter  # type: ignore[attr-defined]
-    dropped.prepare(module)
+    old_hosts.prepare(module.__name__, module)
     writer = SummaryWriter()
     writer.add_image("a", np.zeros((8, 6, 3)), 1)
     writer.add_image("b", np.zeros((3, 8, 6)), 1)
@@ -170,10 +158,10 @@ import pytorch_lightning
 assert LightningModule is pytorch_lightning.core.LightningModule
 print(container_abcs.Mapping.__name__, isinstance(b'', string_classes), inf, hasattr(torch._six, 'with_metaclass'))
 """
-    done = run(script.replace("torch._six,", "__import__('sys').modules['torch._six'],"), tmp_path, "--cpu")
+    done = go(script.replace("torch._six,", "__import__('sys').modules['torch._six'],"), tmp_path)
     assert done.stdout == "Mapping True inf False\n", done.stderr
-    assert told(done, "torch._six.") == 1
-    assert told(done, "pytorch_lightning.core.lightning is pytorch_lightning.core") == 1
+    assert announced(done, "torch._six.") == 1
+    assert announced(done, "pytorch_lightning.core.lightning is pytorch_lightning.core") == 1
 
 
 OTHER_TORCHVISION = {
@@ -203,8 +191,68 @@ def test_a_torchvision_built_for_another_pytorch(tmp_path: Path) -> None:
     script = "import torch, torchvision\nprint(torchvision.__version__, torchvision.transforms.Compose.real)\n"
     script += "try: torch.ops.torchvision.nms(torch.rand(1, 4), torch.rand(1), 0.5)\n"
     script += "except NotImplementedError: print('no operator')\n"
-    done = run(script, tmp_path, "--cpu", APML_TEST_PATH=str(place.parent))
+    done = go(script, tmp_path, look=True, path=str(place.parent))
     assert done.stdout == "0.99 True\nno operator\n", done.stderr
-    assert told(done, f"torchvision at {place}") == 1
+    assert announced(done, f"torchvision at {place}") == 1
     assert "(nms, qnms and more) fail when called" in done.stderr
-    assert told(done, "torchvision: stand-in") == 0
+    assert announced(done, "torchvision: stand-in") == 0
+
+
+def parser(*spellings: str, **options: object) -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser()
+    made.add_argument("--config")
+    if spellings:
+        made.add_argument(*spellings, **options)  # type: ignore[arg-type]
+    made.add_argument("rest", nargs="*")
+    return made
+
+
+@pytest.mark.parametrize(
+    ("spellings", "words", "expected"),
+    [
+        (["--local_rank"], ["--config", "a"], ["--local_rank", "3", "--config", "a"]),
+        (["--local-rank"], ["x"], ["--local-rank", "3", "x"]),
+        (["--local_rank"], ["--local-rank=1", "x"], ["--local_rank=1", "x"]),
+        (["--local_rank"], ["--local-rank", "1"], ["--local_rank", "1"]),
+        (["--local-rank"], ["--local_rank=1"], ["--local-rank=1"]),
+        (["--local_rank"], ["--local_rank=1"], ["--local_rank=1"]),
+        (["--local_rank", "--local-rank"], ["--local-rank=1"], ["--local-rank=1"]),
+        (["--local_rank"], ["--", "--local-rank=1"], ["--local_rank", "3", "--", "--local-rank=1"]),
+        ([], ["--local-rank=1"], ["--local-rank=1"]),
+        (["--rank"], ["--config", "a"], ["--config", "a"]),
+    ],
+)
+def test_the_spelling_that_the_parser_knows(
+    spellings: list[str], words: list[str], expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(environment.TOLD, "local_rank")
+    assert old_hosts.with_local_rank(parser(*spellings), words, "3") == expected
+
+
+def test_a_flag_of_that_name_is_left_alone() -> None:
+    assert old_hosts.with_local_rank(parser("--local_rank", action="store_true"), ["a"], "3") == ["a"]
+
+
+SCRIPT = """
+import argparse, sys
+class Own(argparse.ArgumentParser):
+    pass
+p = Own()
+p.add_argument('--local_rank', type=int, default=0)
+p.add_argument('words', nargs='*')
+print(p.parse_args(), p.parse_args(['of its own']), p.parse_known_args()[0].local_rank, sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize(("rank", "expected"), [("1", 1), (None, 0), ("", 0)])
+def test_local_rank_in_a_run(tmp_path: Path, rank: str | None, expected: int) -> None:
+    (tmp_path / "go.py").write_text(SCRIPT)
+    command, environ = planned(tmp_path, "go.py", "--", "a", "b")
+    if rank is not None:
+        environ["LOCAL_RANK"] = rank
+    done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=60)
+    other = "Namespace(local_rank=0, words=['of its own'])"
+    first = f"Namespace(local_rank={expected}, words=['a', 'b'])"
+    assert done.stdout == f"{first} {other} {expected} ['--', 'a', 'b']\n", done.stderr
+    announcement = "[apml] --local_rank is not given: it gets LOCAL_RANK of the launcher\n"
+    assert done.stderr == (announcement if expected else "")

@@ -1,30 +1,33 @@
 """What newer libraries dropped and older hosts use: one table, library by library.
 
-:data:`TABLE` names a library's module and what is done to it right after it ran. What comes back does so only where it
-is missing, or where today's call can only fail, and is announced when it is first used. Standard library only: it is
-read at the start of every interpreter of a run.
+To add something: an entry in :data:`TABLE`, which names a library's module and the changes made right after it has
+run. A name comes back only where it is missing, or where today's call can only fail; its first use is announced.
+Standard library only: every interpreter of a run reads this file when it starts.
 """
 
 from __future__ import annotations
 
 import collections.abc
 import functools
+import importlib
 import importlib.util
 import math
 import os
 import re
+import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
-from apml_plugin.announce import tell
+from apml_plugin.announce import tell, warn
+from apml_plugin.launch import environment
 
 Change = Callable[[ModuleType], None]
 
 
-def gone(says: str, **names: Any) -> Change:
-    """Names that the module has no more: it answers for them as it did. ``says`` may hold ``{name}``."""
+def gone(message: str, **names: Any) -> Change:
+    """Names that the module no longer has come back. ``message``, announced on first use, may hold ``{name}``."""
 
     def change(module: ModuleType) -> None:
         lost = {name: value for name, value in names.items() if name not in vars(module)}
@@ -32,7 +35,7 @@ def gone(says: str, **names: Any) -> Change:
 
         def __getattr__(name: str) -> Any:
             if name in lost:
-                tell(module.__name__, says.format(name=name))
+                tell(module.__name__, message.format(name=name))
                 return lost[name]
             if before is None:
                 raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
@@ -45,7 +48,7 @@ def gone(says: str, **names: Any) -> Change:
 
 
 def changed(path: str, wrap: Callable[[Any], Any]) -> Change:
-    """``name`` or ``Class.name`` becomes ``wrap`` of what it is, None where there is none."""
+    """``name`` or ``Class.name`` is replaced by ``wrap`` of itself, or of None where it does not exist."""
 
     def change(module: ModuleType) -> None:
         *owner, name = path.split(".")
@@ -56,19 +59,19 @@ def changed(path: str, wrap: Callable[[Any], Any]) -> Change:
     return change
 
 
-def module_gone(name: str, says: str, **names: Any) -> Change:
-    """A module that is no more comes back with ``names``, by default with what the module of the table has."""
+def module_gone(name: str, message: str, **names: Any) -> Change:
+    """A module that no longer exists comes back with ``names``, by default with those of the module of the table."""
 
     def change(module: ModuleType) -> None:
         if name not in sys.modules and importlib.util.find_spec(name) is None:
             sys.modules[name] = ModuleType(name)
-            gone(says, **(names or vars(module)))(sys.modules[name])
+            gone(message, **(names or vars(module)))(sys.modules[name])
 
     return change
 
 
 def _find_loader(name: str, path: Any = None) -> Any:
-    """The loader of module ``name``, None if there is no such module. ``path`` is not looked at."""
+    """The loader of module ``name``, None if there is no such module. ``path`` is ignored."""
     spec = importlib.util.find_spec(name)
     return None if spec is None else spec.loader
 
@@ -117,8 +120,8 @@ def _channels_last(add_image: Any) -> Any:
     @functools.wraps(add_image)
     def call(self: Any, tag: Any, img_tensor: Any, *args: Any, **kwargs: Any) -> Any:
         shape = tuple(getattr(img_tensor, "shape", ()))
-        said = "dataformats" in kwargs or len(args) > 2
-        if not said and len(shape) == 3 and shape[0] not in channels and shape[2] in channels:
+        given = "dataformats" in kwargs or len(args) > 2
+        if not given and len(shape) == 3 and shape[0] not in channels and shape[2] in channels:
             tell("add_image", "add_image of shape (H, W, C) without dataformats is read as tensorboardX 1.2 did")
             kwargs["dataformats"] = "HWC"
         return add_image(self, tag, img_tensor, *args, **kwargs)
@@ -147,7 +150,7 @@ def _without_operators(extension: ModuleType) -> None:
     """Declares the operators of a torchvision that is not for this PyTorch, so that it can be imported, and timm too.
 
     torchvision registers fake kernels for a few of them whether they are there or not, which PyTorch refuses.
-    Calling one still raises torchvision's own error: there is nothing behind the declarations.
+    Calling one still raises torchvision's own error: the declarations have no implementation.
     """
     if extension._has_ops():
         return
@@ -169,13 +172,95 @@ def _without_operators(extension: ModuleType) -> None:
     )
 
 
+LOCAL_RANK = ("--local_rank", "--local-rank")
+
+
+def _with_local_rank(parse: Any) -> Any:
+    """torchrun gives a process its rank in ``LOCAL_RANK`` alone; older launchers also passed it as an option."""
+    rank = os.environ.get("LOCAL_RANK", "")
+    if not rank.isdigit():
+        return parse
+
+    @functools.wraps(parse)
+    def call(self: Any, args: Any = None, namespace: Any = None) -> Any:
+        # A parser of anything but the command line has nothing to do with the launcher.
+        if args is None or list(args) == sys.argv[1:]:
+            args = with_local_rank(self, sys.argv[1:], rank)
+        return parse(self, args, namespace)
+
+    return call
+
+
+def with_local_rank(parser: Any, words: Sequence[str], rank: str) -> list[str]:
+    """`words` with the local rank in the spelling that `parser` knows; as they are if it knows none.
+
+    torch.distributed.launch passes ``--local-rank=N``, older hosts know ``--local_rank`` only. A value that was given
+    stays.
+    """
+    takes = {name: action.nargs for action in parser._actions for name in action.option_strings}
+    known = [name for name in LOCAL_RANK if name in takes and takes[name] is None]
+    if not known:
+        return list(words)
+    end = words.index("--") if "--" in words else len(words)
+    options = [word.partition("=")[0] if i < end else "" for i, word in enumerate(words)]
+    given = [option for option in options if option in LOCAL_RANK]
+    if not given:
+        tell("local_rank", f"{known[0]} is not given: it gets LOCAL_RANK of the launcher")
+        return [known[0], rank, *words]
+    if set(given) <= set(known):
+        return list(words)
+    tell("local_rank", f"{given[0]} of the launcher goes to this script's {known[0]}")
+    return [
+        known[0] + word.removeprefix(option) if option in LOCAL_RANK and option not in known else word
+        for word, option in zip(words, options, strict=True)
+    ]
+
+
+def _or_stand_in(load: Any) -> Any:
+    """Hosts compile extensions when they start, some without asking whether the module is there.
+
+    For a name with a stand-in, compiling is tried only if there is an nvcc, and the stand-in is what comes if it fails.
+    """
+
+    @functools.wraps(load)
+    def call(name: Any, *args: Any, **kwargs: Any) -> Any:
+        settings = environment.read(os.environ)
+        if settings is None or name not in settings.standins:
+            return load(name, *args, **kwargs)
+        if not settings.cpu and may_compile(name):
+            try:
+                return load(name, *args, **kwargs)
+            except Exception as error:
+                first = str(error).strip().partition("\n")[0]
+                warn(f"{name}: compiling it failed ({type(error).__name__}: {first})")
+        _failed.add(name)
+        return importlib.import_module(name)
+
+    return call
+
+
+_failed: set[str] = set()
+
+
+def may_compile(name: str) -> bool:
+    """Whether compiling the extension ``name`` could work: there is an nvcc, and it has not failed in this process."""
+    return name not in _failed and _has_nvcc()
+
+
+@functools.cache
+def _has_nvcc() -> bool:
+    home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH") or "/usr/local/cuda"
+    return shutil.which("nvcc") is not None or os.path.exists(os.path.join(home, "bin", "nvcc"))
+
+
 TABLE: dict[str, tuple[Change, ...]] = {
+    "argparse": (changed("ArgumentParser.parse_known_args", _with_local_rank),),  # torchrun, from PyTorch 1.9
     "importlib": (
         gone("importlib.{name}, gone since Python 3.12, is answered by find_spec", find_loader=_find_loader),
     ),
     "numpy": (  # np.float and the like (1.24), np.asscalar (1.23), fromstring (2.3)
         gone(
-            "np.{name}, which this NumPy has no more, is given as it was; others like it too",
+            "np.{name}, gone from NumPy, is given as it was; others like it too",
             **{"float": float, "int": int, "bool": bool, "object": object, "asscalar": lambda array: array.item()},
         ),
         changed("fromstring", _reading_bytes),
@@ -195,12 +280,13 @@ TABLE: dict[str, tuple[Change, ...]] = {
     "pytorch_lightning.core": (  # 2.0
         module_gone("pytorch_lightning.core.lightning", "pytorch_lightning.core.lightning is pytorch_lightning.core"),
     ),
+    "torch.utils.cpp_extension": (changed("load", _or_stand_in),),
     "torchvision.extension": (_without_operators,),
 }
 """The module -> what is done to it. In brackets the version that dropped it."""
 
 
-def prepare(module: ModuleType) -> None:
-    """Does to a module of :data:`TABLE` what the table says."""
-    for change in TABLE[module.__name__]:
+def prepare(name: str, module: ModuleType) -> None:
+    """Does to a module what :data:`TABLE` says of its name."""
+    for change in TABLE.get(name, ()):
         change(module)

@@ -1,12 +1,13 @@
-"""The chamfer stand-in against plain loops: values, ties, zeros, gradients."""
+"""The stand-ins of chamfer, chamfer_3D and chamfer_dist against plain loops: values, ties, zeros, gradients."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
+from apml_plugin.errors import LossValueError
 from apml_plugin.matching import exact
-from apml_plugin.standins import chamfer
+from apml_plugin.standins import chamfer, chamfer_3D
 
 
 class Chamfer(torch.autograd.Function):
@@ -107,3 +108,63 @@ def test_blocks_do_not_change_the_answer(monkeypatch):
     want = chamfer.forward(a, b)
     monkeypatch.setattr(exact, "BLOCK_ENTRIES", 600)
     assert all(torch.equal(x, y) for x, y in zip(chamfer.forward(a, b), want, strict=True))
+
+
+class InPlace(torch.autograd.Function):
+    """The way hosts wrap the compiled chamfer_3D."""
+
+    @staticmethod
+    def forward(ctx, a, b):
+        shapes = (a.shape[:2], b.shape[:2])
+        dist = [torch.zeros(shape, dtype=a.dtype) for shape in shapes]
+        index = [torch.zeros(shape).type(torch.IntTensor) for shape in shapes]
+        chamfer_3D.forward(a, b, *dist, *index)
+        ctx.save_for_backward(a, b, *index)
+        ctx.mark_non_differentiable(*index)
+        return *dist, *index
+
+    @staticmethod
+    def backward(ctx, g1, g2, *_):
+        a, b, idx1, idx2 = ctx.saved_tensors
+        grads = torch.zeros_like(a), torch.zeros_like(b)
+        chamfer_3D.backward(a, b, *grads, g1, g2, idx1, idx2)
+        return grads
+
+
+def test_chamfer_in_place():
+    generator = torch.Generator().manual_seed(1)
+    a = torch.rand(2, 9, 3, generator=generator, dtype=torch.float64, requires_grad=True)
+    b = torch.rand(2, 6, 3, generator=generator, dtype=torch.float64, requires_grad=True)
+    for got, want in zip(InPlace.apply(a, b), chamfer.forward(a, b), strict=True):
+        assert torch.equal(got, want)
+        assert got.dtype == want.dtype
+    assert torch.autograd.gradcheck(lambda x, y: InPlace.apply(x, y)[:2], (a, b))
+    with pytest.raises(LossValueError, match=r"\(2, 6\) results has shape \(2, 9\)"):
+        chamfer_3D.forward(a, b, *(torch.zeros(2, 9) for _ in range(4)))
+
+
+CLASSES = {
+    "ChamferDistanceL2": lambda a, b: a.mean() + b.mean(),
+    "ChamferDistance": lambda a, b: a.mean() + b.mean(),
+    "ChamferDistanceL2_split": lambda a, b: (a.mean(), b.mean()),
+    "PatialChamferDistanceL2": lambda a, b: a.mean(),
+    "ChamferDistanceL1": lambda a, b: (a.sqrt().mean() + b.sqrt().mean()) / 2,
+    "ChamferDistanceL1_split": lambda a, b: (a.sqrt().mean(), b.sqrt().mean()),
+    "ChamferDistanceL1_PM": lambda a, b: a.sqrt().mean(),
+    "PatialChamferDistanceL1": lambda a, b: a.sqrt().mean(),
+}
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_chamfer_classes(name):
+    x, y = (torch.rand(2, n, 3, dtype=torch.float64, requires_grad=True) for n in (12, 7))
+    squares = ((x[:, :, None] - y[:, None]) ** 2).sum(dim=3)
+    want = CLASSES[name](squares.amin(dim=2), squares.amin(dim=1))
+    module = getattr(chamfer, name)()
+    torch.testing.assert_close(module(x, y), want, rtol=1e-12, atol=0)
+    assert torch.autograd.gradcheck(module, (x, y))
+    padded = torch.cat([x[:1], torch.zeros(1, 5, 3)], dim=1)
+    ignoring = getattr(chamfer, name)(ignore_zeros=True)
+    torch.testing.assert_close(ignoring(padded, y[:1]), module(x[:1], y[:1]))
+    assert not list(module.parameters())
+    assert not module.state_dict()

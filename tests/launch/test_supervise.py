@@ -15,10 +15,12 @@ from pathlib import Path
 
 import pytest
 from forking import clean_environment
+from launch.running import APML, LOSS, planned, run
 
-APML = [sys.executable, "-m", "apml_plugin", "run"]
-LOSS = ("--loss", "{NAME: APML, reduction: mean}")
-RUNS = {"no loss": (), "a loss": LOSS}
+from apml_plugin.hosts import guard
+from apml_plugin.launch.supervise import failure_of
+
+RUNS = {"no loss": "", "a loss": LOSS}
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
 
@@ -32,13 +34,25 @@ torch.optim.SGD([w], lr=0.1).step()
 """A training with the loss, so that a run that asked for it ends well."""
 
 
-def start(
-    folder: Path, text: str, *words: str, options: tuple[str, ...] = (), **given: object
-) -> subprocess.Popen[str]:
+CHAMFER = """\
+import torch
+
+def chamfer(pred, gt):
+    d = torch.cdist(pred, gt)
+    return d.min(1)[0].mean() + d.min(2)[0].mean()
+pred = torch.rand(1, 8, 3, requires_grad=True)
+loss = chamfer(pred, torch.rand(1, 9, 3))
+loss.backward()
+torch.optim.SGD([pred], 0.1).step()
+"""
+
+
+def start(folder: Path, text: str, *words: str, loss: str = "", **given: object) -> subprocess.Popen[str]:
     (folder / "main.py").write_text(text)
+    command, environ = planned(folder, *(words or ("main.py",)), loss=loss)
     return subprocess.Popen(
-        [*APML, *options, *(words or ("main.py",))], cwd=folder, env=clean_environment(), text=True,
-        stdin=given.get("stdin", subprocess.DEVNULL), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        command, cwd=folder, env=environ, text=True,
+        **{"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **given},
     )  # type: ignore[call-overload]  # fmt: skip
 
 
@@ -51,7 +65,7 @@ def finish(process: subprocess.Popen[str], given: str | None = None) -> tuple[in
 @pytest.mark.parametrize("code", [0, 7])
 def test_exit_codes(kind: str, code: int, tmp_path: Path) -> None:
     text = f"{TRAINED if RUNS[kind] else ''}\nimport sys\nsys.exit({code})\n"
-    ended = finish(start(tmp_path, text, options=RUNS[kind]))
+    ended = finish(start(tmp_path, text, loss=RUNS[kind]))
     assert ended[0] == code, ended
 
 
@@ -59,7 +73,7 @@ def test_exit_codes(kind: str, code: int, tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
 def test_a_child_that_dies_of_a_signal(kind: str, number: signal.Signals, tmp_path: Path) -> None:
     """The shell sees the same death, so a scheduler that looks for it (out of memory: SIGKILL) still finds it."""
-    ended = finish(start(tmp_path, f"import os\nos.kill(os.getpid(), {number.value})\n", options=RUNS[kind]))
+    ended = finish(start(tmp_path, f"import os\nos.kill(os.getpid(), {number.value})\n", loss=RUNS[kind]))
     assert ended[0] in (-number, 128 + number), ended
 
 
@@ -88,7 +102,7 @@ def pid_of(process: subprocess.Popen[str]) -> int:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_signals_reach_the_script(kind: str, number: signal.Signals, tmp_path: Path) -> None:
     """SLURM and Kubernetes send them to the process that they started; the script saves and picks its exit code."""
-    process = start(tmp_path, WAITS.format(then="sys.exit(9)"), options=RUNS[kind])
+    process = start(tmp_path, WAITS.format(then="sys.exit(9)"), loss=RUNS[kind])
     pid_of(process)
     process.send_signal(number)
     code, out, err = finish(process)
@@ -98,7 +112,7 @@ def test_signals_reach_the_script(kind: str, number: signal.Signals, tmp_path: P
 @pytest.mark.parametrize("kind", RUNS)
 def test_a_signal_without_a_handler_ends_both(kind: str, tmp_path: Path) -> None:
     text = "import os, time\nprint('pid', os.getpid(), flush=True)\ntime.sleep(60)\n"
-    process = start(tmp_path, text, options=RUNS[kind])
+    process = start(tmp_path, text, loss=RUNS[kind])
     child = pid_of(process)
     process.terminate()
     code, _, err = finish(process)
@@ -110,11 +124,7 @@ def test_a_signal_without_a_handler_ends_both(kind: str, tmp_path: Path) -> None
 @pytest.mark.parametrize("kind", RUNS)
 def test_ctrl_c(kind: str, tmp_path: Path) -> None:
     """A terminal sends SIGINT to the whole group. The script handles it once and decides how the run ends."""
-    (tmp_path / "main.py").write_text(WAITS.format(then="sys.exit(3)"))
-    process = subprocess.Popen(
-        [*APML, *RUNS[kind], "main.py"], cwd=tmp_path, env=clean_environment(), text=True,
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
-    )  # fmt: skip
+    process = start(tmp_path, WAITS.format(then="sys.exit(3)"), loss=RUNS[kind], start_new_session=True)
     pid_of(process)
     os.killpg(process.pid, signal.SIGINT)
     code, out, err = finish(process)
@@ -123,9 +133,10 @@ def test_ctrl_c(kind: str, tmp_path: Path) -> None:
 
 
 def test_ctrl_c_that_the_script_does_not_handle(tmp_path: Path) -> None:
+    """Through the command itself: it leaves no process of its own behind that would print a second traceback."""
     (tmp_path / "main.py").write_text("import os, time\nprint('pid', os.getpid(), flush=True)\ntime.sleep(60)\n")
     process = subprocess.Popen(
-        [*APML, *LOSS, "main.py"], cwd=tmp_path, env=clean_environment(), text=True,
+        [*APML, "--loss", LOSS, "main.py"], cwd=tmp_path, env=clean_environment(), text=True,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
     pid_of(process)
@@ -138,7 +149,7 @@ def test_ctrl_c_that_the_script_does_not_handle(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent is gone")
 def test_a_parent_that_is_killed_takes_the_training_with_it(tmp_path: Path) -> None:
     text = "import os, time\nprint('pid', os.getpid(), flush=True)\ntime.sleep(60)\n"
-    process = start(tmp_path, text, options=LOSS)
+    process = start(tmp_path, text, loss=LOSS)
     child = pid_of(process)
     process.kill()
     finish(process)
@@ -173,34 +184,43 @@ def test_the_script_finds_what_it_would_find(module: bool, tmp_path: Path) -> No
     (tmp_path / "site" / "sitecustomize.py").write_text("import builtins\nbuiltins.WHO = 'the user'\n")
     (tmp_path / "work" / "pack" / "main.py").write_text(LOOKS)
     (tmp_path / "work" / "pack" / "__init__.py").touch()
-    words = ["-m", "pack.main"] if module else [os.path.join("pack", "main.py")]
-    environment = clean_environment()
-    environment["PYTHONPATH"] = os.pathsep.join([str(tmp_path / "site"), environment["PYTHONPATH"]])
-    said = []
-    for command in ([sys.executable], APML, [*APML, *LOSS]):
+    words = [*(["-m", "pack.main"] if module else [os.path.join("pack", "main.py")]), "--loss", "x y", "-m", ""]
+    work, site = tmp_path / "work", str(tmp_path / "site")
+    environ = clean_environment()
+    environ["PYTHONPATH"] = os.pathsep.join([site, environ["PYTHONPATH"]])
+    runs = [([sys.executable, *words], environ), ([*APML, *words], environ)]
+    runs += [planned(work, *words, loss=loss, path=site) for loss in RUNS.values()]
+    outputs = set()
+    for command, environ in runs:
         done = subprocess.run(
-            [*command, *words, "--loss", "x y", "-m", ""], input="line 1\nline 2\n", cwd=tmp_path / "work",
-            env=environment, capture_output=True, text=True, timeout=120,
-        )  # fmt: skip
+            command, input="line 1\nline 2\n", cwd=work, env=environ, capture_output=True, text=True, timeout=120
+        )
         assert done.stdout, done.stderr
-        said.append(done.stdout)
-    assert said[0] == said[1] == said[2]
+        outputs.add(done.stdout)
+    assert len(outputs) == 1
 
 
 @pytest.mark.parametrize("kind", RUNS)
 def test_pdb(kind: str, tmp_path: Path) -> None:
     """`breakpoint()` in the script, and `-m pdb script`, with commands on stdin; lines are those of the file."""
     text = "x = 41\nbreakpoint()\nx += 1\nprint('x is', x)\n"
-    _, out, err = finish(start(tmp_path, text, options=RUNS[kind], stdin=subprocess.PIPE), "p x * 2\nnext\nc\n")
+    _, out, err = finish(start(tmp_path, text, loss=RUNS[kind], stdin=subprocess.PIPE), "p x * 2\nnext\nc\n")
     assert "82" in out, out + err
     assert "x is 42" in out
     assert "main.py(3)<module>()" in out
-    process = start(
-        tmp_path, text[:7] + "print(x)\n", "-m", "pdb", "main.py", options=RUNS[kind], stdin=subprocess.PIPE
-    )
+    process = start(tmp_path, text[:7] + "print(x)\n", "-m", "pdb", "main.py", loss=RUNS[kind], stdin=subprocess.PIPE)
     _, out, err = finish(process, "break 2\nc\np x + 1\nq\n")
     assert "main.py:2" in out, out + err
     assert "42" in out
+
+
+def test_pdb_debugs_a_script_with_its_lines(tmp_path: Path) -> None:
+    """pdb reads the script that it debugs by itself; it still trains with the loss, at the lines of the file."""
+    process = start(tmp_path, CHAMFER, "-m", "pdb", "main.py", loss=LOSS, stdin=subprocess.PIPE)
+    _, out, err = finish(process, "break 8\nc\np loss.item() > 0\nc\nq\n")
+    assert "main.py(8)<module>()\n-> loss.backward()" in out, out + err
+    assert "__main__.chamfer trains with APML(" in err
+    assert "stopped" not in err
 
 
 def test_a_pool_of_processes(tmp_path: Path) -> None:
@@ -224,8 +244,50 @@ if __name__ == '__main__':
     print([batch.tolist() for batch in torch.utils.data.DataLoader(Numbers(), 2, num_workers=1)])
     exec({TRAINED!r})
 """
-    code, out, err = finish(start(tmp_path, text, options=LOSS))
+    code, out, err = finish(start(tmp_path, text, loss=LOSS))
     assert code == 0, err
     assert out.splitlines()[-4:] == [
         "fork [0, 1, 4]", "spawn [0, 1, 4]", "forkserver [0, 1, 4]", "[[0, 1], [2, 3]]",
     ]  # fmt: skip
+
+
+def test_modules_folders_and_commands(tmp_path: Path) -> None:
+    (tmp_path / "pack").mkdir()
+    (tmp_path / "pack" / "__main__.py").write_text("import sys; print(sys.path[0], sys.argv[1:])\n")
+    done = run(tmp_path, "-m", "pack", "-m", "--no-attach")
+    assert done.stdout.split() == [str(tmp_path), "['-m',", "'--no-attach']"], done.stderr
+    done = run(tmp_path, "pack", "--dry-run")
+    assert done.stdout.split() == [str(tmp_path / "pack"), "['--dry-run']"], done.stderr
+    done = run(tmp_path, "python", "-c", "import open3d; open3d.visualization")
+    assert done.returncode == 1
+    assert "AttributeError: open3d.visualization is not in the stand-in for open3d" in done.stderr
+
+
+def test_a_broken_plugin_does_not_break_python(tmp_path: Path) -> None:
+    """Unless a loss was asked for: training would go on with another one."""
+    (tmp_path / "go.py").write_text("print('ran')\n")
+    command, environ = planned(tmp_path, "go.py")
+    environ["APML_RUN_STANDINS"] = "{no json"
+    for asked, ended in (("", (0, "ran\n")), ("APML", (1, ""))):
+        done = subprocess.run(
+            command, cwd=tmp_path, env={**environ, "APML_RUN_ASKED": asked}, capture_output=True, text=True
+        )
+        assert (done.returncode, done.stdout) == ended
+        assert done.stderr.startswith("[apml] running without the plugin (JSONDecodeError")
+        assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("marks", "explicit", "failure"),
+    [
+        ({guard.CARRIED, guard.TRAINED}, "1", ""),
+        ({guard.CARRIED, guard.TRAINED, guard.STOPPED}, "1", "was stopped, see above"),
+        ({guard.CARRIED}, "1", "nothing was trained with it. For an evaluation, leave out --loss"),
+        ({guard.CARRIED}, "", ""),  # an evaluation with a YAML that asks for a loss
+        (set(), "1", "no Python process of this run carried the plugin"),
+        (set(), "", "no Python process of this run carried the plugin"),
+    ],
+)
+def test_when_a_run_fails_although_its_command_ended_well(marks: set[str], explicit: str, failure: str) -> None:
+    assert failure in failure_of(marks, explicit)
+    assert bool(failure) == bool(failure_of(marks, explicit))

@@ -1,15 +1,16 @@
-"""pointnet2_cuda, pointnet2_ops._ext, pointops_cuda, fps_cuda, mm3d_pn2 and chamfer_dist, called as hosts call them."""
+"""pointnet2_cuda, pointnet2_ops._ext, pointops_cuda, fps_cuda, knn_cuda and mm3d_pn2, called as hosts call them."""
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from apml_plugin.standins import chamfer_dist, fps_cuda, mm3d_pn2, pointnet2_cuda, pointops_cuda
-from apml_plugin.standins.pointnet2_ops import _ext, pointnet2_modules
-from apml_plugin.standins.pointnet2_ops import pointnet2_utils as ops
+from apml_plugin.errors import LossValueError
+from apml_plugin.standins import neighbours
+from apml_plugin.standins import pointnet2_ops as ops
+from apml_plugin.standins.pointnet2_ops import _ext
 
 
 def rand(*shape: int, seed: int = 3) -> torch.Tensor:
@@ -40,21 +41,21 @@ def test_furthest_points_by_every_name(kind):
     points = cloud(kind)
     want = [furthest(c, 9) for c in points]
     temp, index = torch.full((2, 30), 1e10, dtype=torch.float64), torch.empty(2, 9, dtype=torch.int32)
-    assert pointnet2_cuda.furthest_point_sampling_wrapper(2, 30, 9, points, temp, index) == 1
+    assert neighbours.furthest_point_sampling_wrapper(2, 30, 9, points, temp, index) == 1
     assert index.tolist() == want
     gap, long = torch.full((2, 30), 1e10, dtype=torch.float64), torch.zeros(2, 9, dtype=torch.int64)
-    fps_cuda.fps(points, gap, long)
+    neighbours.fps(points, gap, long)
     assert long.tolist() == want
     assert torch.equal(gap, temp)
-    assert fps_cuda.farthest_point_sample(points.transpose(1, 2), 9).tolist() == want
-    fps_cuda.farthest_point_sampling(points, long.zero_(), 9, torch.empty(0, dtype=torch.int32))
+    assert neighbours.farthest_point_sample(points.transpose(1, 2), 9).tolist() == want
+    neighbours.farthest_point_sampling(points, long.zero_(), 9, torch.empty(0, dtype=torch.int32))
     assert long.tolist() == want
-    fps_cuda.farthest_point_sampling(points, long, 9, torch.tensor([3, 5]))
+    neighbours.farthest_point_sampling(points, long, 9, torch.tensor([3, 5]))
     assert long.tolist() == [furthest(points[0], 9, 3), furthest(points[1], 9, 5)]
-    assert mm3d_pn2.furthest_point_sample(points, 9).tolist() == want
+    assert neighbours.furthest_point_sample(points, 9).tolist() == want
     ends, new_ends = torch.tensor([30, 60]).int(), torch.tensor([9, 18]).int()
     flat = torch.empty(18, dtype=torch.int32)
-    pointops_cuda.furthestsampling_cuda(2, 30, points.view(60, 3), ends, new_ends, temp.view(60), flat)
+    neighbours.furthestsampling_cuda(2, 30, points.view(60, 3), ends, new_ends, temp.view(60), flat)
     assert flat.tolist() == want[0] + [30 + i for i in want[1]]
 
 
@@ -62,11 +63,11 @@ def test_clouds_of_unequal_sizes_one_behind_the_other():
     points, queries = rand(5 + 12 + 2, 3), rand(3 + 4 + 2, 3, seed=4)
     ends, new_ends = torch.tensor([5, 17, 19]).int(), torch.tensor([3, 7, 9]).int()
     chosen = torch.empty(9, dtype=torch.int32)
-    pointops_cuda.furthestsampling_cuda(3, 12, points, ends, new_ends, torch.empty(19), chosen)
+    neighbours.furthestsampling_cuda(3, 12, points, ends, new_ends, torch.empty(19), chosen)
     want = furthest(points[:5], 3) + [5 + i for i in furthest(points[5:17], 4)] + [17, 18]
     assert chosen.tolist() == want
     idx, far = torch.zeros(9, 4, dtype=torch.int32), torch.zeros(9, 4, dtype=torch.float64)
-    pointops_cuda.knnquery_cuda(9, 4, points, queries, ends, new_ends, idx, far)
+    neighbours.knnquery_cuda(9, 4, points, queries, ends, new_ends, idx, far)
     for i, (start, end) in enumerate([(0, 5)] * 3 + [(5, 17)] * 4 + [(17, 19)] * 2):
         squares = ((points[start:end] - queries[i]) ** 2).sum(dim=1).tolist()
         order = sorted(range(end - start), key=squares.__getitem__)[:4]
@@ -83,11 +84,11 @@ class Wrapped(torch.autograd.Function):
         ctx.rest = idx, weight, n
         out = features.new_empty(b, c, *idx.shape[1 : 2 + (weight is None and idx.dim() == 3)])
         if weight is not None:
-            pointnet2_cuda.three_interpolate_wrapper(b, c, n, idx.shape[1], features, idx, weight, out)
+            neighbours.three_interpolate_wrapper(b, c, n, idx.shape[1], features, idx, weight, out)
         elif idx.dim() == 3:
-            pointnet2_cuda.group_points_wrapper(b, c, n, *idx.shape[1:], features, idx, out)
+            neighbours.group_points_wrapper(b, c, n, *idx.shape[1:], features, idx, out)
         else:
-            pointnet2_cuda.gather_points_wrapper(b, c, n, idx.shape[1], features, idx, out)
+            neighbours.gather_points_wrapper(b, c, n, idx.shape[1], features, idx, out)
         return out
 
     @staticmethod
@@ -96,11 +97,11 @@ class Wrapped(torch.autograd.Function):
         b, c = grad.shape[:2]
         result = grad.new_zeros(b, c, n)
         if weight is not None:
-            pointnet2_cuda.three_interpolate_grad_wrapper(b, c, idx.shape[1], n, grad, idx, weight, result)
+            neighbours.three_interpolate_grad_wrapper(b, c, idx.shape[1], n, grad, idx, weight, result)
         elif idx.dim() == 3:
-            pointnet2_cuda.group_points_grad_wrapper(b, c, n, *idx.shape[1:], grad, idx, result)
+            neighbours.group_points_grad_wrapper(b, c, n, *idx.shape[1:], grad, idx, result)
         else:
-            pointnet2_cuda.gather_points_grad_wrapper(b, c, n, idx.shape[1], grad, idx, result)
+            neighbours.gather_points_grad_wrapper(b, c, n, idx.shape[1], grad, idx, result)
         return result, None, None
 
 
@@ -119,7 +120,7 @@ def test_columns_and_their_gradients():
 def test_nearest_and_balls():
     unknown, known = rand(2, 8, 3), rand(2, 5, 3, seed=9)
     far, idx = torch.empty(2, 8, 3, dtype=torch.float64), torch.empty(2, 8, 3, dtype=torch.int32)
-    pointnet2_cuda.three_nn_wrapper(2, 8, 5, unknown, known, far, idx)
+    neighbours.three_nn_wrapper(2, 8, 5, unknown, known, far, idx)
     squares = ((unknown[:, :, None] - known[:, None]) ** 2).sum(dim=3)
     want = squares.sort(dim=2, stable=True)
     torch.testing.assert_close(far, want.values[..., :3])
@@ -129,14 +130,14 @@ def test_nearest_and_balls():
     assert root[..., 5:].isinf().all()
     assert not index[..., 5:].any()
     assert torch.equal(_ext.knn_query(known, unknown, 3)[1], idx)
-    assert mm3d_pn2.knn(3, known, unknown).tolist() == idx.transpose(1, 2).tolist()
-    assert torch.equal(mm3d_pn2.knn(2, known.transpose(1, 2), None, True)[:, 0], torch.arange(5).int().expand(2, 5))
+    assert neighbours.knn(3, known, unknown).tolist() == idx.transpose(1, 2).tolist()
+    assert torch.equal(neighbours.knn(2, known.transpose(1, 2), None, True)[:, 0], torch.arange(5).int().expand(2, 5))
     group = ops.QueryAndGroup(None, 3)(known, unknown)
     torch.testing.assert_close(group.square().sum(dim=1), want.values[..., :3])
     balls = torch.zeros(2, 8, 4, dtype=torch.int32)
-    pointnet2_cuda.ball_query_wrapper(2, 5, 8, 0.5, 4, unknown, known, balls)
+    neighbours.ball_query_wrapper(2, 5, 8, 0.5, 4, unknown, known, balls)
     assert torch.equal(balls, ops.ball_query(0.5, 4, known, unknown))
-    rings = mm3d_pn2.ball_query(0.3, 0.6, 4, known, torch.cat([unknown, known[:, :1]], dim=1))
+    rings = neighbours.ball_query(0.3, 0.6, 4, known, torch.cat([unknown, known[:, :1]], dim=1))
     for b in range(2):
         for i, centre in enumerate([*unknown[b], known[b, 0]]):
             d = ((known[b] - centre) ** 2).sum(dim=1).tolist()
@@ -144,62 +145,38 @@ def test_nearest_and_balls():
             assert rings[b, i].tolist() == hits + [hits[0] if hits else 0] * (4 - len(hits))
 
 
-CLASSES = {
-    "ChamferDistanceL2": lambda a, b: a.mean() + b.mean(),
-    "ChamferDistance": lambda a, b: a.mean() + b.mean(),
-    "ChamferDistanceL2_split": lambda a, b: (a.mean(), b.mean()),
-    "PatialChamferDistanceL2": lambda a, b: a.mean(),
-    "ChamferDistanceL1": lambda a, b: (a.sqrt().mean() + b.sqrt().mean()) / 2,
-    "ChamferDistanceL1_split": lambda a, b: (a.sqrt().mean(), b.sqrt().mean()),
-    "ChamferDistanceL1_PM": lambda a, b: a.sqrt().mean(),
-    "PatialChamferDistanceL1": lambda a, b: a.sqrt().mean(),
-}
+@settings(max_examples=30, deadline=None)
+@given(
+    n=st.integers(1, 9),
+    queries=st.integers(0, 5),
+    d=st.integers(1, 4),
+    batch=st.integers(1, 3),
+    seed=st.integers(0, 99),
+    data=st.data(),
+)
+def test_nearest_references(n, queries, d, batch, seed, data):
+    k = data.draw(st.integers(1, n))
+    generator = torch.Generator().manual_seed(seed)
+    # Whole numbers, so that many are equally far: the lower index comes first.
+    ref = torch.randint(3, (batch, n, d), generator=generator).double()
+    query = torch.randint(3, (batch, queries, d), generator=generator).double()
+    distance, index = neighbours.KNN(k, transpose_mode=True)(ref, query)
+    assert index.dtype == torch.int64
+    assert distance.shape == index.shape == (batch, queries, k)
+    for b in range(batch):
+        for i in range(queries):
+            far = [(ref[b, j] - query[b, i]).norm().item() for j in range(n)]
+            order = sorted(range(n), key=lambda j: (far[j], j))[:k]
+            assert index[b, i].tolist() == order
+            assert distance[b, i].tolist() == pytest.approx([far[j] for j in order], rel=1e-12)
+    flipped, where = neighbours.KNN(k=k)(ref.transpose(1, 2), query.transpose(1, 2))
+    assert torch.equal(flipped, distance.transpose(1, 2))
+    assert torch.equal(where, index.transpose(1, 2))
+    assert flipped.is_contiguous()
 
 
-@pytest.mark.parametrize("name", CLASSES)
-def test_chamfer_classes(name):
-    x, y = rand(2, 12, 3).requires_grad_(), rand(2, 7, 3, seed=9).requires_grad_()
-    squares = ((x[:, :, None] - y[:, None]) ** 2).sum(dim=3)
-    want = CLASSES[name](squares.amin(dim=2), squares.amin(dim=1))
-    module = getattr(chamfer_dist, name)()
-    torch.testing.assert_close(module(x, y), want, rtol=1e-12, atol=0)
-    assert torch.autograd.gradcheck(module, (x, y))
-    padded = torch.cat([x[:1], torch.zeros(1, 5, 3)], dim=1)
-    ignoring = getattr(chamfer_dist, name)(ignore_zeros=True)
-    torch.testing.assert_close(ignoring(padded, y[:1]), module(x[:1], y[:1]))
-    assert not list(module.parameters())
-    assert not module.state_dict()
-
-
-def test_layers_of_pointnet2():
-    xyz, features = rand(2, 20, 3).float(), rand(2, 4, 20).float()
-    widths = [4, 8, 16]
-    layer = pointnet2_modules.PointnetSAModuleMSG(6, [0.4, 0.8], [5, 7], [widths, [4, 8]])
-    assert widths == [7, 8, 16]
-    assert {"mlps.0.0.weight", "mlps.0.1.running_mean", "mlps.1.0.weight"} <= set(layer.state_dict())
-    centres, got = layer.eval()(xyz, features)
-    assert got.shape == (2, 24, 6)
-    assert torch.equal(centres[0], xyz[0, ops.furthest_point_sample(xyz, 6)[0].long()])
-    group = ops.QueryAndGroup(0.4, 5)(xyz, centres, features)
-    assert torch.equal(got[:, :16], layer.mlps[0](group).amax(dim=3))
-    whole = pointnet2_modules.PointnetSAModule([4, 8], bn=False)
-    nothing, pooled = whole(xyz, features)
-    assert nothing is None
-    assert pooled.shape == (2, 8, 1)
-    assert "mlps.0.0.bias" in whole.state_dict()
-    back = pointnet2_modules.PointnetFPModule([28, 10], bn=False)
-    back.mlp[0].weight.data.fill_(1)
-    out = back(xyz, centres, features, got)
-    dist, idx = ops.three_nn(xyz, centres)
-    weight = 1 / (dist + 1e-8)
-    carried = ops.three_interpolate(got, idx, weight / weight.sum(dim=2, keepdim=True)).sum(dim=1)
-    bias = back.mlp[0].bias[:, None]
-    torch.testing.assert_close(out, ((carried + features.sum(dim=1))[:, None] + bias).relu(), rtol=1e-4, atol=1e-5)
-    assert back(xyz, None, features, got[:, :, :1]).shape == (2, 10, 20)
-    assert not math.isnan(out.sum().item())
-
-
-@pytest.mark.parametrize("module", [pointnet2_cuda, pointops_cuda, fps_cuda, mm3d_pn2, chamfer_dist])
-def test_what_is_not_there_says_so(module):
-    with pytest.raises(AttributeError, match="interpolation_forward_cuda is not in the stand-in"):
-        _ = module.interpolation_forward_cuda
+def test_too_few_references():
+    with pytest.raises(LossValueError, match="ref has 3 points, fewer than k = 4"):
+        neighbours.KNN(4, True)(torch.rand(1, 3, 3), torch.rand(1, 2, 3))
+    with pytest.raises(LossValueError, match="do not fit"):
+        neighbours.KNN(1, True)(torch.rand(1, 3, 3), torch.rand(2, 2, 3))
