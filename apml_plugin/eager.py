@@ -1,12 +1,10 @@
-"""Keeps ``torch.compile`` out of code that it could only trace into SciPy, or hands it what it can trace."""
+"""Keeps ``torch.compile`` out of code that it cannot trace, or gives it what it can trace. Imports no torch itself."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
-
-import torch
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -24,6 +22,8 @@ def eager(traced: str | None = None) -> Callable[[F], F]:
     def decorate(function: F) -> F:
         @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
+            import torch
+
             if torch.compiler.is_compiling():
                 if traced is not None:
                     from apml_plugin import traced as module

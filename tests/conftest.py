@@ -46,9 +46,6 @@ def _seed() -> None:
 def _no_guard() -> Iterator[None]:
     """A test that asks for a loss leaves no guard behind for the optimisers of the next one."""
     yield
-    for undo in guard._undo:
+    for undo in guard.state.undo:
         undo()
-    guard.asked, guard.stopped, guard.trained, guard._backwards = "", "", False, 0
-    for known in (guard._undo, guard._steps, guard.seen, guard.notes):
-        known.clear()  # type: ignore[attr-defined]
-    gates.named.clear()
+    guard.state, gates.state.named = guard.State(), None

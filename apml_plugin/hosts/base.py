@@ -82,6 +82,10 @@ class Finding:
     warnings: list[str] = field(default_factory=list)
 
 
+class NoTraining(HostError):
+    """The clone has no training loop, or none but those of another kind of host."""
+
+
 class Clone:
     """A folder that kinds of hosts are looked for in. project: its Python files, parsed once for all of them."""
 
@@ -126,25 +130,20 @@ def identify(path: str | os.PathLike[str]) -> Host:
     root = clone.root
     if (above := sources.above_package(root)) != root:
         raise HostError(f"{root} is a package of the codebase at {above}; give that folder")
-    found: list[Host] = []
-    reasons: dict[str, str] = {}
-    others: list[Host] = []
-    for name, kind in zip(KINDS, kinds(), strict=True):
+    hosts: list[Host] = []
+    reasons: list[HostError] = []
+    for kind in kinds():
         try:
-            host = kind.find(clone, tuple(others))
+            hosts.append(kind.find(clone, tuple(hosts)))
+            if not hosts[-1].edits:
+                raise HostError("\n  ".join(hosts[-1].refused))
         except HostError as error:
-            reasons[name] = str(error)
-            continue
-        others.append(host)
-        if host.edits:
-            found.append(host)
-        else:
-            reasons[name] = "\n  ".join(host.refused)
-    if not found:
-        # A codebase without any training is most likely the wrong folder: what makes a PoinTr-style one helps more.
-        last = reasons[KINDS[-1]]
-        raise HostError(reasons["pointr"] if "has no training loop" in last else last)
-    return found[0] if len(found) == 1 else _merged(root, found)
+            reasons.append(error)
+    patchable = [host for host in hosts if host.edits]
+    if not patchable:
+        # A folder without any training is most likely the wrong one: then the kind before says what it looked for.
+        raise HostError(str(next(error for error in reversed(reasons) if not isinstance(error, NoTraining))))
+    return patchable[0] if len(patchable) == 1 else _merged(root, patchable)
 
 
 def _merged(root: Path, hosts: list[Host]) -> Host:

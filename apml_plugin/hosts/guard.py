@@ -1,10 +1,10 @@
-"""No optimiser steps with another loss than the one that was asked for.
+"""Stops a run that asked for a loss and is about to train without it.
 
-Where a loss was asked for, the first optimiser step of a process waits for a value of ours that was differentiated.
-If there is none, the run stops with a message and a non-zero exit code, however the host treats exceptions. Once a
-value of ours was differentiated, the hook is gone and a step costs what it cost before.
+Once a loss was asked for (`arm`), an optimiser may step only after a value of that loss was differentiated. Otherwise
+the run stops with a message and exit code 1, however the host treats exceptions. After the first differentiated value
+all hooks are removed, so that later steps cost nothing.
 
-Nothing here imports torch: patched files load this before the host has decided on its devices.
+This module does not import torch: patched files import it before the host has chosen its devices.
 """
 
 from __future__ import annotations
@@ -13,19 +13,23 @@ import atexit
 import contextlib
 import os
 import sys
+import threading
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
+from ..chosen import VARIABLE
+
 FOLDER = "APML_RUN_FOLDER"
-"""Folder of an ``apml run``: its processes leave a file there for each of `CARRIED`, `TRAINED`, `STOPPED`."""
+"""Environment variable: the folder in which the processes of an ``apml run`` create the files below."""
 CARRIED, TRAINED, STOPPED = "carried", "trained", "stopped"
 
 FROM_STEP = "APML_LOSS_FROM_STEP"
-"""Optimiser steps that a host may take before it first uses the loss (``apml run --loss-from-step N``)."""
+"""Environment variable: optimiser steps allowed before the loss is first used (``apml run --loss-from-step N``)."""
 
 PATIENCE = 100
-"""Steps of one optimiser that may come before the first step of another, as a GAN's discriminator takes."""
+"""Steps that one optimiser may take before the first step of another, such as those of a GAN's discriminator."""
 
 BY_HAND = """\
     from apml_plugin.hooks import training_value
@@ -33,66 +37,86 @@ BY_HAND = """\
 
 
 class Stop(SystemExit):
-    """Ends the process with exit code 1. Not an Exception, so that no ``except Exception`` swallows it."""
+    """Ends the process with exit code 1. It is no Exception, so ``except Exception`` does not catch it."""
 
 
-asked = ""
-trained = False
-stopped = ""
-seen: dict[str, str] = {}
-notes: list[str] = []
-"""What the host's source says of losses that stay the host's, each with file:line: for the message."""
-_steps: dict[int, int] = {}
-_undo: list[Callable[[], Any]] = []
-_backwards = 0
+@dataclass
+class State:
+    """What the guard of this process knows.
+
+    Attributes:
+        asked: who asked for which loss, for messages; empty if nobody did.
+        trained: whether a value of the loss was differentiated.
+        stopped: the message that the run was stopped with.
+        seen: file:line of a Chamfer call that stayed the host's -> why.
+        notes: losses in the host's source that stay the host's, each with file:line and the reason.
+        steps: id of an optimiser -> its steps so far.
+        backwards: calls of ``Tensor.backward`` so far.
+        undo: functions that remove the hooks.
+    """
+
+    asked: str = ""
+    trained: bool = False
+    stopped: str = ""
+    seen: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    steps: dict[int, int] = field(default_factory=dict)
+    backwards: int = 0
+    undo: list[Callable[[], Any]] = field(default_factory=list)
+
+
+state = State()
 
 
 def arm(what: str) -> None:
-    """From now on an optimiser step needs a value of ours. what: who asked for which loss, for messages."""
-    global asked
-    if not asked:
+    """Requires a value of the loss before the next optimiser step. what: who asked for which loss, for messages."""
+    if not state.asked:
         atexit.register(_at_exit)
-    asked = asked or what
+    state.asked = state.asked or what
     install()
 
 
+def asked_for(value: Any, where: str) -> str:
+    """The text for `arm` of a loss that an environment variable, or a config, names."""
+    return f"{VARIABLE} asks for {value!r}" if where == VARIABLE else f"loss: {value!r} was asked for"
+
+
 def install() -> None:
-    """Registers the hook on optimiser steps; does nothing before torch is imported, or twice."""
+    """Registers the hooks. Does nothing before torch is imported, or if they are registered already."""
     torch = sys.modules.get("torch")
-    if _undo or not asked or trained or not hasattr(torch, "optim"):
+    if state.undo or not state.asked or state.trained or not hasattr(torch, "optim"):
         return
     from torch.nn.modules.module import register_module_forward_hook
     from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-    # A host may also use a loss of ours by itself, without any of `apml_plugin.hooks`.
+    # The host may also call a loss of this plugin itself, without any of `apml_plugin.hooks`.
     hooks = [register_optimizer_step_pre_hook(_before_step), register_module_forward_hook(_after_forward)]
-    _undo.extend(hook.remove for hook in hooks)
+    state.undo.extend(hook.remove for hook in hooks)
     backward = torch.Tensor.backward  # type: ignore[union-attr]
 
     def counted(self: Any, *args: Any, **kwargs: Any) -> Any:
-        global _backwards
-        _backwards += 1
+        state.backwards += 1
         return backward(self, *args, **kwargs)
 
     torch.Tensor.backward = counted  # type: ignore[union-attr]
-    _undo.append(lambda: setattr(torch.Tensor, "backward", backward))  # type: ignore[union-attr]
+    state.undo.append(lambda: setattr(torch.Tensor, "backward", backward))  # type: ignore[union-attr]
 
 
 def watch(value: Any) -> Any:
-    """`value`, a tensor of ours: that it is differentiated is what the guard waits for."""
-    if not trained and value.requires_grad:
+    """Returns `value`, a tensor of the loss, and notes when it is differentiated."""
+    if not state.trained and value.requires_grad:
         value.register_hook(_differentiated)
     return value
 
 
 def saw(why: str) -> None:
-    """A call of a Chamfer distance stays the host's, and why: the place of the call goes into the message."""
-    if asked and not trained:
-        seen.setdefault(place(), why)
+    """Notes why the Chamfer call that is running stays the host's; the message names its place."""
+    if state.asked and not state.trained:
+        state.seen.setdefault(place(), why)
 
 
 def mark(what: str) -> None:
-    """Leaves a file for the parent of the run."""
+    """Creates the file `what` for the parent process of ``apml run``."""
     folder = os.environ.get(FOLDER)
     if folder and os.path.isdir(folder):
         with open(os.path.join(folder, what), "a", encoding="utf-8"):
@@ -100,23 +124,23 @@ def mark(what: str) -> None:
 
 
 def stop(message: str) -> None:
-    """Ends the run: a message on stderr, now, and exit code 1 even where the host swallows what is raised."""
-    global stopped
-    if not stopped:
-        stopped = message
+    """Ends the run with a message on stderr and exit code 1, even if the host catches what is raised."""
+    if not state.stopped:
+        state.stopped = message
         mark(STOPPED)
         atexit.register(_at_exit)
         print(f"[apml] stopped: {message}", file=sys.stderr, flush=True)
+    if threading.current_thread() is not threading.main_thread():
+        _exit()  # an exception would end this thread alone, and the main one would report something else
     raise Stop(1)
 
 
 def _differentiated(gradient: Any) -> None:
-    global trained
-    if not trained:
-        trained = True
-        for undo in _undo:
+    if not state.trained:
+        state.trained = True
+        for undo in state.undo:
             undo()
-        _undo.clear()
+        state.undo.clear()
         mark(TRAINED)
 
 
@@ -127,14 +151,14 @@ def _after_forward(module: Any, given: Any, value: Any) -> None:
 
 
 def _before_step(optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    if stopped:
+    if state.stopped:
         raise Stop(1)
     closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
     if not callable(closure):
         _judge(optimizer)
         return None
 
-    # Lightning and LBFGS compute the loss in the closure, so it comes first.
+    # Lightning and LBFGS compute the loss in the closure, so the step is judged after it.
     def judged(*given: Any, **named: Any) -> Any:
         value = closure(*given, **named)
         _judge(optimizer)
@@ -146,18 +170,18 @@ def _before_step(optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) 
 
 
 def _judge(optimizer: Any) -> None:
-    if trained:
+    if state.trained:
         return
-    _steps[id(optimizer)] = _steps.get(id(optimizer), 0) + 1
-    if sum(_steps.values()) <= int(os.environ.get(FROM_STEP) or 0):
+    state.steps[id(optimizer)] = state.steps.get(id(optimizer), 0) + 1
+    if sum(state.steps.values()) <= int(os.environ.get(FROM_STEP) or 0):
         return
-    if _steps[id(optimizer)] < PATIENCE and any(id(other) not in _steps for other in _optimizers()):
+    if state.steps[id(optimizer)] < PATIENCE and any(id(other) not in state.steps for other in _optimizers()):
         return
     stop(_message())
 
 
 def _optimizers() -> list[Any]:
-    """The optimisers of this process that have something to train."""
+    """The optimisers of this process that have parameters."""
     import gc
 
     base = sys.modules["torch"].optim.Optimizer
@@ -165,9 +189,9 @@ def _optimizers() -> list[Any]:
 
 
 def _message() -> str:
-    lines = [f"{asked}, but no value of that loss was differentiated before an optimiser steps ({place()})."]
-    lines += [f"  {at}: {why}" for at, why in seen.items()]
-    lines += [f"  {text.partition('. By hand')[0]}" for text in notes if not text.startswith(tuple(seen))]
+    lines = [f"{state.asked}, but no value of that loss was differentiated before an optimiser steps ({place()})."]
+    lines += [f"  {at}: {why}" for at, why in state.seen.items()]
+    lines += [f"  {text.partition('. By hand')[0]}" for text in state.notes if not text.startswith(tuple(state.seen))]
     if len(lines) == 1:
         lines.append("  no call of a Chamfer distance was seen")
     return "\n".join(
@@ -175,29 +199,34 @@ def _message() -> str:
             *lines,
             "Add these two lines behind the line that computes the training loss (clouds (B, N, 3) and (B, M, 3)):",
             BY_HAND,
-            "If the host trains with something else first, say for how many steps: apml run --loss-from-step N",
+            "If the host trains with another loss first, give the number of those steps: apml run --loss-from-step N",
         ]
     )
 
 
 def _at_exit() -> None:
-    """An exit code cannot be changed any other way this late; registered early, so that it runs last."""
+    """Sets the exit code of a run that trained without the loss. Registered early, so that it runs last."""
     crashed = hasattr(sys, "last_type")  # the host's own traceback says what is wrong
-    if not stopped and not crashed and asked and not trained and (_steps or _backwards):
-        if sum(_steps.values()) <= int(os.environ.get(FROM_STEP) or 0) and _steps:
-            message = f"{asked}, but the process ended before step {os.environ[FROM_STEP]}"
+    if not state.stopped and not crashed and state.asked and not state.trained and (state.steps or state.backwards):
+        if sum(state.steps.values()) <= int(os.environ.get(FROM_STEP) or 0) and state.steps:
+            message = f"{state.asked}, but the process ended before step {os.environ[FROM_STEP]}"
         else:
             message = _message()
         with contextlib.suppress(Stop):
             stop(message)
-    if stopped:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(1)
+    if state.stopped:
+        _exit()
 
 
-def caller() -> FrameType:
-    """The frame of the host's code that is running."""
+def _exit() -> None:
+    """Ends the process with exit code 1; from an exit handler or a thread there is no other way."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(1)
+
+
+def _caller() -> FrameType:
+    """The innermost frame that is in the host's code."""
     frame = sys._getframe(1)
     while frame.f_back is not None:
         file = frame.f_code.co_filename
@@ -208,8 +237,8 @@ def caller() -> FrameType:
 
 
 def place() -> str:
-    """file:line of the host's code that is running."""
-    frame = caller()
+    """file:line of the innermost frame that is in the host's code."""
+    frame = _caller()
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 

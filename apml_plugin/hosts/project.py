@@ -54,8 +54,8 @@ class Project:
         self.trees: dict[str, ast.Module] = {}
         self.text: dict[str, bytes] = {}
         self.nodes: dict[Node, ast.AST] = {}
-        self.own: dict[Node, list[ast.AST]] = {}
-        self.twice: set[Node] = set()
+        self.code: dict[Node, list[ast.AST]] = {}
+        self.duplicates: set[Node] = set()
         self.broken: dict[str, str] = {}
         self._bound: dict[str, dict[str, Node]] = {}
         self._used: dict[Node, tuple[set[Node], set[str]]] = {}
@@ -77,16 +77,16 @@ class Project:
         The code of a definition within another is not the outer one's own.
         """
         tree = self.nodes[file, ""] = self.trees[file]
-        self.own[file, ""] = []
-        todo: list[tuple[ast.AST, list[ast.AST], str]] = [(tree, self.own[file, ""], "")]
+        self.code[file, ""] = []
+        todo: list[tuple[ast.AST, list[ast.AST], str]] = [(tree, self.code[file, ""], "")]
         while todo:
             node, mine, prefix = todo.pop()
             mine.append(node)
             if isinstance(node, _DEFINITION):
                 key = (file, prefix + node.name)
-                self.twice |= {key} & self.nodes.keys()
-                self.nodes[key], self.own[key] = node, []
-                mine, prefix = self.own[key], f"{key[1]}."
+                self.duplicates |= {key} & self.nodes.keys()
+                self.nodes[key], self.code[key] = node, []
+                mine, prefix = self.code[key], f"{key[1]}."
             children = [child for child in ast.iter_child_nodes(node) if not isinstance(child, _PASSED)]
             todo += [(child, mine, prefix) for child in reversed(children)]
 
@@ -175,7 +175,7 @@ class Project:
             found, unknown = set(), set()
             if isinstance(self.nodes[node], ast.ClassDef):
                 found |= {*self.members.get(node, ()), *self.bases(node)}
-            for inner in self.own[node]:
+            for inner in self.code[node]:
                 if isinstance(inner, ast.Name | ast.Attribute) and isinstance(inner.ctx, ast.Load):
                     target = self.resolve(node[0], inner, node)
                     if target is None and isinstance(inner, ast.Attribute):
@@ -209,7 +209,7 @@ class Project:
         if file in self._bound:
             return self._bound[file]
         names = self._bound[file] = {}  # a circle ends here
-        for node in (n for at in self.definitions[file] for n in self.own[at]):
+        for node in (n for at in self.definitions[file] for n in self.code[at]):
             if isinstance(node, ast.Import):
                 for alias in node.names:
                     target = self.module(file, alias.name, 0)
@@ -288,3 +288,16 @@ def last_name(expression: ast.AST) -> str:
     if isinstance(expression, ast.Attribute):
         return expression.attr
     return expression.id if isinstance(expression, ast.Name) else ""
+
+
+def last(name: str) -> str:
+    """`c` of the text "a.b.c"."""
+    return name.rpartition(".")[2]
+
+
+def parameters(function: ast.AST | None) -> list[str]:
+    """The names of a function's positional parameters, without `self`."""
+    if not isinstance(function, _FUNCTION):
+        return []
+    names = [argument.arg for argument in (*function.args.posonlyargs, *function.args.args)]
+    return names[1:] if names[:1] in (["self"], ["cls"]) else names

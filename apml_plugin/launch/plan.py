@@ -17,7 +17,6 @@ from apml_plugin.files.sources import root_of
 from apml_plugin.hosts import guard
 from apml_plugin.hosts.base import check_config, read_yaml
 from apml_plugin.launch import environment, probe, recipes, supervise
-from apml_plugin.patching import journal
 
 
 class Plan(NamedTuple):
@@ -53,14 +52,11 @@ def make(
 
     Raises:
         HostError: the first word is neither a Python file nor a command, or ``cpu`` meets ``cpu_mode=False``.
-        PatchError: an interrupted patch of the clone cannot be cleaned up.
     """
     if cpu and not cpu_mode:
         raise HostError("--cpu and --no-cpu-mode contradict each other: give one of them")
     base = dict(os.environ if environ is None else environ)
     command, folder = _command(words, module)
-    if clone := journal.find(folder):
-        journal.recover(clone)
     reason = "--cpu was given" if cpu else ""
     if cpu:
         base["CUDA_VISIBLE_DEVICES"] = ""

@@ -78,7 +78,7 @@ def code_for(path: str) -> CodeType | None:
     try:
         real = os.path.realpath(path)
         lines = of(_root(os.path.dirname(real)))
-        guard.notes.extend(note for note in lines.notes if note not in guard.notes)
+        guard.state.notes.extend(note for note in lines.notes if note not in guard.state.notes)
         edits = lines.edits.get(os.path.relpath(real, lines.root).replace(os.sep, "/"))
         if not edits:
             return None

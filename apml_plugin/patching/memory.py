@@ -1,4 +1,4 @@
-"""A recipe put into a module while it is imported: the text that a patch would write, compiled."""
+"""A recipe applied to a module while it is imported: the text that a patch would write, compiled."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from .records import Line
 
 
 def text(data: bytes, edits: Sequence[Line]) -> bytes:
-    """A file's bytes with the lines of the edits, as `apml patch` writes them."""
+    """The bytes of a file with the lines of the edits, as `apml patch` writes them."""
     file = edits[0].file
     return data if source.present(data, file, edits) == set(edits) else source.put(data, file, edits)
 
 
 def compiled(data: bytes, edits: Sequence[Line], file: str) -> CodeType:
-    """The code of `text`, in which every statement keeps the line that it has in the file on disk."""
+    """The code of `text`, in which every statement keeps the line number that it has on disk."""
     after = text(data, edits)
     tree = ast.parse(after, filename=file)
     if after != data:

@@ -1,4 +1,4 @@
-"""Where in a syntax tree an edit's lines belong."""
+"""Where in a syntax tree an inserted line belongs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _DEFINITION = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
 def definitions(tree: ast.AST, prefix: str = "") -> Iterator[tuple[str, Definition]]:
-    """Every class and function with its qualified name, also those inside if and try blocks."""
+    """Every class and function with its qualified name, those inside `if` and `try` blocks included."""
     for block in blocks(tree, into_definitions=False):
         for node in block:
             if isinstance(node, Definition):
@@ -22,9 +22,9 @@ def definitions(tree: ast.AST, prefix: str = "") -> Iterator[tuple[str, Definiti
 
 
 def place(tree: ast.Module, edit: Line) -> tuple[int, ast.stmt]:
-    """(0-based line before which the edit's line goes, the statement whose indentation it takes).
+    """(0-based line before which the edit's line goes, the statement whose indentation it gets).
 
-    Raises PatchError if there is no one place.
+    Raises PatchError if the place is missing or ambiguous.
     """
     scope = _definition(tree, edit) if edit.scope else tree
     if not edit.after:
@@ -64,9 +64,9 @@ def without(tree: ast.Module, lines: Collection[int]) -> ast.Module:
 
 
 def import_place(tree: ast.Module, used: int | None = None) -> int:
-    """The 0-based line before which an import goes: behind docstring and leading imports, if there are any.
+    """The 0-based line before which an import goes: behind the docstring and the leading imports, if there are any.
 
-    used: a line (1-based) of the top level that needs the import already; it then goes above that statement.
+    used: the first 1-based line of the top level that needs the import, which then goes above that statement.
     """
     end = 0
     for index, statement in enumerate(tree.body):
@@ -75,7 +75,7 @@ def import_place(tree: ast.Module, used: int | None = None) -> int:
         leading = docstring or isinstance(statement, ast.Import | ast.ImportFrom)
         if used is not None and used <= (statement.end_lineno or first):
             return min(first - 1, end or first - 1)
-        # A statement that shares its line with a leading one (`import a; b = 1`) is passed over too.
+        # A statement on the line of a leading one (`import a; b = 1`) is skipped, too.
         if not leading and first > end:
             return end or first - 1
         end = statement.end_lineno or first
@@ -94,12 +94,12 @@ def _definition(tree: ast.Module, edit: Line) -> Definition:
     found = [node for qualified, node in definitions(tree) if qualified == edit.scope]
     if len(found) == 1:
         return found[0]
-    what = "is not defined" if not found else f"is defined {len(found)} times"
+    what = f"is defined {len(found)} times" if found else "is not defined"
     raise PatchError(f"{edit.file}: '{edit.scope}' {what}, so there is no one place to edit. Nothing was changed")
 
 
 def targets(statement: ast.stmt) -> list[str]:
-    """What a plain assignment or an import binds, as source."""
+    """The source of each target that a plain assignment or an import binds."""
     if isinstance(statement, ast.Import | ast.ImportFrom):
         return [alias.asname or alias.name for alias in statement.names]
     if isinstance(statement, ast.Assign):
@@ -110,7 +110,7 @@ def targets(statement: ast.stmt) -> list[str]:
 
 
 def blocks(tree: ast.AST, into_definitions: bool = True) -> Iterator[list[ast.stmt]]:
-    """Every list of statements, outer ones first; without those of the functions and classes within, if asked."""
+    """Every list of statements, outer ones first. into_definitions: also those of the functions and classes inside."""
     for _, value in ast.iter_fields(tree):
         children = value if isinstance(value, list) else [value]
         if children and isinstance(children[0], ast.stmt):

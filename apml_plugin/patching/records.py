@@ -1,4 +1,4 @@
-"""What a patch is made of and what it did: plain frozen records."""
+"""What a patch consists of and what it did, as frozen records."""
 
 from __future__ import annotations
 
@@ -8,21 +8,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MARKER = "# apml-plugin"
-"""Ends every line a patch inserts. Undoing a patch by hand is deleting these lines."""
+"""The end of every inserted line. To undo a patch by hand, delete the lines that end in it."""
 SOURCE = "apml_plugin.hooks"
-"""The one module that inserted lines import from."""
+"""The only module that inserted lines import from."""
 
 
 @dataclass(frozen=True)
 class Line:
     """One line that a patch inserts, and the import it needs.
 
-    file: path inside the host, with forward slashes. scope: qualified name of a function or class (``Outer.method``),
-    "" for the module's top level. after: what is bound there by an assignment or an import, a name or a dotted one
-    (``loss_fn = ...``, ``self.loss = ...``, ``import a.b``), at any depth of blocks but not in a function within; of
-    several such statements the last, unless `which` gives another's index. The line goes behind that statement,
-    indented as it is; without `after` it is a decorator of the scope. text: the line. name: what it imports from
-    `SOURCE`.
+    Attributes:
+        file: path inside the host, with forward slashes.
+        scope: qualified name of a function or class (``Outer.method``); "" for the module's top level.
+        after: the target of an assignment or import in `scope` (``loss_fn``, ``self.loss``, ``a.b``). The line goes
+            behind that statement, with its indentation. If empty, the line is a decorator of `scope`.
+        text: the line without its mark.
+        name: what the line imports from `SOURCE`.
+        which: index of the statement, if several bind `after`; by default the last one.
     """
 
     file: str
@@ -47,13 +49,13 @@ class Line:
 
 
 def decorator(file: str, scope: str, name: str, arguments: str = "") -> Line:
-    """A decorator above a definition. arguments: what follows the name, parentheses included, if anything."""
+    """A decorator line above a definition. arguments: what follows its name, parentheses included."""
     return Line(file, scope, "", f"@{name}{arguments}", name)
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A named set of lines, several per file if need be, that only make sense together."""
+    """A named set of lines that only make sense together; several may be in one file."""
 
     name: str
     edits: tuple[Line, ...]
@@ -61,7 +63,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Change:
-    """One file before and after. `verb` says what happens to it, `reason` why when that is not obvious."""
+    """One file before and after. verb: what happens to it. reason: why, if that is not obvious."""
 
     file: str
     before: bytes
@@ -86,15 +88,14 @@ class Plan:
         return any(change.differs for change in self.changes)
 
     def diff(self) -> str:
-        """The changes as a unified diff for reading (line ends are shown as plain ones)."""
+        """The changes as a unified diff for reading; every line end is shown as a plain newline."""
         return "".join(_unified(change) for change in self.changes if change.differs)
 
 
 def _unified(change: Change) -> str:
     encoding = _encoding(change.before)
     before, after = (_shown(data, encoding) for data in (change.before, change.after))
-    lines = difflib.unified_diff(before, after, f"a/{change.file}", f"b/{change.file}")
-    return "".join(lines)
+    return "".join(difflib.unified_diff(before, after, f"a/{change.file}", f"b/{change.file}"))
 
 
 def _shown(data: bytes, encoding: str) -> list[str]:

@@ -1,8 +1,7 @@
-"""One Python file as bytes: marked lines go in where the syntax tree says, and come out again.
+"""One Python file as bytes: marked lines are inserted where the syntax tree says, and removed again.
 
-Nothing is ever rewritten. Whole lines go in at line boundaries and the same lines are dropped again, so
-line ends, tabs, a missing final newline, a byte order mark and every comment stay what they were. A file is thus
-what it is without our lines, and which of them are in it.
+Nothing is rewritten. Whole lines are inserted at line boundaries and the same lines are dropped again, so line ends,
+tabs, a missing final newline, a byte order mark and every comment stay as they were.
 """
 
 from __future__ import annotations
@@ -15,22 +14,20 @@ from collections.abc import Collection, Iterable
 
 from ..errors import PatchError
 from ..files import sources
-from .placing import definitions, import_place, place, without
+from .placing import import_place, place, without
 from .records import MARKER, SOURCE, Line
-
-__all__ = ["bare", "definitions", "found", "marked", "parse", "present", "put", "split", "texts"]
 
 _BOM = b"\xef\xbb\xbf"
 _LINE = re.compile(rb"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 _END = re.compile(rb"[\r\n]*\Z")
 _IMPORT = re.compile(rf"from apml_plugin\.(?:hooks|hosts|hosts\.training|hosts\.pointr) import (\w+)  {MARKER}")
-"""An import of any version; today's is always from one module."""
+"""An import that any version inserted; the current one always imports from `SOURCE`."""
 _OURS = re.compile(
     r"(?:@(?:(?:takes|hoists|keeps_host)_loss|trains_with_loss(?:\(\w+=True\))?|lets_loss_through\([\"\w, ]*\))"
     r"|(?P<own>[^=]+) = (?:training_loss\((?P=own)\)|(?:host_loss_name|training_value)\((?P=own), .*\))"
     rf"|(?:[^=]+ = )?csi2pointcloud\.\w+\([\w, ]+\))  {MARKER}"
 )
-"""Every other line that some version put into a host; one with other arguments was changed by hand."""
+"""Every other line that any version inserted. A marked line that does not match was changed by hand."""
 
 
 def parse(data: bytes, file: str) -> ast.Module:
@@ -48,54 +45,54 @@ def split(data: bytes) -> tuple[bytes, list[bytes]]:
 
 
 def marked(data: bytes, file: str) -> dict[int, str]:
-    """Lines that end in the mark (1-based number -> text without indentation), those inside strings left out."""
+    """The lines that end in the mark, outside of strings: 1-based number -> text without indentation."""
     if MARKER.encode() not in data:
         return {}
     inside: set[int] = set()
     for node in ast.walk(parse(data, file)):
         if isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str | bytes)):
-            inside.update(range(node.lineno, node.end_lineno or 0))  # what does not end there is no comment
+            inside.update(range(node.lineno, node.end_lineno or 0))  # only what follows a string can be a comment
     texts = ((number, raw.decode("latin-1").strip()) for number, raw in enumerate(split(data)[1], start=1))
     return {n: text for n, text in texts if text.endswith(MARKER) and n not in inside}
 
 
 def bare(data: bytes) -> bytes:
-    """`data` with the marked lines made comments: all others keep their numbers."""
+    """`data` with the marked lines turned into comments, so that all other lines keep their numbers."""
     lines = marked(data, "")
     mark, all_lines = split(data)
-    # Not empty: a lone CR before an emptied line's LF would become one line end.
+    # Not empty lines: a lone CR before the LF of an emptied line would read as one line end.
     return mark + b"".join(b"#" + _end(raw) if n in lines else raw for n, raw in enumerate(all_lines, start=1))
 
 
 def found(data: bytes, file: str, known: Iterable[Line]) -> dict[Line, int]:
-    """Which of the `known` lines stand where they belong, and where: how many lines that are not ours stand above."""
+    """The `known` lines that are where they belong -> how many lines that are not ours are above each."""
     lines = marked(data, file)
-    there = {(number - 1 - above, text) for above, (number, text) in enumerate(lines.items())}
+    placed = {(number - 1 - above, text) for above, (number, text) in enumerate(lines.items())}
     result = {}
-    with contextlib.suppress(PatchError):  # what is left without the marked lines may be no Python
+    with contextlib.suppress(PatchError):  # without the marked lines the file may not parse
         tree = parse(_without(data, lines), file) if lines else ast.Module([], [])
         for edit in known if lines else ():
             with contextlib.suppress(PatchError):
                 at, _ = place(tree, edit)
-                if (at, edit.line) in there:
+                if (at, edit.line) in placed:
                     result[edit] = at
     return result
 
 
 def texts(data: bytes, file: str) -> Counter[str]:
-    """The marked lines of a file as this version writes them."""
-    today = f"from {SOURCE} import {{}}  {MARKER}"
+    """The marked lines of a file, each as this version writes it, with their counts."""
+    import_line = f"from {SOURCE} import {{}}  {MARKER}"
     lines = marked(data, file).values()
-    return Counter(today.format(match[1]) if (match := _IMPORT.fullmatch(text)) else text for text in lines)
+    return Counter(import_line.format(match[1]) if (match := _IMPORT.fullmatch(text)) else text for text in lines)
 
 
 def present(data: bytes, file: str, known: Iterable[Line]) -> frozenset[Line]:
-    """Which of the `known` lines of a file are in it; PatchError for anything half in, or changed by hand."""
+    """The `known` lines that are in the file. Raises PatchError if it is half patched or was edited by hand."""
     known, lines = tuple(known), marked(data, file)
-    there = found(data, file, known)
-    wanted = Counter(text for _, text in {(at, edit.line) for edit, at in there.items()})
-    if texts(data, file) == wanted + Counter({edit.import_line for edit in there}):
-        return frozenset(there)
+    placed = found(data, file, known)
+    wanted = Counter(text for _, text in {(at, edit.line) for edit, at in placed.items()})
+    if texts(data, file) == wanted + Counter({edit.import_line for edit in placed}):
+        return frozenset(placed)
     raise PatchError(
         f"{file} is half patched or was edited by hand after patching: its lines marked '{MARKER}' (line "
         f"{', '.join(map(str, lines))}) are not those that belong there (an import and "
@@ -105,10 +102,14 @@ def present(data: bytes, file: str, known: Iterable[Line]) -> frozenset[Line]:
 
 
 def put(data: bytes, file: str, edits: Collection[Line] = (), known: Iterable[Line] = ()) -> bytes:
-    """`data` with the lines of `edits`, each import once, and no other line of ours; every other byte is kept.
+    """`data` with the lines of `edits` and their imports, and with no other line of ours. Every other byte is kept.
 
-    known: lines that may be there besides those which some version inserted. Raises PatchError if a place is missing
-    or ambiguous, and for a marked line that was changed by hand: removing it could lose the user's code.
+    Args:
+        known: further lines that may be in the file, besides those that any version inserts.
+
+    Raises:
+        PatchError: a place is missing or ambiguous, or a marked line was changed by hand, so that removing it could
+            lose the user's code.
     """
     lines, ours = marked(data, file), {edit.line for edit in (*edits, *known)}
     for number, text in lines.items():
@@ -140,7 +141,7 @@ def _without(data: bytes, numbers: Collection[int]) -> bytes:
 
 
 def _with(data: bytes, file: str, edits: Iterable[Line]) -> bytes:
-    """A file that has no line of ours, with the lines of the edits."""
+    """`data`, which has no line of ours, with the lines of the edits."""
     tree, (mark, lines) = parse(data, file), split(data)
     placed = {edit: place(tree, edit) for edit in edits}
     unsafe = PatchError(f"{file} is laid out in a way this patch cannot edit safely. Nothing was changed")
@@ -151,7 +152,7 @@ def _with(data: bytes, file: str, edits: Iterable[Line]) -> bytes:
     for edit, (at, statement) in placed.items():
         indent = re.match(rb"[ \t\f]*", lines[statement.lineno - 1]).group()  # type: ignore[union-attr]
         if len(indent) != statement.col_offset:
-            raise unsafe  # the body of an `if` on the line of its head
+            raise unsafe  # such as the body of an `if` on the line of its head
         if (text := indent + edit.line.encode()) not in (here := wanted.setdefault(at, [])):
             here.append(text)
     out: list[bytes] = []
@@ -159,7 +160,7 @@ def _with(data: bytes, file: str, edits: Iterable[Line]) -> bytes:
     for number in range(len(lines) + 1):
         for text in wanted.get(number, ()):
             if out and not _end(out[-1]):
-                # The file has no final newline: what goes behind its last line has none either.
+                # The file has no final newline, so a line behind its last one gets none either.
                 out[-1] += _newline(lines, number - 1)
             else:
                 text += _newline(lines, min(number, len(lines) - 1))
@@ -168,7 +169,7 @@ def _with(data: bytes, file: str, edits: Iterable[Line]) -> bytes:
         out += lines[number : number + 1]
     result = mark + b"".join(out)
     try:
-        # The old tree plus the inserted statements and decorators, and nothing else.
+        # The new tree must be the old one plus the inserted statements and decorators.
         same = ast.dump(tree) == ast.dump(without(ast.parse(result), inserted))
         if same and present(result, file, placed) == placed.keys():
             return result
@@ -178,12 +179,12 @@ def _with(data: bytes, file: str, edits: Iterable[Line]) -> bytes:
 
 
 def _end(line: bytes) -> bytes:
-    """The line end of a line, if it has one."""
+    """The line end of `line`; empty if it has none."""
     return _END.search(line).group()  # type: ignore[union-attr]
 
 
 def _newline(lines: list[bytes], number: int) -> bytes:
-    """The line end in use around a line."""
+    """The line end in use around line `number`."""
     for line in (lines[number], lines[number - 1], lines[0]):
         if _end(line):
             return _end(line)

@@ -16,7 +16,7 @@ import apml_plugin
 from apml_plugin.checkpoints import comparing
 from apml_plugin.cli import main
 from apml_plugin.hosts.base import Clone
-from apml_plugin.hosts.pointr.recognise import recognise
+from apml_plugin.hosts.pointr.structure import recognise
 from apml_plugin.launch import probe
 
 HOST = Path(apml_plugin.__file__).parent / "demo" / "host"

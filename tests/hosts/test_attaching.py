@@ -297,8 +297,8 @@ def test_a_model_without_a_loss_leaves_it_to_the_functions_it_calls() -> None:
         def get_loss(self, ret: Any, gt: Any) -> None: ...
 
     attach(Bare(), {"loss": "APML", "loss_opts": None})
-    assert gates.named == [("APML", None)]
-    assert "APML" in guard.asked
+    assert gates.state.named == ("APML", None)
+    assert "APML" in guard.state.asked
 
 
 def test_chamfer_objects_are_found_wherever_they_hang(load: Importer) -> None:

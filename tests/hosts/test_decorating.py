@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -10,12 +9,14 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from easydict import EasyDict
 from lines import imported_with_lines
 
 from apml_plugin.errors import LossArgumentError, UnknownLossError
 from apml_plugin.hooks import hoists_loss, takes_loss
+from apml_plugin.hosts import guard
 from apml_plugin.hosts.base import identify
 from apml_plugin.hosts.pointr.attach import attached
 from apml_plugin.hosts.pointr.decorating import hoist
@@ -145,7 +146,21 @@ def test_the_patched_files_run(importable: tuple[Path, Importer], tmp_path: Path
     assert {path: path.read_bytes() for path in before} == before
 
 
+def test_a_loss_that_was_read_must_be_used(load: Importer, tmp_path: Path) -> None:
+    """Where only the reader is patched, the builder would ignore the loss, and the host train with its own."""
+    path = tmp_path / "x.yaml"
+    path.write_text("model: {NAME: PCN, num_pred: 32}\n")
+    read = hoists_loss(load("utils.config").load_config)
+    read(path)
+    assert not guard.state.asked
+    path.write_text("loss: APML\nmodel: {NAME: PCN, num_pred: 32}\n")
+    model = load("models").make_model(read(path).model)
+    assert not attached(model)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(guard.Stop):
+        optimizer.step()
+
+
 def test_a_wrapped_reader_keeps_its_signature(load: Importer) -> None:
     read = load("utils.config").load_config
-    assert functools.WRAPPER_ASSIGNMENTS
     assert hoists_loss(read).__wrapped__ is read

@@ -20,8 +20,8 @@ from apml_plugin.functional import apml_loss
 from apml_plugin.hosts import gates as calls
 from apml_plugin.hosts import training
 from apml_plugin.hosts.base import identify
-from apml_plugin.hosts.loops.recognise import Fork, recipe
-from apml_plugin.hosts.loops.recognise import recognise as recognise_project
+from apml_plugin.hosts.loops.kind import Loops
+from apml_plugin.hosts.loops.kind import recognise as recognise_project
 from apml_plugin.hosts.project import Project
 from apml_plugin.launch.environment import Settings
 from apml_plugin.launch.import_hook import Finder
@@ -36,9 +36,7 @@ Load = Callable[..., ModuleType]
 @pytest.fixture(autouse=True)
 def clean(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("APML_LOSS", raising=False)
-    monkeypatch.setattr(calls, "_built", {})
-    monkeypatch.setattr(calls, "named", [])
-    monkeypatch.setattr(calls, "_told", set())
+    monkeypatch.setattr(calls, "state", calls.State())
 
 
 @pytest.fixture
@@ -79,17 +77,17 @@ def load(monkeypatch: pytest.MonkeyPatch) -> Iterator[Load]:
     forget()
 
 
-def recognise(root: Path) -> Fork:
+def recognise(root: Path) -> Loops:
     return recognise_project(Project(root.resolve()))
 
 
 def patch(root: Path) -> None:
-    known = [recipe(recognise(root))]
+    known = [recognise(root).recipe]
     write(plan_apply(root, known, known))
 
 
 def revert(root: Path) -> None:
-    known = [recipe(recognise(root))]
+    known = [recognise(root).recipe]
     write(plan_revert(root, known, known))
 
 
@@ -195,7 +193,7 @@ def test_every_layout_is_patched_and_reverted_byte_for_byte(name: str, layout: s
         compile(data, file, "exec")
     assert before != after
     assert before.get("third_party/losses.py") == after.get("third_party/losses.py")  # nobody imports the copy
-    known = [recipe(recognise(root))]
+    known = [recognise(root).recipe]
     assert check(root, known) == ("training losses",)
     assert not plan_apply(root, known, known).differs
     revert(root)
@@ -235,11 +233,11 @@ def test_the_environment_wins_over_the_hosts_name(make: Make, load: Load, monkey
 BAD = {
     "APLM": (UnknownLossError, "did you mean 'APML'"),
     "{NAME: APML, pmin: 1}": (LossArgumentError, "p_min"),
-    "{coarse: APML}": (LossValueError, "does not tell stages apart"),
-    "{NAME: Schedule, from: ChamferL1, to: APML}": (LossValueError, "does not tell the epoch"),
+    "{coarse: APML}": (LossValueError, "does not give the stage"),
+    "{NAME: Schedule, from: ChamferL1, to: APML}": (LossValueError, "does not give the epoch"),
     "{": (LossArgumentError, "is not valid YAML"),
     "3": (LossArgumentError, "names no loss"),
-    "{NAME: APML, reduction: none}": (LossValueError, "gives one number"),
+    "{NAME: APML, reduction: none}": (LossValueError, "returns one number"),
 }
 
 
@@ -260,7 +258,7 @@ REFUSED = {
     "network": (forks.NETWORK, r"main\.py:9 both: .*goes into the network \(main\.py:\d+\).*training_value"),
     "weighed": (forks.WEIGHED, r"main\.py:9 both: a further argument takes part"),
     "no Chamfer": (forks.UNKNOWN, r"trains \(main\.py:1 train\), but with no Chamfer.*loss = training_value"),
-    "raw local": (forks.RAW_LOCAL, r"main\.py:7 train: chamfer gives distances or indices"),
+    "raw local": (forks.RAW_LOCAL, r"main\.py:7 train: chamfer returns distances or indices"),
     "syntax error": ({**forks.UNKNOWN, "b.py": "def f(:\n"}, r"^b\.py, line 1 is not valid Python"),
     "no training": ({"m.py": "x = 1\n"}, r"not a PoinTr-style codebase"),
 }
@@ -345,7 +343,7 @@ def test_a_loss_attribute_stays_a_module_and_adds_nothing_to_a_state(monkeypatch
 
 
 def test_validation_that_records_gradients_is_told_by_its_decorator(make: Make) -> None:
-    edits = {(edit.file, str(edit)) for edit in recognise(make(forks.CHAIN)).edits}
+    edits = {(edit.file, str(edit)) for edit in recognise(make(forks.CHAIN)).recipe.edits}
     assert ("check.py", "'@keeps_host_loss' above 'check'") in edits
     assert len(edits) == 4
 

@@ -12,8 +12,8 @@ import pytest
 from hosts.fork_hosts import CHAMFER, LOCAL, SHARED
 
 from apml_plugin.errors import HostError
-from apml_plugin.hosts.loops.recognise import Fork, read, recipe, sites_for
-from apml_plugin.hosts.loops.recognise import recognise as recognise_project
+from apml_plugin.hosts.loops.kind import Loops, search, sites_for
+from apml_plugin.hosts.loops.kind import recognise as recognise_project
 from apml_plugin.hosts.project import Project
 from apml_plugin.patching import plan_apply, plan_revert, write
 
@@ -268,12 +268,12 @@ def make(root: Path, files: dict[str, str]) -> Path:
     return root
 
 
-def recognise(root: Path) -> Fork:
+def recognise(root: Path) -> Loops:
     return recognise_project(Project(root.resolve()))
 
 
-def edits(fork: Fork) -> list[str]:
-    return sorted(str(edit) for edit in fork.edits)
+def edits(fork: Loops) -> list[str]:
+    return sorted(str(edit) for edit in fork.recipe.edits)
 
 
 @pytest.mark.parametrize("name", SOLE)
@@ -283,13 +283,13 @@ def test_what_is_found(name: str, tmp_path: Path) -> None:
     assert edits(fork) == sorted(expected)
     assert not fork.refused
     before = {p: p.read_bytes() for p in tmp_path.rglob("*.py")}
-    known = [recipe(fork)]
+    known = [fork.recipe]
     write(plan_apply(tmp_path, known, known))
     for path in before:
         compile(path.read_bytes(), path.name, "exec")
     again = recognise(tmp_path)
     assert edits(again) == sorted(expected)  # a patched host looks as it did before
-    write(plan_revert(tmp_path, [recipe(again)], [recipe(again)]))
+    write(plan_revert(tmp_path, [again.recipe], [again.recipe]))
     assert {p: p.read_bytes() for p in tmp_path.rglob("*.py")} == before
 
 
@@ -330,7 +330,7 @@ def test_files_that_evaluate_get_no_edits(place: str, tmp_path: Path) -> None:
     )
     module = place.removesuffix(".py").replace("/", ".")
     files = {**LOCAL, place: text, "core/train.py": f"import {module}\n" + LOCAL["core/train.py"]}
-    assert {edit.file for edit in recognise(make(tmp_path, files)).edits} == {"core/train.py"}
+    assert {edit.file for edit in recognise(make(tmp_path, files)).recipe.edits} == {"core/train.py"}
 
 
 def test_a_string_that_chooses_a_metric_is_left_alone(tmp_path: Path) -> None:
@@ -416,14 +416,14 @@ REGISTRY = {
 def test_two_kinds_of_hosts_in_one_clone(tmp_path: Path) -> None:
     project = Project(make(tmp_path, REGISTRY))
     theirs = {("models/build.py", "build"), ("models/net.py", "Net")}
-    loop = read(project, without=theirs)
+    loop = search(project, without=theirs)
     assert edits(loop) == [f"'{CD}' behind 'cd' in 'the top level'"]
     assert loop.loops == ("other/main.py:6 train",)
     assert edits(sites_for(project, [("models/net.py", "Net")])) == [
         "'@trains_with_loss' above 'both'", "'shared = training_loss(shared)' behind 'shared' in 'the top level'",
     ]  # fmt: skip
     (tmp_path / "other" / "main.py").unlink()
-    assert not read(Project(tmp_path), without=theirs).edits
+    assert not search(Project(tmp_path), without=theirs).recipe.edits
 
 
 def test_a_file_that_cannot_be_read_is_told_and_counted(tmp_path: Path) -> None:
@@ -436,7 +436,7 @@ def test_a_file_that_cannot_be_read_is_told_and_counted(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.py")
     (tmp_path / "out.py").symlink_to(__file__)
     fork = recognise(tmp_path)
-    assert fork.looked == len(LOCAL) + 7
+    assert fork.count == len(LOCAL) + 7
     for name, why in {
         "deep": "nested too deeply", "deeper": "", "large": "", "wrong": "line 1 is not valid Python", "null": "",
         "pipe": "", "out": "link out of",

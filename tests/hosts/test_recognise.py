@@ -9,7 +9,7 @@ import pytest
 
 from apml_plugin.errors import HostError
 from apml_plugin.hosts.base import Clone, around
-from apml_plugin.hosts.pointr.recognise import recognise
+from apml_plugin.hosts.pointr.structure import recognise
 
 
 def test_finds_builder_reader_and_models(host: Path) -> None:

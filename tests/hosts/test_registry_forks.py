@@ -19,7 +19,7 @@ from apml_plugin.functional import apml_loss
 from apml_plugin.hosts.base import Clone, check_config
 from apml_plugin.hosts.pointr.decorating import hoist
 from apml_plugin.hosts.pointr.kind import recipe_for_all
-from apml_plugin.hosts.pointr.recognise import recognise
+from apml_plugin.hosts.pointr.structure import recognise
 from apml_plugin.patching import check, plan_apply, plan_revert, write
 
 Importable = tuple[Path, Callable[[str], ModuleType]]

@@ -19,8 +19,8 @@ from apml_plugin.cli import main as cli
 from apml_plugin.errors import HostError
 from apml_plugin.functional import apml_loss
 from apml_plugin.hosts import gates as calls
-from apml_plugin.hosts.loops.recognise import Fork, recipe
-from apml_plugin.hosts.loops.recognise import recognise as recognise_project
+from apml_plugin.hosts.loops.kind import Loops
+from apml_plugin.hosts.loops.kind import recognise as recognise_project
 from apml_plugin.hosts.project import Project
 from apml_plugin.patching import Line, check, plan_apply, plan_revert, write
 from apml_plugin.patching.memory import compiled
@@ -69,12 +69,10 @@ def train(truths, net):
 @pytest.fixture(autouse=True)
 def clean(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("APML_LOSS", raising=False)
-    monkeypatch.setattr(calls, "_built", {})
-    monkeypatch.setattr(calls, "named", [])
-    monkeypatch.setattr(calls, "_told", set())
+    monkeypatch.setattr(calls, "state", calls.State())
 
 
-def recognise(root: Path) -> Fork:
+def recognise(root: Path) -> Loops:
     return recognise_project(Project(root.resolve()))
 
 
@@ -108,7 +106,7 @@ def test_the_value_becomes_ours_and_the_indices_stay(
     source = HOST.replace("\n", ends).encode()
     (tmp_path / "main.py").write_bytes(source)
     bare = run(load(tmp_path))
-    known = [recipe(recognise(tmp_path))]
+    known = [recognise(tmp_path).recipe]
     if how == "patched":
         write(plan_apply(tmp_path, known, known))
         assert check(tmp_path, known) == ("training losses",)

@@ -1,1 +1,1 @@
-"""Hosts with a training loop of their own: their loss is a function, an object, or chosen by a string."""
+"""Hosts with a training loop of their own: their loss is a function or an object, or a string chooses it."""

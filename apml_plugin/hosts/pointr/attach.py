@@ -49,7 +49,7 @@ def attach(model: nn.Module, config: Any) -> nn.Module:
             raise LossArgumentError(f"loss_opts={opts!r} is given without loss:; write loss: APML beside it")
         return model
     loss = build_loss(value, opts)
-    guard.arm(f"{VARIABLE} asks for {value!r}" if where == VARIABLE else f"loss: {value!r} was asked for")
+    guard.arm(guard.asked_for(value, where))
     sites = {site.attribute: site for site in model_sites(cls)}
     found = [
         (slot, sites.get(slot.name)) for slot in slots(model) if slot.name in sites or looks_like_chamfer(slot.own)

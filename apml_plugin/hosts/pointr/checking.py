@@ -12,9 +12,8 @@ from ...errors import ApmlError, HostError
 from ...files import opening
 from ...matching.native import loading_problem
 from ..base import Finding, read_yaml
-from .decorating import KEYS, hoist
+from .decorating import KEYS, OURS, hoist
 from .metrics import wanted
-from .models import OURS
 from .stages import check_stages
 from .structure import HostModel
 

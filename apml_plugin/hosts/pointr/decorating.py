@@ -1,32 +1,31 @@
-"""The two decorators a patch inserts into a PoinTr-style host.
+"""The two decorators that a patch inserts into a PoinTr-style host: for what builds a model, and what reads a YAML.
 
-Nothing here imports torch: patched files load this before the host has decided on its devices.
+This module does not import torch: patched files import it before the host has chosen its devices.
 """
 
 from __future__ import annotations
 
 import functools
+import importlib
 import os
 import sys
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from types import ModuleType
 from typing import Any, TypeVar
 
 from ...chosen import VARIABLE
 from .. import guard
-from ..interrupted import interrupted
-from .models import offer
 
 T = TypeVar("T")
 _TAKES = "__apml_takes_loss__"
 _HOISTS = "__apml_hoists_loss__"
 KEYS = ("loss", "loss_opts")
+OURS = {"PointGMM": "apml_plugin.models.pointgmm.pointr"}
+"""Name: the module that holds a class of that name, made from a host's config."""
 
 
 def takes_loss(obj: T) -> T:
-    """See :func:`apml_plugin.hooks.takes_loss`. Twice is as good as once."""
-    if interrupted(obj):
-        return obj if isinstance(obj, type) else _refusing(obj)  # type: ignore[arg-type, return-value]
+    """See :func:`apml_plugin.hooks.takes_loss`. Idempotent."""
     if isinstance(obj, type) and _TAKES not in vars(obj):
         _wrap_init(obj)
     return obj if hasattr(obj, _TAKES) else _wrap_builder(obj)  # type: ignore[arg-type, return-value]
@@ -36,13 +35,19 @@ def hoists_loss(read: Callable[..., Any]) -> Callable[..., Any]:
     """See :func:`apml_plugin.hooks.hoists_loss`."""
     if hasattr(read, _HOISTS):
         return read
-    if interrupted(read):
-        return _refusing(read)
 
     @functools.wraps(read)
     def reader(*args: Any, **kwargs: Any) -> Any:
         config = hoist(read(*args, **kwargs))
-        if isinstance(config, Mapping) and config.get("metrics"):
+        given: Mapping[str, Any] = config if isinstance(config, Mapping) else {}
+        model = given.get("model")
+        if isinstance(model, Mapping) and model.get("loss") is not None:
+            from ...registry import looks_like_loss
+
+            if looks_like_loss(model["loss"]):
+                # What builds the model may not be patched, and would ignore it: then no optimiser may step.
+                guard.arm(guard.asked_for(model["loss"], ""))
+        if given.get("metrics"):
             from .metrics import add_metrics
 
             add_metrics(config)
@@ -53,11 +58,11 @@ def hoists_loss(read: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def hoist(config: Any) -> Any:
-    """Move a top-level `loss:` (and `loss_opts:`) of a config under its `model`, in place; returns the config.
+    """Moves a top-level `loss:` (and `loss_opts:`) of a config under its `model`, in place; returns the config.
 
-    Left alone: a config without a `model` mapping, and a `loss:` that is something else, such as weights. A name that
-    no loss has is copied, so that building the model can say so.
-    Raises LossArgumentError if `loss:` stands in both places and they differ.
+    A config without a `model` mapping stays as it is, and so does a `loss:` that is something else, such as weights.
+    An unknown name is copied, so that building the model can report it.
+    Raises LossArgumentError if both places have a `loss:` and they differ.
     """
     model = config.get("model") if isinstance(config, Mapping) else None
     if not isinstance(config, MutableMapping) or not isinstance(model, MutableMapping) or config.get("loss") is None:
@@ -83,28 +88,11 @@ def hoist(config: Any) -> Any:
     return config
 
 
-def _refusing(function: Callable[..., Any]) -> Callable[..., Any]:
-    """In a clone that a patch left half done: what it was, unless a config asks for a loss of ours."""
-
-    @functools.wraps(function)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        result = function(*args, **kwargs)
-        for config in (result, *args[:1]):
-            for part in (config, config.get("model")) if isinstance(config, Mapping) else ():
-                from ...registry import looks_like_loss
-
-                if isinstance(part, Mapping) and looks_like_loss(part.get("loss")):
-                    guard.stop(f"loss: {part['loss']!r} was asked for in a clone whose patch was interrupted")
-        return result
-
-    return call
-
-
 def _wrap_builder(build: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(build)
     def builder(*args: Any, **kwargs: Any) -> Any:
         config = args[0] if args else next(iter(kwargs.values()), None)
-        offer(build, config, _is_registry)
+        _offer(build, config)
         return _attach(build(*args, **kwargs), config)
 
     setattr(builder, _TAKES, True)
@@ -138,7 +126,7 @@ def _is_module(value: Any) -> bool:
 
 
 def _may_be_meant_as_loss(value: Any) -> bool:
-    """A string, a mapping with a name, a list: for a misspelt name the model's builder shall raise."""
+    """A string, a mapping with a name, or a list. The model's builder then raises for a misspelt name."""
     if isinstance(value, Mapping):
         return any(key in value for key in ("NAME", "type")) or any(
             isinstance(v, str | Mapping) for v in value.values()
@@ -146,8 +134,41 @@ def _may_be_meant_as_loss(value: Any) -> bool:
     return isinstance(value, str | list | tuple)
 
 
+def _offer(build: Callable[..., Any], config: Any) -> None:
+    """Registers the model that `config` names, if it is one of `OURS` that the host's registry lacks.
+
+    Raises HostError if the registry cannot take a class.
+    """
+    get = getattr(config, "get", None)
+    name = get("NAME") if callable(get) else None
+    if not isinstance(name, str) or name not in OURS:
+        return
+    for registry in _registries(build):
+        if registry.get(name) is None:
+            ours = getattr(importlib.import_module(OURS[name]), name)
+            try:
+                registry.register_module(name=name)(ours)
+            except (TypeError, KeyError) as error:
+                from ...errors import HostError
+
+                raise HostError(
+                    f"this host's registry {registry!r} cannot take the model {name!r} ({error}); register "
+                    f"{OURS[name]}.{name} in it by hand, where its own models are"
+                ) from None
+
+
+def _registries(build: Callable[..., Any]) -> Iterator[Any]:
+    """The registry that a bound ``build`` belongs to, or those that a builder function uses."""
+    owner = getattr(build, "__self__", None)
+    code, scope = getattr(build, "__code__", None), getattr(build, "__globals__", {})
+    names = code.co_names if code is not None else ()
+    for candidate in [owner] if owner is not None else [scope.get(name) for name in names]:
+        if candidate is not None and _is_registry(candidate):
+            yield candidate
+
+
 def _is_registry(value: Any) -> bool:
-    """A registry of the host's own: an instance with `build` and `register_module`, its class no library's."""
+    """Whether a value is a registry of the host: it has `build` and `register_module`; its class is no library's."""
     kind = type(value)
     if isinstance(value, type | ModuleType) or not callable(getattr(kind, "build", None)):
         return False

@@ -9,12 +9,11 @@ from dataclasses import replace
 
 from ...patching import Line, Recipe, decorator
 from ..base import Clone, Host
-from ..loops.recognise import sites_for
-from ..loops.sites import BY_HAND
+from ..loops.kind import sites_for
+from ..loops.records import BY_HAND
 from ..project import Project, dotted, inside
 from .checking import check
-from .recognise import recognise
-from .structure import HostModel, RegistryHost
+from .structure import HostModel, RegistryHost, recognise
 
 __all__ = ["NAME", "check", "find"]
 
@@ -61,7 +60,7 @@ def find(clone: Clone, others: tuple[Host, ...] = ()) -> Host:
             ("models", ", ".join(model.name for model in found.models)),
             *(("not looked at", text) for text in functions.broken),
         ),
-        (recipe_for_all(found, functions.edits), *(recipe_for_model(found, model) for model in found.models)),
+        (recipe_for_all(found, functions.recipe.edits), *(recipe_for_model(found, model) for model in found.models)),
         (*replaced, *map(str, functions.sites)),
         (*kept, *map(str, functions.kept)),
         tuple(map(str, functions.refused)),

@@ -1,8 +1,8 @@
 """Which attribute of a host model holds its training loss, and what each call in `get_loss` is for.
 
-A name alone is no safe test (GRNet's `loss_func_2` is a gridding loss of weight zero, SnowFlakeNet's
-`loss_func_PM` measures the coverage of the input), so known classes have an entry of their own. Any other class
-is read: the attributes that `build_loss_func` fills with a ChamferDistance, the calls that `get_loss` makes.
+An attribute's name does not tell (GRNet's `loss_func_2` is a gridding loss of weight zero, SnowFlakeNet's
+`loss_func_PM` measures the coverage of the input), so known classes have an entry in `KNOWN`. Of any other class,
+`build_loss_func` shows the attributes that hold a ChamferDistance, and `get_loss` the calls.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from ..project import dotted, inside, last_name
 
 @dataclass(frozen=True)
 class LossSite:
-    """One loss attribute. stages: what its calls in one `get_loss` are for, in calling order.
+    """An attribute that holds a loss. stages: what its calls in one `get_loss` are for, in calling order.
 
-    kept: stages that keep the host's loss unless the YAML names them.
+    kept: the stages that keep the host's loss unless the YAML names them.
     """
 
     attribute: str
@@ -34,7 +34,7 @@ KNOWN: dict[str, tuple[LossSite, ...]] = {
     "FoldingNet": _COARSE_FINE,
     "TopNet": _COARSE_FINE,
     "PoinTr": _COARSE_FINE,
-    # The denoising target is gathered by nearest neighbours and full of duplicates.
+    # The denoising target is gathered by nearest neighbours, so it has many duplicate points.
     "AdaPoinTr": (LossSite("loss_func", ("denoise", "coarse", "fine"), kept=("denoise",)),),
     "GRNet": (LossSite("loss_func_1", ("coarse", "fine")),),
     "SnowFlakeNet": (LossSite("loss_func_CD", ("coarse", "p1", "p2", "fine")),),
@@ -44,10 +44,10 @@ KNOWN: dict[str, tuple[LossSite, ...]] = {
 def sites_of(
     names: Sequence[str], build: ast.FunctionDef | None, get_loss: ast.FunctionDef | None
 ) -> tuple[LossSite, ...]:
-    """The loss sites of a model from its two methods' syntax trees; () if there is nothing to replace.
+    """The loss attributes of a model, from the syntax trees of its two methods; () if nothing can be replaced.
 
-    names: the class's name and those of its bases, nearest first. An entry of KNOWN counts only if the class really
-    assigns that attribute and calls it that often: a fork may have changed either.
+    names: the class's name and those of its bases, nearest first. An entry of `KNOWN` counts only if the class assigns
+    that attribute and calls it that often, because a fork may have changed either.
     """
     assigned = _chamfer_attributes(build) if build else ()
     for name in names:
@@ -63,7 +63,7 @@ def _fits(site: LossSite, assigned: tuple[str, ...], get_loss: ast.FunctionDef |
 
 
 def _chamfer_attributes(build: ast.FunctionDef) -> tuple[str, ...]:
-    """X of `self.X = ChamferDistance...()`, `.cuda()` or `.to(device)` behind it or not."""
+    """X of every `self.X = ChamferDistance...()`, with or without `.cuda()` or `.to(device)` behind it."""
     found: dict[str, None] = {}
     for node in inside(build, ast.Assign):
         made = node.value
@@ -80,7 +80,7 @@ def _chamfer_attributes(build: ast.FunctionDef) -> tuple[str, ...]:
 
 
 def _stages(attribute: str, get_loss: ast.FunctionDef | None) -> tuple[str, ...]:
-    """coarse .. fine, by the position in `ret` where every call takes `ret[i]`, else by calling order."""
+    """coarse ... fine, by the position in `ret` if every call takes `ret[i]`, else by calling order."""
     calls = _calls(attribute, get_loss) if get_loss else []
     names = stage_names(max(1, len(calls)))
     indices = [n.slice for call in calls for n in call.args[:1] if isinstance(n, ast.Subscript)]
@@ -103,6 +103,6 @@ def check_stages(model: str, wanted: Iterable[str], known: Sequence[str]) -> Non
 
 
 def _calls(attribute: str, get_loss: ast.FunctionDef) -> list[ast.Call]:
-    """Calls of `self.<attribute>(...)` in the order of the source."""
+    """The calls of `self.<attribute>(...)` in source order."""
     found = [call for call in inside(get_loss, ast.Call) if dotted(call.func) == f"self.{attribute}"]
     return sorted(found, key=lambda node: (node.lineno, node.col_offset))

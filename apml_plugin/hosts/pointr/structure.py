@@ -1,4 +1,8 @@
-"""The parts of a PoinTr-style codebase, as records, and how each is found in a syntax tree."""
+"""Recognising a PoinTr-style codebase by its structure, without importing any of it.
+
+Three parts make one: a registry (`X = Registry(...)`) and a function that returns `X.build(...)`; a function that
+loads a YAML into an EasyDict; model classes registered in X that train with a Chamfer distance.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +12,23 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..project import Definition, dotted, inside, last_name
+from ...errors import HostError
+from ..loops.chosen_by_string import builds_chamfer, chains_in
+from ..project import Definition, Project, dotted, inside, last_name
 from .stages import LossSite, sites_of
+
+_WORDS = (b"Registry", b".build(", b"register_module", b"yaml")
 
 
 @dataclass(frozen=True)
 class HostModel:
-    """A model class the host can build, where its training loss lives, and the config keys it cannot do without.
+    """A model class that the host can build.
 
-    makes: whether it makes a Chamfer object in any of its methods, so that one hangs on it when it is built.
-    chain: (parameter, a name it knows) of a `build_loss_func` that chooses by a string and stops at any other.
+    Attributes:
+        sites: the attributes that hold its training loss.
+        reads: the config keys that its constructor requires.
+        chain: (parameter, known name) of a `build_loss_func` that chooses by a string and rejects other names.
+        makes: whether any of its methods makes a Chamfer object, so that a built model holds one.
     """
 
     definition: Definition
@@ -37,9 +48,9 @@ class HostModel:
 
 @dataclass(frozen=True)
 class RegistryHost:
-    """A recognised codebase. builder: the function that builds models; reader: the one that reads a YAML.
+    """A PoinTr-style codebase. builder: the function that builds models. reader: the function that reads a YAML.
 
-    own_loss: where it reads entries of a top-level ``loss:`` that is its own.
+    own_loss: where the host reads entries of a top-level ``loss:`` of its own.
     """
 
     root: Path
@@ -49,7 +60,79 @@ class RegistryHost:
     own_loss: tuple[str, ...] = ()
 
 
-def builders_in(file: str, tree: ast.Module, registry: str) -> Iterator[Definition]:
+def recognise(project: Project) -> RegistryHost:
+    """The parts of a PoinTr-style codebase. Raises HostError if a part is missing or ambiguous."""
+    root = project.root
+    files = {f: tree for f, tree in project.trees.items() if any(word in project.text[f] for word in _WORDS)}
+    near = {f: t for f, t in files.items() if f.count("/") < 2}
+    builder, models = _builder_and_models(near)
+    if builder is None and (any(root.glob("*.py")) or (root / ".git").exists()):
+        # A clone may have its parts in deeper folders; a folder that only holds clones is no clone itself.
+        builder, models = _builder_and_models(files)
+        near = files if builder else near
+    reader = _nearest([d for f, tree in near.items() for d in _readers_in(f, tree)])
+    missing = []
+    if builder is None:
+        missing.append(
+            "a registry (X = Registry(...)) with a function returning X.build(...), and model classes registered in it "
+            "that define build_loss_func or get_loss"
+        )
+    if reader is None:
+        missing.append("a function that opens a YAML file and loads it into an EasyDict")
+    if builder is None or reader is None:
+        # A file that could not be read is the likeliest reason that a part was not found.
+        broken = "".join(f"{text}, so it was not looked at. " for text in project.broken.values())
+        raise HostError(
+            f"{broken}{root} is not a PoinTr-style codebase this plugin knows. Looked through {project.count} Python "
+            f"files for {'; and for '.join(missing)}: not found. Give the root of the clone (the folder with its "
+            f"main.py){_hint(files)}"
+        )
+    return RegistryHost(root, builder, reader, models)
+
+
+def _hint(files: dict[str, ast.Module]) -> str:
+    """The folder of a clone, if the folder above it was given."""
+    deep = {
+        parts[0] for file, tree in files.items() if len(parts := file.split("/")) > 2 and any(_readers_in(file, tree))
+    }
+    return f"; try {', '.join(sorted(deep))} in it" if deep else ""
+
+
+def _registries(files: dict[str, ast.Module]) -> set[str]:
+    """Names bound to `Registry(...)` at the top level of any file."""
+    return {
+        target.id
+        for tree in files.values()
+        for node in tree.body
+        if isinstance(node, ast.Assign)
+        and isinstance(node.value, ast.Call)
+        and last_name(node.value.func) == "Registry"
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+
+
+def _builder_and_models(files: dict[str, ast.Module]) -> tuple[Definition | None, tuple[HostModel, ...]]:
+    for registry in sorted(_registries(files)):
+        models = [m for file, tree in files.items() for m in _models_in(file, tree, registry)]
+        builders = [d for file, tree in files.items() for d in _builders_in(file, tree, registry)]
+        if models and builders:
+            return _nearest(builders), tuple(sorted(models, key=lambda m: m.name))
+    return None, ()
+
+
+def _nearest(found: list[Definition]) -> Definition | None:
+    """The one nearest to the root. Raises HostError if two are equally near."""
+    if not found:
+        return None
+    found = sorted(found, key=lambda d: d.file.count("/"))
+    rivals = [d for d in found if d.file.count("/") == found[0].file.count("/")]
+    if len(rivals) > 1:
+        raise HostError("cannot tell which of these to patch: " + ", ".join(str(d) for d in rivals))
+    return found[0]
+
+
+def _builders_in(file: str, tree: ast.Module, registry: str) -> Iterator[Definition]:
     """Top-level functions that return `<registry>.build(...)`."""
     for node in tree.body:
         returned = [n.value for n in inside(node, ast.Return)] if isinstance(node, ast.FunctionDef) else []
@@ -58,7 +141,7 @@ def builders_in(file: str, tree: ast.Module, registry: str) -> Iterator[Definiti
             yield Definition(file, node.name, node.lineno)  # type: ignore[attr-defined]
 
 
-def models_in(file: str, tree: ast.Module, registry: str) -> Iterator[HostModel]:
+def _models_in(file: str, tree: ast.Module, registry: str) -> Iterator[HostModel]:
     for node in tree.body:
         if not isinstance(node, ast.ClassDef) or not any(_registers(d, registry) for d in node.decorator_list):
             continue
@@ -68,20 +151,18 @@ def models_in(file: str, tree: ast.Module, registry: str) -> Iterator[HostModel]
         if build or get_loss or made:
             reads = _config_reads(methods["__init__"]) if "__init__" in methods else ()
             place, sites = Definition(file, node.name, node.lineno), sites_of([node.name], build, get_loss)
-            yield HostModel(place, sites, reads, chain_of(build) if build else None, made)
+            yield HostModel(place, sites, reads, _chain_of(build) if build else None, made)
 
 
-def chain_of(build: ast.FunctionDef) -> tuple[str, str] | None:
+def _chain_of(build: ast.FunctionDef) -> tuple[str, str] | None:
     """(parameter, a name for which a Chamfer is built) of an if/elif chain over strings in `build_loss_func`."""
-    from ..loops.chains import builds_chamfer, chains_in
-
     parameters = [argument.arg for argument in build.args.args]
     found = [(subject, known) for subject, known, _ in chains_in(build, builds_chamfer) if subject in parameters]
     return found[0] if found else None
 
 
 def _config_reads(init: ast.FunctionDef) -> tuple[str, ...]:
-    """Names read as `config.name` by assignments that are not inside an if, loop or try."""
+    """The names read as `config.name` by assignments that always run, outside of any if, loop or try."""
     config = [argument.arg for argument in init.args.args][1:2]
     plain = [dotted(statement.value).split(".") for statement in init.body if isinstance(statement, ast.Assign)]
     return tuple(dict.fromkeys(name[1] for name in plain if len(name) == 2 and name[:1] == config))
@@ -94,10 +175,10 @@ def _registers(decorator: ast.expr, registry: str) -> bool:
     )
 
 
-def readers_in(file: str, tree: ast.Module) -> Iterator[Definition]:
-    """Top-level functions that open the file named by a parameter, call `yaml.*load*` and EasyDict, and return.
+def _readers_in(file: str, tree: ast.Module) -> Iterator[Definition]:
+    """Top-level functions that open the file that a parameter names, call `yaml.*load*` and EasyDict, and return.
 
-    (PoinTr's merging helper loads YAML too, but calls itself; its KITTI script reads one fixed file.)
+    PoinTr's merging helper loads YAML, too, but calls itself, and its KITTI script reads a fixed file: not these.
     """
     imported = [a for n in tree.body if isinstance(n, ast.ImportFrom) and n.module == "easydict" for a in n.names]
     easydict = {"EasyDict", *(alias.asname for alias in imported if alias.asname)}

@@ -1,6 +1,6 @@
-"""Distances that a function takes apart itself: where it makes one number of them, a line behind makes that ours.
+"""Functions that use the distances of both directions themselves: where their number is made, a line replaces it.
 
-The function goes on with its indices, and with whatever it does with the number.
+The function keeps its indices, and whatever it does with the number.
 """
 
 from __future__ import annotations
@@ -11,15 +11,16 @@ from ...patching import Line
 from ...patching.placing import blocks
 from ..gates import GT_NAMES
 from ..project import Node, inside
-from .reading import LAYOUT, Chamfers, Distances
-from .sites import line_behind
+from .chamfers import Chamfers
+from .functions import LAYOUT, Distances
+from .records import line_behind
 
 
-def lines(chamfers: Chamfers, node: Node, call: ast.Call) -> list[Line]:
-    """The lines that replace what `d1, d2, ... = chamfer(a, b)` leads to; none where that cannot be told to be safe.
+def lines_for(chamfers: Chamfers, node: Node, call: ast.Call) -> list[Line]:
+    """The lines that replace the numbers made from `d1, d2, ... = chamfer(a, b)`; none if that may be unsafe.
 
-    Safe means: in the same block the two distances do nothing but make numbers, each bound to a name, before one of
-    the clouds is bound anew.
+    It is safe if, in the same block, the two distances are used only to make numbers, each bound to a name, before
+    one of the clouds is bound again.
     """
     clouds = [*call.args, *(keyword.value for keyword in call.keywords)][:2]
     if len(clouds) < 2 or not all(map(_is_cheap, clouds)):
@@ -39,28 +40,28 @@ def lines(chamfers: Chamfers, node: Node, call: ast.Call) -> list[Line]:
 
 
 def _values(chamfers: Chamfers, node: Node, block: list[ast.stmt], clouds: set[str]) -> list[tuple[str, ast.stmt]]:
-    """Names and statements that make a number of both distances, which the block's first statement binds."""
+    """(name, statement) of each number made from both distances, which the first statement of the block binds."""
     assert isinstance(block[0], ast.Assign)
     reader = Distances(chamfers, node, block[0])
-    found: list[tuple[str, ast.stmt]] = []
+    numbers: list[tuple[str, ast.stmt]] = []
     spent, until = {id(n) for n in ast.walk(block[0])}, 10**9
     for statement in block[1:]:
-        bound = stored(statement)
+        bound = _stored(statement)
         if isinstance(statement, ast.Assign) and len(bound) == 1 and names(statement.value) & reader.distances:
             kind = reader.takes(statement)
             spent |= {id(n) for n in ast.walk(statement)} if kind else set()
             if kind == "number":
-                found.append((bound.pop(), statement))
+                numbers.append((bound.pop(), statement))
         elif bound & (clouds | reader.distances):
             until = statement.lineno if bound & reader.distances else until
             break
-    loads = (n for n in chamfers.project.own[node] if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load))
+    loads = (n for n in chamfers.project.code[node] if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load))
     left = [n for n in loads if n.id in reader.distances and id(n) not in spent and block[0].lineno < n.lineno < until]
-    return [] if left else found
+    return [] if left else numbers
 
 
 def _is_cheap(cloud: ast.expr) -> bool:
-    """Whether a cloud can be written a second time: it calls nothing but how points are laid out."""
+    """Whether the expression of a cloud can be evaluated again: it only calls methods that change the layout."""
     called = [call.func for call in inside(cloud, ast.Call)]
     return all(isinstance(method, ast.Attribute) and method.attr in LAYOUT for method in called)
 
@@ -69,5 +70,5 @@ def names(tree: ast.AST) -> set[str]:
     return {name.id for name in inside(tree, ast.Name)}
 
 
-def stored(tree: ast.AST) -> set[str]:
+def _stored(tree: ast.AST) -> set[str]:
     return {name.id for name in inside(tree, ast.Name) if isinstance(name.ctx, ast.Store)}

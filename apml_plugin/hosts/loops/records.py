@@ -1,4 +1,4 @@
-"""What was found in a host: losses that become ours, those that stay, those that cannot be replaced."""
+"""What becomes of each loss of a host: it is replaced, it stays, or it cannot be replaced; and where lines go."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BY_HAND = (
 
 
 @dataclass(frozen=True)
-class _Found:
+class _Place:
     file: str
     line: int
     name: str
@@ -28,33 +28,30 @@ class _Found:
 
 
 @dataclass(frozen=True)
-class Site(_Found):
-    """A training loss that can be replaced. what: in words. edit: how."""
+class Site(_Place):
+    """A training loss that can be replaced. what: a description. edit: the line that replaces it."""
 
     edit: Line
 
 
 @dataclass(frozen=True)
-class Kept(_Found):
-    """Something like a loss that stays the host's, and why."""
+class Kept(_Place):
+    """A loss that stays the host's, and why."""
 
 
 @dataclass(frozen=True)
-class Refused(_Found):
-    """A loss that cannot be replaced safely, why, and the two lines that do it by hand."""
-
-    by_hand: tuple[str, str] = BY_HAND
+class Refused(_Place):
+    """A loss that cannot be replaced safely, and why."""
 
     def __str__(self) -> str:
-        lines = "".join(f"\n    {line}" for line in self.by_hand)
-        return f"{super().__str__()}. By hand, these two lines do it:{lines}"
+        return "\n    ".join([f"{super().__str__()}. By hand, these two lines do it:", *BY_HAND])
 
 
 def line_behind(project: Project, at: Node, statement: ast.stmt, after: str, text: str) -> Line:
-    """The line behind a statement of a function (or class, or file) that binds `after`."""
+    """The line `text` behind `statement`, which binds `after` in the function, class or file `at`."""
     bound = targets(statement)
     after = after if after in bound else bound[0]
-    same = [n for n in project.own[at] if isinstance(n, ast.stmt) and after in targets(n)]
+    same = [n for n in project.code[at] if isinstance(n, ast.stmt) and after in targets(n)]
     same.sort(key=lambda n: n.lineno)
     which = -1 if same[-1] is statement else same.index(statement)
     return Line(*at, after, text, text.partition(" = ")[2].partition("(")[0], which=which)

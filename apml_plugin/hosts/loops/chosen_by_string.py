@@ -1,7 +1,7 @@
-"""Hosts that choose their loss by a string in an if/elif chain (SnowflakeNet, Point-MAE, DCD).
+"""Hosts that choose their loss by a string in an if/elif chain, as SnowflakeNet, Point-MAE and DCD do.
 
-The host's own code runs with a name it knows whenever the name is one of ours; the Chamfer it then builds or calls
-is replaced where it is.
+If the string names one of our losses, the host's code gets a name that it knows instead. The Chamfer that it then
+builds or calls is replaced like any other.
 """
 
 from __future__ import annotations
@@ -12,44 +12,43 @@ from collections.abc import Iterator
 
 from ...patching import Line, decorator
 from ..project import Node, Project, dotted, inside
-from .evaluating import by_name, is_evaluation
-from .finding import Finder
-from .reading import VALUE_AND_MORE, names_chamfer
-from .sites import Site, line_behind
+from .chamfers import names_chamfer
+from .functions import VALUE_AND_MORE
+from .losses import Search
+from .phases import by_name, is_evaluation
+from .records import Site, line_behind
 
 _LOSS = re.compile(r"loss|criterion|chamfer|(^|[ _])cd(_|l?\d|$)", re.IGNORECASE)
 
 
-def find(finder: Finder) -> Iterator[Site]:
-    """Chains over a parameter, or over an attribute that the constructor sets, that choose a training loss.
+def find(search: Search) -> Iterator[Site]:
+    """The chains that choose a training loss by a parameter, or by an attribute that the constructor sets.
 
-    A string that chooses a metric, or a way to compute one, is left alone.
+    A string that chooses a metric, or a way to compute one, stays as it is.
     """
-    project, done = finder.project, set()
-    for node in sorted(finder.reached):
+    project, done = search.project, set()
+    for node in sorted(search.reached):
         function = project.nodes[node]
-        compared = (isinstance(n, ast.If) and _comparison(n.test) for n in project.own[node])
+        compared = (isinstance(n, ast.If) and _comparison(n.test) for n in project.code[node])
         if not isinstance(function, ast.FunctionDef) or by_name(node) or not any(compared):
             continue
-        for subject, known, line in chains_in(function, lambda body, at=node: _is_chamfer(finder, at, body)):
+        for subject, known, line in chains_in(function, lambda body, at=node: _is_chamfer(search, at, body)):
             if is_evaluation(subject) or not _LOSS.search(f"{subject} {known}"):
                 continue
+            edit, owner = None, project.owner(node)
             if subject in [argument.arg for argument in function.args.args]:
-                arguments = f'("{subject}", "{known}")'
-                edit = decorator(node[0], node[1], "lets_loss_through", arguments=arguments)
+                edit = decorator(node[0], node[1], "lets_loss_through", arguments=f'("{subject}", "{known}")')
+            elif subject.startswith("self.") and owner and (owner, subject) not in done:
+                edit = _line(project, (owner[0], f"{owner[1]}.__init__"), subject, known)
+                done |= {(owner, subject)} if edit else set()
+            if edit:
                 yield Site(node[0], line, node[1], f"loss chosen by the string {subject}, known {known!r}", edit)
-            elif subject.startswith("self.") and (owner := project.owner(node)):
-                init = (owner[0], f"{owner[1]}.__init__")
-                behind = _named(project, init, subject, known)
-                if behind and (init, subject) not in done:
-                    done.add((init, subject))
-                    yield Site(node[0], line, node[1], f"loss chosen by the string {subject}, known {known!r}", behind)
 
 
 def chains_in(function: ast.FunctionDef, is_chamfer) -> Iterator[tuple[str, str, int]]:  # type: ignore[no-untyped-def]
     """(what is compared, a name for which the host builds a Chamfer, line) of every if/elif chain over strings.
 
-    is_chamfer(statements): whether a branch does that.
+    is_chamfer: whether the statements of a branch use a Chamfer.
     """
     seen: set[int] = set()
     for node in inside(function, ast.If):
@@ -81,34 +80,34 @@ def _comparison(test: ast.expr) -> tuple[str, str] | None:
     return None
 
 
-def _is_chamfer(finder: Finder, node: Node, body: list[ast.stmt]) -> bool:
-    """A branch that refers to a site and to no other distance function of the host, or makes a Chamfer object."""
+def _is_chamfer(search: Search, node: Node, body: list[ast.stmt]) -> bool:
+    """Whether a branch uses a replaced loss and no other distance of the host, or makes a Chamfer object."""
     if builds_chamfer(body):
         return True
-    project = finder.project
+    project = search.project
     inside = [n for statement in body for n in ast.walk(statement)]
-    if any(id(n) in finder.ours for n in inside):
+    if any(id(n) in search.ours for n in inside):
         return True
     used = [
         target
         for n in inside
         if isinstance(n, ast.Name | ast.Attribute) and (target := project.resolve(node[0], n, node)) is not None
     ]
-    other = [target for target in used if target not in finder.edited and _is_distance(finder, target)]
-    return any(target in finder.edited for target in used) and not other
+    other = [target for target in used if target not in search.edited and _is_distance(search, target)]
+    return any(target in search.edited for target in used) and not other
 
 
-def _is_distance(finder: Finder, node: Node) -> bool:
-    """Another function of the host that measures two clouds, such as an EMD."""
-    if not isinstance(finder.project.nodes.get(node), ast.FunctionDef):
+def _is_distance(search: Search, node: Node) -> bool:
+    """Whether a definition is another function that measures two clouds, such as an EMD."""
+    if not isinstance(search.project.nodes.get(node), ast.FunctionDef):
         return False
-    reading = finder.chamfers.read(node)
-    return reading is None or reading.kind == VALUE_AND_MORE
+    read = search.chamfers.read(node)
+    return read is None or read.kind == VALUE_AND_MORE
 
 
-def _named(project: Project, init: Node, subject: str, known: str) -> Line | None:
-    """The line that lets our names through, behind the assignment in the constructor."""
-    for statement in project.own.get(init, ()):
+def _line(project: Project, init: Node, subject: str, known: str) -> Line | None:
+    """The line that lets our names through, behind the assignment of `subject` in the constructor."""
+    for statement in project.code.get(init, ()):
         if isinstance(statement, ast.Assign) and subject in map(dotted, statement.targets):
             config = statement.value
             owner = f", opts={ast.unparse(config.value)}" if isinstance(config, ast.Attribute) else ", self"

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from apml_plugin.errors import PatchError
-from apml_plugin.patching import Plan, Recipe, check, decorator, files, plan_apply, plan_revert, write
+from apml_plugin.patching import Plan, Recipe, check, decorator, plan_apply, plan_revert, write
 
 READER = decorator("config.py", "read", "hoists_loss")
 ALL = Recipe("all", (decorator("build.py", "build", "takes_loss"), READER))
@@ -142,21 +145,72 @@ def test_one_file_that_cannot_be_edited_stops_all(root: Path) -> None:
     assert snapshot(root) == before
 
 
-def test_a_failing_write_puts_everything_back(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plan = plan_apply(root, [ALL], KNOWN)
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device", "x"), KeyboardInterrupt()])
+@pytest.mark.parametrize("revert", [False, True])
+@pytest.mark.parametrize("call", ["replace", "fsync"])
+def test_a_failing_write_restores_every_file(
+    root: Path, call: str, revert: bool, error: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if revert:
+        write(plan_apply(root, [ALL], KNOWN))
+    plan = plan_revert(root, KNOWN, KNOWN) if revert else plan_apply(root, [ALL], KNOWN)
     before = snapshot(root)
-    replace, calls = os.replace, []
+    for fails in (1, 2):
+        calls, real = itertools.count(1), getattr(os, call)
 
-    def second_fails(a: object, b: object) -> None:
-        calls.append(b)
-        if len(calls) == 2:
+        def failing(*args: Any, calls: Any = calls, real: Any = real, fails: int = fails) -> Any:
+            if next(calls) == fails:
+                raise error
+            return real(*args)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, call, failing)
+            with pytest.raises(PatchError if isinstance(error, OSError) else KeyboardInterrupt):
+                write(plan)
+        assert snapshot(root) == before  # no temporary file remains either
+
+
+def test_files_that_cannot_be_restored_are_reported_as_half_patched(root: Path, monkeypatch) -> None:
+    before = snapshot(root)
+    plan = plan_apply(root, [ALL], KNOWN)
+    calls, replace = itertools.count(1), os.replace
+
+    def full(a: Any, b: Any) -> None:
+        if next(calls) > 1:
             raise OSError(28, "No space left on device", str(b))
-        replace(a, b)  # type: ignore[arg-type]
+        replace(a, b)
 
-    monkeypatch.setattr(files.os, "replace", second_fails)
-    with pytest.raises(PatchError, match=r"No space left on device.*Nothing was changed"):
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", full)
+        with pytest.raises(PatchError, match=r"cannot be restored either.*half patched: run apml patch --revert"):
+            write(plan)
+    with pytest.raises(PatchError, match=r"is half patched"):
+        check(root, KNOWN)
+    write(plan_revert(root, KNOWN, KNOWN))
+    assert {name: data for name, data in snapshot(root).items() if not name.endswith(".apml")} == before
+
+
+def test_a_process_killed_between_two_files_leaves_what_a_revert_repairs(root: Path) -> None:
+    before = snapshot(root)
+    plan = plan_apply(root, [ALL], KNOWN)
+    if (child := os.fork()) == 0:
+        calls, replace = itertools.count(1), os.replace
+
+        def killing(a: Any, b: Any) -> None:
+            if next(calls) == 2:
+                os.kill(os.getpid(), signal.SIGKILL)
+            replace(a, b)
+
+        os.replace = killing  # type: ignore[assignment]
         write(plan)
-    assert snapshot(root) == before  # no temporary file is left either
+        os._exit(0)
+    assert os.WIFSIGNALED(os.waitpid(child, 0)[1])
+    with pytest.raises(PatchError, match=r"half patched: build\.py is patched, but config\.py is not"):
+        check(root, KNOWN)
+    write(plan_revert(root, KNOWN, KNOWN))
+    assert {file: (root / file).read_bytes() for file in before} == before
+    write(plan_apply(root, [ALL], KNOWN))
+    assert not list(root.glob(".*.apml"))  # the killed process's temporary file is gone, too
 
 
 def test_a_file_changed_since_the_plan_is_refused(root: Path) -> None:

@@ -5,27 +5,27 @@ from __future__ import annotations
 import ast
 import re
 
-from ..project import Node, Project
+from ..project import Node, Project, last
 
 _EVALUATION = re.compile(
     r"eval(uat\w*)?|tests?|test(ing|er)|infer(ence)?|vis|visuali\w+|plot|demo|metrics?|val|valid(ate|ation|ator)?"
 )
 _TRAINING = re.compile(r"(pre|re)?train(er|ing)?|finetune")
 _STEPS = {"training_step", "train_step", "compute_loss", "fit"}
-"""Methods that a trainer of a library calls: Lightning, MMEngine, Keras, Hugging Face."""
+"""Methods that the trainer of a library calls: Lightning, MMEngine, Keras, Hugging Face."""
 
 
 def training(project: Project) -> set[Node]:
-    """Functions (and files' top levels) that call `.backward()`, and steps that a library's trainer calls."""
-    found = {node for node in calling(project, "backward", "manual_backward") if _last(node) != "backward"}
+    """The functions and top levels of files that call `.backward()`, and the steps that a library's trainer calls."""
+    found = {node for node in calling(project, "backward", "manual_backward") if last(node[1]) != "backward"}
     for node in project.nodes:
-        if _last(node) in _STEPS or (_last(node) == "loss" and project.owner(node)):
+        if last(node[1]) in _STEPS or (last(node[1]) == "loss" and project.owner(node)):
             found |= {node} if project.owner(node) else set()
     return {node for node in found if not by_name(node) and not is_evaluation_file(node[0])} or found
 
 
 def evaluating(project: Project, loops: set[Node]) -> set[Node]:
-    """Functions that evaluate by their name or file's name, under `no_grad`, or that put a model into that mode."""
+    """The functions that evaluate: by their or their file's name, under `no_grad`, or because they call `.eval()`."""
     files = {loop[0] for loop in loops}
     switching = calling(project, "eval") - calling(project, "train")
     return {
@@ -36,13 +36,13 @@ def evaluating(project: Project, loops: set[Node]) -> set[Node]:
             by_name(node)
             or (is_evaluation_file(node[0]) and node[0] not in files)
             or is_quiet(getattr(tree, "decorator_list", []))
-            or (node in switching and node[1] and _last(node) not in ("__init__", "forward"))
+            or (node in switching and node[1] and last(node[1]) not in ("__init__", "forward"))
         )
     }
 
 
 def by_name(node: Node) -> bool:
-    """Whether a function, or the class it is in, is called like one that evaluates."""
+    """Whether the name of a function, or of its class, says that it evaluates."""
     return any(is_evaluation(part) for part in node[1].split(".")) if node[1] else False
 
 
@@ -56,21 +56,21 @@ def is_evaluation_file(file: str) -> bool:
 
 
 def quiet(project: Project, node: Node) -> set[int]:
-    """What of a function's code (by id) records no gradient: it stands below `with torch.no_grad():`."""
+    """The ids of the code of a function that is under `with torch.no_grad():`."""
     return {
         id(below)
-        for inner in project.own[node]
+        for inner in project.code[node]
         if isinstance(inner, ast.With) and is_quiet([item.context_expr for item in inner.items])
         for below in ast.walk(inner)
     }
 
 
 def calling(project: Project, *names: str) -> set[Node]:
-    """Functions that call a method of one of these names."""
+    """The functions that call a method with one of these names."""
     files = {file for file, text in project.text.items() if any(name.encode() in text for name in names)}
     return {
         node
-        for node, own in project.own.items()
+        for node, own in project.code.items()
         if node[0] in files
         and any(isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute) and n.func.attr in names for n in own)
     }
@@ -78,7 +78,3 @@ def calling(project: Project, *names: str) -> set[Node]:
 
 def is_quiet(expressions: list[ast.expr]) -> bool:
     return any(word in ast.unparse(e) for e in expressions for word in ("no_grad", "inference_mode"))
-
-
-def _last(node: Node) -> str:
-    return node[1].rpartition(".")[2]
