@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import sys
 import warnings
-from importlib.abc import Loader, MetaPathFinder
+from importlib.abc import InspectLoader, Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
-MOVED: dict[str, str] = {}
+MOVED: dict[str, str] = {
+    "apml_plugin.bench": "apml_plugin.studies.bench",
+    "apml_plugin.compare": "apml_plugin.studies.compare",
+    "apml_plugin.demo": "apml_plugin.studies.demo",
+    "apml_plugin.evaluate": "apml_plugin.studies.evaluate",
+    "apml_plugin.hosts.mmengine.completion": "apml_plugin.hosts.mmengine.models",
+    "apml_plugin.hosts.mmengine.launching": "apml_plugin.hosts.mmengine.compat",
+    "apml_plugin.hosts.mmengine.mixture": "apml_plugin.hosts.mmengine.models",
+    "apml_plugin.hosts.mmengine.resuming": "apml_plugin.hosts.mmengine.compat",
+    "apml_plugin.hosts.mmengine.watching": "apml_plugin.hosts.mmengine.hooks",
+    "apml_plugin.metrics.accumulators": "apml_plugin.metrics.accumulator",
+    "apml_plugin.studies.completion": "apml_plugin.shapes.dataset",
+    "apml_plugin.studies.shapes": "apml_plugin.shapes.families",
+    "apml_plugin.studies.solids": "apml_plugin.shapes.solids",
+}
 """Old module name: new module name."""
 
 
@@ -27,6 +41,14 @@ class _Alias(Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         module.__spec__ = self.spec  # the import system has just put the old name's there
+
+    def get_code(self, name: str) -> CodeType | None:
+        """For ``python -m`` with the old name."""
+        spec = importlib.util.find_spec(self.new)
+        if spec is not None and spec.submodule_search_locations is not None:
+            spec = importlib.util.find_spec(f"{self.new}.__main__")
+        loader = spec and spec.loader
+        return loader.get_code(spec.name) if spec and isinstance(loader, InspectLoader) else None
 
 
 class _Finder(MetaPathFinder):

@@ -46,7 +46,7 @@ def register(app: typer.Typer) -> None:
         """
         import torch
 
-        from apml_plugin.bench.run import Options, line_up, parse_sizes, run
+        from apml_plugin.studies.bench.run import Options, line_up, parse_sizes, run
 
         _check_files(json_file, plot)
         if acceptance:
@@ -67,8 +67,8 @@ def register(app: typer.Typer) -> None:
             raise typer.Exit(_acceptance(options.threads, options.repeats, json_file))
         report = run(line_up(loss, backend, options), options, _say)
 
-        from apml_plugin.bench import plot as picture
-        from apml_plugin.bench.report import text
+        from apml_plugin.studies.bench import plot as picture
+        from apml_plugin.studies.bench.report import text
 
         print(text(report))
         _write(json_file, report.as_json())
@@ -78,8 +78,8 @@ def register(app: typer.Typer) -> None:
 
 
 def _acceptance(count: int | None, repeats: int, json_file: Path | None) -> int:
-    from apml_plugin.bench import acceptance
-    from apml_plugin.bench.machine import threads
+    from apml_plugin.studies.bench import acceptance
+    from apml_plugin.studies.machine import threads
 
     with threads(count):
         rows = acceptance.run(acceptance.Sizes(repeats=repeats), _say)
@@ -104,7 +104,7 @@ def _check_acceptance(context: typer.Context) -> None:
 
 
 def _warn_about_threads(threads: int | None) -> None:
-    from apml_plugin.bench.machine import usable_cores
+    from apml_plugin.studies.machine import usable_cores
 
     if threads is not None and threads > usable_cores():
         cores = usable_cores()

@@ -1,4 +1,4 @@
-"""`apml compare`: what each loss makes of the same network, data and steps."""
+"""`apml compare`: the same network, data and steps with each loss."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ _LOSS = typer.Option(
 )  # fmt: skip
 _OUT = typer.Option(None, "--out", file_okay=False, help="Folder of results and report.  [default: apml_compare]")
 _SEEDS = typer.Option(3, "--seeds", help="Trainings of each loss; the spread is over them.")
-_QUICK = typer.Option(False, "--quick", help="A minute's look: two seeds, tiny sizes, figures that mean little.")
+_QUICK = typer.Option(False, "--quick", help="About a minute: two seeds and tiny sizes; the figures mean little.")
 
 
 def register(app: typer.Typer) -> None:
     @app.command()
     def compare(loss: list[str] = _LOSS, out: Path | None = _OUT, seeds: int = _SEEDS, quick: bool = _QUICK) -> None:
-        """Trains the same small network with each loss, several seeds each, and reports what came of it.
+        """Trains the same small network with each loss, with several seeds, and reports the results.
 
-        Writes report.html (pictures inside), compare.png, curves.png and compare.json. About five minutes.
-        Stopped on the way, the same command goes on where it was; further losses or seeds are added the same way.
+        Writes report.html (with the pictures inside), compare.png, curves.png and compare.json in about five minutes.
+        After an interruption the same command continues where it stopped. More losses or seeds are added the same way.
         """
         from rich.console import Console
 
-        from apml_plugin.compare import report, running, study
-        from apml_plugin.demo.runs import bars
+        from apml_plugin.studies.compare import report, running, study
+        from apml_plugin.studies.reports import bars
 
         size = study.QUICK if quick else study.Size()
         seeds = min(seeds, 2) if quick else seeds
         folder = out or Path("apml_compare_quick" if quick else "apml_compare")
         losses = study.contestants([_read(text) for text in loss])
         console = Console(highlight=False)
-        wide = Console(highlight=False, width=max(console.width, 140))  # cells that wrap cannot be read
+        wide = Console(highlight=False, width=max(console.width, 140))  # wrapped cells would be unreadable
         with bars(console) as progress:
             task = progress.add_task("training", total=size.steps * seeds * len(losses), note="making shapes")
             results, data = running.run(
@@ -50,7 +50,7 @@ def register(app: typer.Typer) -> None:
 
 
 def _read(text: str) -> Any:
-    """A name or a mapping, as YAML reads it."""
+    """A name or a mapping, read as YAML."""
     import yaml
 
     from apml_plugin.errors import LossArgumentError

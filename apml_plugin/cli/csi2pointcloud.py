@@ -38,7 +38,7 @@ def script(description: str | None) -> int:
 
 
 def _evaluate(host, checkpoint: Path, config: Path) -> int:  # type: ignore[no-untyped-def]
-    from apml_plugin.evaluate.csi2pointcloud import evaluate
+    from apml_plugin.studies.evaluate.csi2pointcloud import evaluate
 
     result = evaluate(host, checkpoint, config)
     epoch = f", epoch {result.epoch}" if result.epoch is not None else ""

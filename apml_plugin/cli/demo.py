@@ -7,8 +7,8 @@ from pathlib import Path
 import typer
 
 _OUT = typer.Option(Path("apml_demo"), "--out", help="Folder to work in.", file_okay=False)
-_QUICK = typer.Option(False, "--quick", help="Tiny sizes: shows that it runs, the figures mean little.")
-_HOST = typer.Option(None, "--host", help="A PoinTr clone to work on a copy of, in place of our small host.")
+_QUICK = typer.Option(False, "--quick", help="Tiny sizes: it shows that everything runs; the figures mean little.")
+_HOST = typer.Option(None, "--host", help="A PoinTr clone to work on a copy of, instead of our small host.")
 _CKPTS = typer.Option(None, "--ckpts", help="With --host: a released PCN checkpoint to start from.")
 
 
@@ -27,15 +27,15 @@ def register(app: typer.Typer) -> None:
         host: Path | None = _HOST,
         ckpts: Path | None = _CKPTS,
     ) -> None:
-        """Fine-tunes one checkpoint of a PoinTr-style host with ChamferL2 and with APML, on equal terms.
+        """Fine-tunes one checkpoint of a PoinTr-style host with ChamferL2 and with APML, with equal settings.
 
-        Writes the host, data and checkpoint, patches it, trains, prints a table and draws a picture. Under five
-        minutes on two cores. With --host the same on a copy of a PoinTr clone.
+        Writes a host, data and a checkpoint, patches the host, trains, prints a table and draws a picture. Takes under
+        five minutes on two cores. With --host it works on a copy of a PoinTr clone.
         """
         if context.invoked_subcommand is not None:
             context.obj = out
             return
-        from apml_plugin.demo.completion import run
+        from apml_plugin.studies.demo.completion import run
 
         run(out, host=host, ckpts=ckpts, quick=quick)
 
@@ -44,18 +44,15 @@ def register(app: typer.Typer) -> None:
         context: typer.Context,
         out: Path | None = typer.Option(None, "--out", help="Folder for the picture.  [default: apml_demo]"),
     ) -> None:
-        """Points moved by the gradient of each loss from a blob and from a cube onto a shape."""
+        """Moves points by the gradient of each loss, from a blob and from a cube onto a shape."""
         from rich.console import Console
-        from rich.table import Table
 
-        from apml_plugin.demo.flow import run
+        from apml_plugin.studies.demo.flow import run
+        from apml_plugin.studies.reports import titled_table
 
         results, path = run(out or context.obj)
-        table = Table(title="512 points moved by each loss", title_justify="left")
-        for heading in ("start", "loss"):
-            table.add_column(heading)
-        for heading in ("EMD", "CD-L1", "target covered"):
-            table.add_column(heading, justify="right")
+        columns = ["start", "loss"], ["EMD", "CD-L1", "target covered"]
+        table = titled_table("512 points moved by each loss", *columns)
         for r in results:
             table.add_row(r.start, r.loss, f"{r.emd:.3f}", f"{r.cd_l1:.4f}", f"{r.covered:.0%}")
         Console().print(table)
@@ -71,7 +68,7 @@ def register(app: typer.Typer) -> None:
         quick: bool = _QUICK,
     ) -> None:
         """Trains PointGMM on generated shapes: ellipsoids by level, samples, an interpolation, a registration."""
-        from apml_plugin.demo.mixture import run
+        from apml_plugin.studies.demo.mixture import run
 
         run(out or context.obj, report=report, quick=quick)
 

@@ -12,19 +12,17 @@ from apml_plugin.errors import CloudFileError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from apml_plugin.evaluate.measuring import Choice
-    from apml_plugin.evaluate.pairing import Pairing
-    from apml_plugin.evaluate.running import Evaluation
+    from apml_plugin.studies.evaluate.evaluation import Choice, Evaluation, Pairing
 
 _METRIC = typer.Option(
-    [], "--metric", metavar="NAME", help="In place of the usual ones (repeatable): CD-L1, CD-L2, F, DCD, Hausdorff, "
+    [], "--metric", metavar="NAME", help="Replaces the default metrics (repeatable): CD-L1, CD-L2, F, DCD, Hausdorff, "
     "p50 (any percentile of the distances), uniformity, EMD.",
 )  # fmt: skip
 _THRESHOLD = typer.Option([0.01], "--threshold", help="F-score's distance, in the coordinates' unit (repeatable).")
-_SCALE = typer.Option(1000.0, "--scale", help="Distances are multiplied by it; 1000 is what papers print.")
+_SCALE = typer.Option(1000.0, "--scale", help="Factor of distances; papers print them times 1000.")
 _EMD = typer.Option(1024, "--emd-points", help="EMD is exact, between this many points of each cloud.")
-_NORMALIZE = typer.Option(False, "--normalize", help="First move and scale both by the truth's bounding sphere.")
-_SETS = typer.Option(False, "--sets", help="Also JSD, coverage and MMD of the whole set (slow: all with all).")
+_NORMALIZE = typer.Option(False, "--normalize", help="First move and scale both clouds by the truth's bounding sphere.")
+_SETS = typer.Option(False, "--sets", help="Also JSD, coverage and MMD of the whole set (slow: all clouds with all).")
 _JSON = typer.Option(None, "--json", metavar="FILE", help="Write all figures.")
 _PICTURE = typer.Option(None, "--picture", metavar="FILE.png", help="Draw the worst, a median and the best pair.")
 _ALL = typer.Option(False, "--all", help="A row for every pair, however many.")
@@ -47,13 +45,13 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Measures predicted clouds against true ones, pair by pair.
 
-        Exit code 1 if a file could not be read or has no partner: such files are listed, the others are measured.
+        Exit code 1 if a file could not be read or has no partner. Such files are listed, and the others are measured.
         """
         from rich.console import Console
 
-        from apml_plugin.evaluate.measuring import DEFAULT, Choice
-        from apml_plugin.evaluate.pairing import pair_up
-        from apml_plugin.evaluate.report import table, write_json
+        from apml_plugin.studies.evaluate.evaluation import DEFAULT, Choice, pair_up
+        from apml_plugin.studies.evaluate.report import as_json, draw, table
+        from apml_plugin.studies.reports import write_json
 
         for file in (json_file, picture):
             if file is not None and not file.absolute().parent.is_dir():
@@ -67,9 +65,9 @@ def register(app: typer.Typer) -> None:
             console.print("  ".join(f"{name} {value:.4g}" for name, value in result.sets.items()))
         console.print(f"distances x {scale:g}" if scale != 1 else "distances in the coordinates' unit", style="dim")
         if json_file is not None:
-            write_json(result, json_file)
+            write_json(json_file, as_json(result))
         if picture is not None:
-            _draw(pairing, result, picture)
+            draw(pairing, result, picture)
         _list_left_over(console, result)
         raise typer.Exit(int(bool(result.left_over)))
 
@@ -78,35 +76,11 @@ def _with_progress(pairing: Pairing, choice: Choice, sets: bool) -> Evaluation:
     from rich.console import Console
     from rich.progress import track
 
-    from apml_plugin.evaluate.running import evaluate
+    from apml_plugin.studies.evaluate.evaluation import evaluate
 
     steps = iter(track(pairing.pairs, "measuring", console=Console(stderr=True), transient=True))
     next(steps, None)
     return evaluate(pairing, choice, lambda: next(steps, None) and None, sets)
-
-
-def _draw(pairing: Pairing, result: Evaluation, path: Path) -> None:
-    from apml_plugin.evaluate.measuring import measure
-    from apml_plugin.evaluate.picture import draw
-    from apml_plugin.evaluate.report import by_quality, number
-    from apml_plugin.files.clouds import read_clouds
-
-    ranked = by_quality(result)
-    first = result.choice.columns[0]
-    chosen = dict.fromkeys([len(ranked) - 1, len(ranked) // 2, 0])
-    labels = {0: "best", len(ranked) // 2: "median", len(ranked) - 1: "worst"} if len(ranked) > 2 else {}
-    files = {name: (pred, gt) for name, pred, gt in pairing.pairs}
-    drawn = []
-    for at in chosen:
-        name, values = ranked[at]
-        file, _, inside = name.rpartition("[")
-        pred_file, gt_file = files.get(name) or files[file]
-        k = int(inside[:-1]) if name not in files else 0
-        pred, gt = read_clouds(pred_file)[k], read_clouds(gt_file)[k]
-        _, there, back = measure(pred, gt, result.choice)
-        said = f"{name}\n{first} {number(values[first])}" + (f" ({labels[at]})" if at in labels else "")
-        drawn.append((said, pred, gt, there, back))
-    draw(drawn, path)
 
 
 def _list_left_over(console: Console, result: Evaluation) -> None:

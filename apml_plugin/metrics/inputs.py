@@ -1,28 +1,44 @@
-"""What all metrics do to their clouds: check, batch, and hand back one number or one a pair."""
+"""Checks of the clouds that metrics take, and the record of one pair that all metrics of a pair are computed from."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import cached_property
 
-import torch
 from torch import Tensor
 
 from apml_plugin.errors import LossValueError
+from apml_plugin.functional import nearest_both_ways
+from apml_plugin.matching.nearest import Nearest
 
 
-def for_each_pair(pred: Tensor, gt: Tensor, metric: Callable[[Tensor, Tensor], float]) -> Tensor:
-    """``metric`` of each pair of (N, D) and (M, D) clouds, in float64 without gradient.
+class Pair:
+    """``pred`` (N, D) and ``gt`` (M, D) in float64. Their nearest neighbours are searched once, for all metrics."""
 
-    Returns a 0-dim tensor for (N, D) clouds and (B,) for (B, N, D) ones, on pred's device, in pred's dtype (float32
-    for half precision). Raises LossValueError for clouds that are empty, not finite or do not go together.
-    """
-    check(pred, gt)
-    dtype = torch.promote_types(pred.dtype, torch.float32)
-    with torch.no_grad():
-        if pred.ndim == 2:
-            return torch.tensor(metric(pred.double(), gt.double()), dtype=dtype, device=pred.device)
-        values = [metric(x, y) for x, y in zip(pred.double(), gt.double(), strict=True)]
-        return torch.tensor(values, dtype=dtype, device=pred.device)
+    def __init__(self, pred: Tensor, gt: Tensor) -> None:
+        self.pred, self.gt = pred.detach().double(), gt.detach().double()
+
+    @classmethod
+    def checked(cls, pred: Tensor, gt: Tensor) -> Pair:
+        """The pair; raises LossValueError unless the clouds are (N, D) and (M, D) and usable."""
+        check(pred, gt)
+        if pred.ndim != 2:
+            raise LossValueError(f"pred must be one cloud (N, D) here, got {tuple(pred.shape)}; go through the batch")
+        return cls(pred, gt)
+
+    @cached_property
+    def near(self) -> Nearest:
+        return nearest_both_ways(self.pred[None], self.gt[None])
+
+    @cached_property
+    def to_gt(self) -> Tensor:
+        """(N,) Euclidean distance from each predicted point to the nearest true one."""
+        return self.near.dist_xy[0].sqrt()
+
+    @cached_property
+    def to_pred(self) -> Tensor:
+        """(M,) Euclidean distance from each true point to the nearest predicted one."""
+        return self.near.dist_yx[0].sqrt()
 
 
 def check(pred: Tensor, gt: Tensor) -> None:
@@ -34,8 +50,7 @@ def check(pred: Tensor, gt: Tensor) -> None:
             )
         if cloud.shape[-2] == 0:
             raise LossValueError(f"{name} has no points ({tuple(cloud.shape)}); a metric needs at least one")
-        if not cloud.isfinite().all():
-            raise LossValueError(f"{name} holds NaN or Inf; drop or repair these points first")
+        _check_finite(name, cloud)
     if pred.ndim != gt.ndim or pred.shape[:-2] != gt.shape[:-2] or pred.shape[-1] != gt.shape[-1]:
         raise LossValueError(
             f"pred {tuple(pred.shape)} and gt {tuple(gt.shape)} must agree in batch size and dimension"
@@ -49,10 +64,14 @@ def check_set(name: str, clouds: Sequence[Tensor] | Tensor) -> list[Tensor]:
         raise LossValueError(f"{name} is an empty set; give at least one cloud")
     for k, cloud in enumerate(members):
         if not isinstance(cloud, Tensor) or cloud.ndim != 2 or not cloud.is_floating_point() or not len(cloud):
-            told = f"{tuple(cloud.shape)} {cloud.dtype}" if isinstance(cloud, Tensor) else type(cloud).__name__
-            raise LossValueError(f"{name}[{k}] must be a floating point (N, D) tensor with points in it, got {told}")
-        if not cloud.isfinite().all():
-            raise LossValueError(f"{name}[{k}] holds NaN or Inf; drop or repair these points first")
+            got = f"{tuple(cloud.shape)} {cloud.dtype}" if isinstance(cloud, Tensor) else type(cloud).__name__
+            raise LossValueError(f"{name}[{k}] must be a floating point (N, D) tensor with points in it, got {got}")
+        _check_finite(f"{name}[{k}]", cloud)
         if cloud.shape[1] != members[0].shape[1]:
             raise LossValueError(f"{name}[{k}] has {cloud.shape[1]} coordinates, {name}[0] {members[0].shape[1]}")
     return members
+
+
+def _check_finite(name: str, cloud: Tensor) -> None:
+    if not cloud.isfinite().all():
+        raise LossValueError(f"{name} holds NaN or Inf; drop or repair these points first")

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from apml_plugin.bench import acceptance, peers
-from apml_plugin.bench import run as runner
-from apml_plugin.bench.peers import Peer
 from apml_plugin.cli import main
+from apml_plugin.studies.bench import acceptance, peers
+from apml_plugin.studies.bench import run as runner
+from apml_plugin.studies.bench.peers import Peer
 
 TINY = ["bench", "--device", "cpu", "--no-memory", "--sizes", "16,8"]
 
@@ -157,7 +157,7 @@ def test_acceptance_exit_code_follows_the_table(bound: float, code: int, tmp_pat
 
 
 def test_more_threads_than_cores_is_a_warning(monkeypatch, capsys) -> None:
-    from apml_plugin.bench import machine
+    from apml_plugin.studies import machine
 
     monkeypatch.setattr(machine, "usable_cores", lambda: 1)
     assert main([*TINY, "--threads", "2", "--repeats", "1"]) == 1  # stops at the repeats, before any measuring

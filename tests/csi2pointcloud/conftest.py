@@ -14,7 +14,7 @@ from types import ModuleType
 
 import pytest
 
-from apml_plugin.demo import mmfi
+from apml_plugin.studies.demo import mmfi
 
 LOSS = """\
 import torch

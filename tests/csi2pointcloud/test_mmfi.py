@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from scipy.io import loadmat
 
-from apml_plugin.demo import mmfi
+from apml_plugin.studies.demo import mmfi
 
 
 def test_layout(data: Path) -> None:

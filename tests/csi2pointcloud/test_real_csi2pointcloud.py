@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from apml_plugin.demo import mmfi
-from apml_plugin.evaluate.csi2pointcloud import evaluate
 from apml_plugin.hosts.base import Clone
 from apml_plugin.hosts.csi2pointcloud.findings import findings
 from apml_plugin.hosts.csi2pointcloud.reading import recognise
+from apml_plugin.studies.demo import mmfi
+from apml_plugin.studies.evaluate.csi2pointcloud import evaluate
 
 CLONE = os.environ.get("APML_CSI2PC", "")
 ROOT = Path(__file__).resolve().parents[2]

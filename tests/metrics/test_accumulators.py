@@ -6,8 +6,7 @@ from torch import distributed as dist
 from torch import multiprocessing as mp
 
 from apml_plugin.errors import LossArgumentError, LossValueError
-from apml_plugin.metrics import Accumulator
-from apml_plugin.metrics.accumulators import PAIRS, SETS
+from apml_plugin.metrics import METRICS, Accumulator
 
 OPTIONS = {"F-Score": {"threshold": 0.2}, "JSD": {"resolution": 4, "bounds": (0, 1)}, "Coverage": {"distance": "CDL1"}}
 
@@ -17,11 +16,11 @@ def clouds(batch, seed=0, points=16):
     return torch.rand(batch, points, 3, generator=generator), torch.rand(batch, points, 3, generator=generator)
 
 
-@pytest.mark.parametrize("name", [*PAIRS, *SETS])
+@pytest.mark.parametrize("name", list(METRICS))
 def test_batches_add_up_to_the_whole(name):
     pred, gt = clouds(5)
-    options = OPTIONS.get(name, {})
-    whole = {**PAIRS, **SETS}[name](pred, gt, **options).double().mean().item()
+    options = {**METRICS[name].options, **OPTIONS.get(name, {})}
+    whole = METRICS[name].function(pred, gt, **options).double().mean().item()
     metric = Accumulator(name, scale=1000, **options)
     metric.update(pred[:2], gt[:2])
     metric.update(pred[2], gt[2])
@@ -60,6 +59,6 @@ def test_two_processes_agree_on_the_whole(tmp_path):
     results = mp.get_context("spawn").Manager().list([None, None])
     mp.spawn(_rank, (str(tmp_path / "meet"), results), nprocs=2)
     pred, gt = clouds(5)
-    whole = [{**PAIRS, **SETS}[name](pred, gt).double().mean().item() for name in ("CDL2", "MMD")]
+    whole = [METRICS[name].function(pred, gt).double().mean().item() for name in ("CDL2", "MMD")]
     for found in results:
         assert found == pytest.approx(whole, rel=1e-6)

@@ -65,7 +65,7 @@ def test_a_cloud_loss_alone_trains_it_as_any_network() -> None:
 
 
 def test_what_cannot_be_used_is_said_when_built() -> None:
-    with pytest.raises(LossArgumentError, match="gives no mixture"):
+    with pytest.raises(LossArgumentError, match="predicts no mixture"):
         MODELS.build(dict(type="MixtureModel", net=dict(type="PCN", num_pred=64, encoder_channel=32, grid=2)))
     with pytest.raises(LossArgumentError, match="variational"):
         MODELS.build(dict(type="MixtureModel", net=NET, loss="LatentKL"))

@@ -125,7 +125,7 @@ def test_packed_clouds_of_one_size_go_to_losses_that_take_no_lengths() -> None:
     ("pred_ends", "target_ends", "says"),
     [
         ([2, 5], [2, 6], r"pred_offset=\[2, 5\].*the last 6"),
-        ([4, 3, 6], [2, 4, 6], "rising numbers"),
+        ([4, 3, 6], [2, 4, 6], "increasing numbers"),
         ([3, 6], [6], "as many clouds, got 2 and 1"),
     ],
 )

@@ -13,7 +13,7 @@ import torch
 from mmengine.model import MMDistributedDataParallel
 from mmengine.runner import Runner
 
-from apml_plugin.hosts.mmengine import launching
+from apml_plugin.hosts.mmengine import compat
 
 SCRIPT = """
 import os, sys
@@ -74,12 +74,12 @@ def test_two_processes_train_one_model_and_judge_it_as_one_process_does(two_proc
 
 def test_the_launcher_is_changed_once_and_only_where_there_is_no_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
     before = launchers._init_dist_pytorch, MMDistributedDataParallel.__init__
-    launching.allow_cpu_launch()
+    compat.allow_cpu_launch()
     assert (launchers._init_dist_pytorch, MMDistributedDataParallel.__init__) == before
 
     def untouched(backend: str) -> None: ...
 
     monkeypatch.setattr(launchers, "_init_dist_pytorch", untouched)
-    monkeypatch.setattr(launching, "get_device", lambda: "cuda")
-    launching.allow_cpu_launch()
+    monkeypatch.setattr(compat, "get_device", lambda: "cuda")
+    compat.allow_cpu_launch()
     assert launchers._init_dist_pytorch is untouched

@@ -22,14 +22,14 @@ from mmengine.structures import BaseDataElement
 from torch import nn
 
 import apml_plugin.hosts.mmengine  # noqa: F401  (registers)
-from apml_plugin import APML
+from apml_plugin import APML, drawing
+from apml_plugin.drawing import Sample
 from apml_plugin.errors import LossArgumentError, LossValueError
-from apml_plugin.hosts.mmengine.watching import WatchingHook, undisturbed
+from apml_plugin.hosts.mmengine.hooks import WatchingHook, undisturbed
 from apml_plugin.matching import dense
 from apml_plugin.matching.settings import Settings
-from apml_plugin.studies import distances, predictions
-from apml_plugin.studies.completion import CompletionShapes
-from apml_plugin.studies.predictions import Seen
+from apml_plugin.metrics.matched import weighted_quantile
+from apml_plugin.shapes import CompletionShapes
 
 
 def images(work_dir: Path) -> list[str]:
@@ -41,8 +41,12 @@ def scalars(work_dir: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def seen(n: int = 3, points: int = 60) -> list[Seen]:
-    return [Seen(torch.rand(30, 3), torch.rand(points, 3), torch.rand(80, 3)) for _ in range(n)]
+def seen(n: int = 3, points: int = 60) -> list[Sample]:
+    return [Sample(torch.rand(30, 3), torch.rand(points, 3), torch.rand(80, 3)) for _ in range(n)]
+
+
+def draw(samples: list[Sample], title: str) -> np.ndarray:
+    return drawing.to_image(drawing.draw_errors(samples, title))
 
 
 def test_the_run_with_pictures_is_the_run_without(tmp_path: Path, tiny) -> None:
@@ -73,11 +77,11 @@ def test_the_run_with_pictures_is_the_run_without(tmp_path: Path, tiny) -> None:
 
 def test_the_pictures_show_the_same_samples_and_the_models_own_predictions(tmp_path: Path, tiny) -> None:
     runner = Runner.from_cfg(tiny(tmp_path))
-    taken: list[list[Seen]] = []
+    taken: list[list[Sample]] = []
 
     class Recorder(WatchingHook):
-        def watch(self, runner: Runner, seen: list[Seen], step: int) -> None:
-            taken.append(seen)
+        def watch(self, runner: Runner, samples: list[Sample], step: int) -> None:
+            taken.append(samples)
 
     hook = Recorder(samples=[2, 0], input_key="inputs")
     runner.model.net.eval()  # kept so on purpose, below a model in training
@@ -141,17 +145,17 @@ def test_undisturbed_puts_everything_back_also_after_an_error() -> None:
 
 
 def test_a_picture_has_a_row_for_each_sample() -> None:
-    one, three = predictions.draw(seen(1), "epoch 1"), predictions.draw(seen(3), "epoch 1")
+    one, three = draw(seen(1), "epoch 1"), draw(seen(3), "epoch 1")
     assert one.dtype == np.uint8
     assert one.shape[1:] == three.shape[1:] == (810, 3)
     assert three.shape[0] - one.shape[0] == pytest.approx(2 * 270, abs=1)
-    assert predictions.draw(seen(1, points=0), "an empty prediction").shape == one.shape
+    assert draw(seen(1, points=0), "an empty prediction").shape == one.shape
 
 
 def test_colour_is_the_distance_to_the_other_cloud() -> None:
     gt = torch.rand(400, 3)
-    near = predictions.draw([Seen(gt, gt, gt)], "")
-    far = predictions.draw([Seen(gt, gt[gt[:, 0] < 0.3], gt)], "")
+    near = draw([Sample(gt, gt, gt)], "")
+    far = draw([Sample(gt, gt[gt[:, 0] < 0.3], gt)], "")
 
     def red(image: np.ndarray, column: int) -> int:
         part = image[80:340, 270 * column : 270 * (column + 1)].astype(int)
@@ -163,18 +167,19 @@ def test_colour_is_the_distance_to_the_other_cloud() -> None:
 
 def test_matched_distances_are_those_of_the_plan() -> None:
     samples = seen(2)
-    got, weights = distances.matched_distances(samples, dict(p_min=0.7))
-    assert weights.sum() == pytest.approx(1)
+    hook = HOOKS.build(dict(type="MatchedDistanceHook", plan=dict(p_min=0.7)))
+    got, weights = hook._distances(samples)
+    assert float(weights.sum()) == pytest.approx(1)
     mean, below = 0.0, 0.0
     for sample in samples:
         cost = torch.cdist(sample.pred.double(), sample.gt.double())
         plan = dense.plan(cost[None], Settings(p_min=0.7))[0]
         mean += float((plan * cost).sum()) / 80 / 2
         below += float(plan[cost < 0.2].sum()) / 80 / 2
-    assert got @ weights == pytest.approx(mean, rel=1e-5)
-    assert weights[got < 0.2].sum() == pytest.approx(below, rel=1e-4)
+    assert float(got @ weights) == pytest.approx(mean, rel=1e-5)
+    assert float(weights[got < 0.2].sum()) == pytest.approx(below, rel=1e-4)
     loss = sum(APML(p_min=0.7, reduction="mean")(s.pred[None], s.gt[None]) for s in samples) / 2
-    assert got @ weights == pytest.approx(float(loss), rel=1e-5)
+    assert float(got @ weights) == pytest.approx(float(loss), rel=1e-5)
 
 
 @given(
@@ -183,13 +188,14 @@ def test_matched_distances_are_those_of_the_plan() -> None:
 )
 def test_quantiles_and_bins_of_weighted_distances(entries: list[tuple[float, int]], q: float) -> None:
     values, counts = np.array([v for v, _ in entries]), np.array([c for _, c in entries])
-    weights = counts / counts.sum()
     repeated = np.sort(np.repeat(values, counts))
     expected = repeated[int(np.ceil(q * len(repeated) - 1e-9)) - 1]
-    assert distances.quantile(values, counts.astype(float), q) == expected
-    edges = distances.bins_for(values, weights)
+    distances = torch.from_numpy(values)
+    assert float(weighted_quantile(distances, torch.from_numpy(counts.astype(float)), q)) == expected
+    weights = torch.from_numpy(counts / counts.sum())
+    edges = drawing.histogram_edges(distances, float(weighted_quantile(distances, weights, 0.01)))
     assert (np.diff(edges) > 0).all()
-    assert distances.histogram(values, weights, edges).sum() == pytest.approx(1)
+    assert drawing.histogram(distances, weights, edges).sum() == pytest.approx(1)
 
 
 def test_the_first_histogram_stays_as_an_outline_and_the_bins_stay(tmp_path: Path, tiny) -> None:
@@ -202,7 +208,7 @@ def test_the_first_histogram_stays_as_an_outline_and_the_bins_stay(tmp_path: Pat
     assert hook._first is first
     one, two = (cv2.imread(str(path)) for path in sorted(tmp_path.glob("*/vis_data/vis_image/*.png")))
     assert one.shape == two.shape == (400, 720, 3)
-    nothing = [Seen(torch.rand(3, 3), torch.rand(0, 3), torch.rand(4, 3))]
+    nothing = [Sample(torch.rand(3, 3), torch.rand(0, 3), torch.rand(4, 3))]
     hook.watch(runner, nothing, 3)
     assert len(images(tmp_path)) == 2
 

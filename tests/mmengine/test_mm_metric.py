@@ -7,7 +7,9 @@ import torch
 
 from apml_plugin import metrics
 from apml_plugin.errors import LossArgumentError, LossValueError
-from apml_plugin.hosts.mmengine.metric import MEASURES, CompletionMetric
+from apml_plugin.hosts.mmengine.metric import CompletionMetric
+
+MEASURES = [name for name, metric in metrics.METRICS.items() if not metric.of_sets]
 
 
 def _samples(n: int = 3, points: int = 60) -> list[dict[str, torch.Tensor]]:

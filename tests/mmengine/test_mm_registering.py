@@ -111,5 +111,5 @@ def test_a_taken_name_in_another_projects_registry_adds_nothing() -> None:
 
 
 def test_what_is_no_registry_is_refused() -> None:
-    with pytest.raises(HostError, match="is no registry"):
+    with pytest.raises(HostError, match="is not a registry"):
         register_into({})

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-import apml_plugin.demo
+import apml_plugin.studies.demo
 from apml_plugin.cli import main
 
 SUM = "x = " + " + ".join(["1"] * 3000) + "\n"
@@ -24,7 +24,7 @@ WALKABLE = (
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    source = Path(apml_plugin.demo.__file__).parent / "host"
+    source = Path(apml_plugin.studies.demo.__file__).parent / "host"
     return Path(shutil.copytree(source, tmp_path / "clone", ignore=shutil.ignore_patterns("__pycache__")))
 
 

@@ -1,4 +1,4 @@
-"""Our losses under the call signatures of MMDetection3D and Pointcept."""
+"""Our losses with the call signatures of MMDetection3D and Pointcept."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from apml_plugin.errors import LossArgumentError, LossValueError
 from apml_plugin.functional import REDUCTIONS, matching_plan
-from apml_plugin.hosts.mmengine.completion import pad
 from apml_plugin.hosts.mmengine.config import loss_from_config
+from apml_plugin.hosts.mmengine.models import pad
 from apml_plugin.losses.base import PointLoss
 from apml_plugin.matching import Settings, compute_dtype
 from apml_plugin.matching.backends import BACKENDS
@@ -24,15 +24,15 @@ class APMLDistance(nn.Module):
     """APML where MMDetection3D configures a ``ChamferDistance``: the same call, the same pair of losses.
 
     ``loss_center=dict(type='APMLDistance', reduction='sum', loss_dst_weight=10.0)``. APML gives every target mass
-    1, so its loss is one number for each target, and it stands where that class puts its target loss: second. The
-    first is 0. (Heads add both, or take ``[1]`` alone.)
+    1, so its loss is one number for each target. It is returned where ChamferDistance returns its target loss: second.
+    The first loss is 0. (Heads add both, or use only ``[1]``.)
 
     Args:
-        reduction: ``"mean"`` or ``"sum"`` over all targets of the batch, or ``"none"``, as that class has it.
-        loss_dst_weight: what the loss is multiplied by.
-        loss_src_weight: taken so that a config need change its ``type`` alone; it multiplies the 0.
-        p_min, threshold, iterations, eps, ties, backend: as :class:`apml_plugin.APML`. Distances are Euclidean
-            always: there is no ``mode``.
+        reduction: ``"mean"`` or ``"sum"`` over all targets of the batch, or ``"none"``, as in ChamferDistance.
+        loss_dst_weight: factor of the loss.
+        loss_src_weight: accepted so that only ``type`` changes in a config; it multiplies the 0.
+        p_min, threshold, iterations, eps, ties, backend: as :class:`apml_plugin.APML`. Distances are always
+            Euclidean: there is no ``mode``.
 
     Raises:
         LossArgumentError, LossValueError: an argument of the wrong name, type or range, when built.
@@ -70,18 +70,18 @@ class APMLDistance(nn.Module):
 
         Args:
             source, target: (B, N, D) and (B, M, D).
-            src_weight: a point of weight 0 is not matched. The others' weights must be one number, which has
-                nothing to weigh: each match counts by its target.
-            dst_weight: a target of weight 0 is not matched, the others' losses are multiplied by theirs. Both
+            src_weight: a point of weight 0 is not matched. All other weights must be equal and have no effect: a match
+                is weighted by its target.
+            dst_weight: a target of weight 0 is not matched; the losses of the others are multiplied by theirs. Both
                 weights: a number, or a tensor that broadcasts to (B, N) and (B, M).
-            reduction_override: instead of ``reduction`` in this call.
-            return_indices: False; soft matches have no indices.
+            reduction_override: replaces ``reduction`` in this call.
+            return_indices: must be False; soft matches have no indices.
 
         Returns:
             Two 0-dim tensors, or (B, N) and (B, M) for ``"none"``.
 
         Raises:
-            LossArgumentError, LossValueError: clouds or weights that cannot be used.
+            LossArgumentError, LossValueError: unusable clouds or weights.
         """
         reduction = self.reduction
         if reduction_override is not None:
@@ -117,13 +117,13 @@ class APMLDistance(nn.Module):
 
 
 class PackedLoss(nn.Module):
-    """Any loss of ours on Pointcept's packed clouds: all points of the batch in one tensor, and where each ends.
+    """Any of our losses on Pointcept's packed clouds: all points of the batch in one tensor, and where each cloud ends.
 
     Args:
-        loss: anything a ``loss=`` may be, but for one per stage: ``dict(type='APML', reduction='mean')``.
+        loss: as ``loss=`` elsewhere, except a loss per stage: ``dict(type='APML', reduction='mean')``.
 
     Raises:
-        UnknownLossError, LossArgumentError, LossValueError: a loss that cannot be used, when built.
+        UnknownLossError, LossArgumentError, LossValueError: an unusable loss, when built.
     """
 
     def __init__(self, loss: Any = "APML") -> None:
@@ -145,7 +145,7 @@ class PackedLoss(nn.Module):
                 them each tensor is one cloud.
 
         Raises:
-            LossValueError: offsets that do not fit the points, or one another.
+            LossValueError: offsets that do not fit the points or each other.
         """
         preds = _unpack(pred, pred_offset, "pred")
         targets = _unpack(target, target_offset, "target")
@@ -154,7 +154,7 @@ class PackedLoss(nn.Module):
                 f"pred_offset and target_offset must hold as many clouds, got {len(preds)} and {len(targets)}"
             )
         (pred, pred_n), (target, target_n) = pad(preds), pad(targets)
-        # Losses of others may take clouds alone.
+        # Losses of other projects may take only clouds.
         lengths = (
             () if pred_n is None and target_n is None and not isinstance(self.loss, PointLoss) else (pred_n, target_n)
         )
@@ -163,7 +163,7 @@ class PackedLoss(nn.Module):
 
 
 def _weighted(cloud: Tensor, weight: Tensor | float, name: str) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """The cloud with the points of weight 0 behind the others; how many others there are; the order it is in now."""
+    """The cloud with its points of weight 0 last; (B,) the number of other points; the new order of the points."""
     if not isinstance(weight, Tensor):
         if number(name, weight) < 0:
             raise LossValueError(f"{name}={weight!r} must not be negative")
@@ -177,7 +177,7 @@ def _weighted(cloud: Tensor, weight: Tensor | float, name: str) -> tuple[Tensor,
             f"{name} of shape {tuple(weight.shape)} must broadcast to {tuple(cloud.shape[:2])}, a weight for each point"
         ) from None
     if not bool((torch.isfinite(weight) & (weight >= 0)).all()):
-        raise LossValueError(f"{name} must hold finite numbers, none of them negative")
+        raise LossValueError(f"{name} must hold finite numbers that are not negative")
     keep = weight != 0
     if bool(keep.all()):
         return cloud, None, None
@@ -190,8 +190,8 @@ def _check_alike(source: Tensor, weight: Tensor | float) -> None:
         kept = weight[weight != 0].double()
         if len(kept) and not torch.allclose(kept, kept[0].expand_as(kept), rtol=1e-4, atol=0):
             raise LossArgumentError(
-                f"src_weight runs from {float(kept.min()):g} to {float(kept.max()):g}, but APML weighs a match by its "
-                "target: give every point that is to be matched the same src_weight, and dst_weight what matters"
+                f"src_weight runs from {float(kept.min()):g} to {float(kept.max()):g}, but APML weights a match by its "
+                "target: give all points to be matched the same src_weight, and put their importance in dst_weight"
             )
 
 
@@ -203,7 +203,7 @@ def _unpack(points: Tensor, offset: Tensor | None, name: str) -> list[Tensor]:
     ends = [int(end) for end in offset]
     if not ends or ends[-1] != len(points) or any(a > b for a, b in zip([0, *ends], ends, strict=False)):
         raise LossValueError(
-            f"{name}_offset={ends} must hold where each cloud ends: rising numbers, the last {len(points)}, the "
-            f"points of {name}"
+            f"{name}_offset={ends} must hold where each cloud ends: increasing numbers, the last {len(points)}, the "
+            f"number of points of {name}"
         )
     return list(torch.tensor_split(points, ends[:-1]))

@@ -1,4 +1,4 @@
-"""``loss=`` of an MMEngine config: the grammar of ``build_loss``, in what such configs can write."""
+"""``loss=`` of an MMEngine config: what ``build_loss`` reads, plus names that only MMEngine knows."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ ENDS = ("first", "last", "from", "to")
 def loss_from_config(cfg: Any) -> nn.Module:
     """A loss module from all that ``build_loss`` reads, and from what MMEngine configs hold besides.
 
-    - Full paths (``apml_plugin.losses.apml.APML``), as the lazy config style writes them out.
-    - Losses of others in MODELS, alone, for a stage, or as an end of a schedule.
+    - Full paths (``apml_plugin.losses.apml.APML``), as the lazy config style writes them.
+    - Losses of other projects in MODELS, alone, for a stage, or as an end of a schedule.
 
-    Runner writes its config out as Python, where the key ``from`` is a syntax error: there a schedule's ends are
-    ``first`` and ``last``.
+    A Runner writes its config as Python, where the key ``from`` is a syntax error. So the ends of a schedule can also
+    be called ``first`` and ``last``.
 
     Raises:
         UnknownLossError, LossArgumentError, LossValueError: as :func:`apml_plugin.registry.build_loss`.
@@ -32,23 +32,23 @@ def loss_from_config(cfg: Any) -> nn.Module:
 def loss_class(name: str, cls: type) -> type:
     """A class for registries that builds the loss ``name`` as :func:`loss_from_config` does.
 
-    A registry calls what it holds with the config's arguments, and Python's own complaint about a misspelt one is
-    no error of ours. Called by its registered name, a loss answers as in ``loss=``: the nearest argument is
-    offered, ``weight`` is understood, and a schedule's ends are configs. Instances are those of ``cls``.
+    A registry calls its entries with the config's arguments, so a misspelt argument would end in Python's TypeError.
+    This class gives the errors of ``loss=`` instead, with the nearest argument; it also accepts ``weight``, and configs
+    as the ends of a schedule. Instances are those of ``cls``.
     """
 
     def __new__(made: type, *args: Any, **arguments: Any) -> Any:
-        if made is not configured or args:  # a subclass of it, or a call that no registry makes
+        if made is not configured or args:  # a subclass, or a call that no registry makes
             return object.__new__(made)
         return loss_from_config({"NAME": name, **arguments})
 
-    told_apart = {"__new__": __new__, "__doc__": cls.__doc__, "__module__": cls.__module__}
-    configured = type(cls.__name__, (cls,), {**told_apart, "__qualname__": cls.__qualname__})
+    identity = {"__doc__": cls.__doc__, "__module__": cls.__module__, "__qualname__": cls.__qualname__}
+    configured = type(cls.__name__, (cls,), {"__new__": __new__, **identity})
     return configured
 
 
 def _readable(cfg: Any) -> Any:
-    """``cfg`` with names that only MMEngine knows resolved; ``cfg`` itself is left as it is."""
+    """A copy of ``cfg`` in which names that only MMEngine knows are resolved."""
     if isinstance(cfg, str):
         return _resolved(cfg, {"type": cfg})
     if isinstance(cfg, Mapping):
@@ -75,15 +75,15 @@ def _resolved(name: Any, cfg: Mapping[str, Any]) -> Any:
 
 
 def _class_of(name: Any) -> type | None:
-    """What ``name`` stands for, in our registry first; None if nothing."""
+    """The class that ``name`` means, in our registry first; None if there is none."""
     if _is_ours(name):
         ours: type = LOSSES.module_dict[name.removeprefix("apml.")]
         return ours
     try:
-        found = MODELS.get(name) if isinstance(name, str) else name
-    except RuntimeError:  # how MODELS.get says that a path leads nowhere
+        cls = MODELS.get(name) if isinstance(name, str) else name
+    except RuntimeError:  # MODELS.get raises it for a path that does not exist
         return None
-    return found if isinstance(found, type) else None
+    return cls if isinstance(cls, type) else None
 
 
 def _is_ours(name: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Putting our names into registries: all of them or none, and never over somebody else's."""
+"""Registers our classes: all of them or none, and never in place of another project's."""
 
 from __future__ import annotations
 
@@ -11,22 +11,21 @@ from mmengine.registry import DATASETS, HOOKS, METRICS, MODELS, Registry
 
 from apml_plugin.errors import HostError, LossArgumentError
 from apml_plugin.hosts.mmengine.adapters import APMLDistance, PackedLoss
-from apml_plugin.hosts.mmengine.completion import CompletionModel
 from apml_plugin.hosts.mmengine.config import loss_class
 from apml_plugin.hosts.mmengine.hooks import LossEpochHook, MatchedDistanceHook, PredictionPictureHook
 from apml_plugin.hosts.mmengine.metric import CompletionMetric
-from apml_plugin.hosts.mmengine.mixture import MixtureModel
+from apml_plugin.hosts.mmengine.models import CompletionModel, MixtureModel
 from apml_plugin.models import PCN, FoldingNet, PointGMM
 from apml_plugin.registry import LOSSES, refuse_unknown
-from apml_plugin.studies.completion import CompletionShapes
+from apml_plugin.shapes import CompletionShapes
 
 SCOPE = "apml"
 _MODELS = (PCN, FoldingNet, PointGMM, CompletionModel, MixtureModel)
 _HOOKS = (LossEpochHook, PredictionPictureHook, MatchedDistanceHook)
 
 
-def _offering(cls: type) -> None:
-    """Has a class say an argument that it does not take as our losses do, with the nearest one, parents' included."""
+def _check_arguments(cls: type) -> None:
+    """Makes a class reject unknown arguments as our losses do, with the nearest known one (of parents too)."""
     init: Any = cls.__init__  # type: ignore[misc]
     takes: dict[str, None] = {}
     for owner in (owner for owner in cls.__mro__ if "__init__" in vars(owner)):
@@ -44,17 +43,17 @@ def _offering(cls: type) -> None:
 
 
 for _cls in (*_MODELS[3:], APMLDistance, PackedLoss, CompletionShapes, CompletionMetric, *_HOOKS[1:]):
-    _offering(_cls)
+    _check_arguments(_cls)
 
 
 def register() -> list[str]:
-    """Registers everything of ours with MMEngine, plainly and under the scope ``apml``.
+    """Registers everything of ours with MMEngine, under plain names and in the scope ``apml``.
 
     Returns:
-        The names that were added. A second call adds, and returns, only losses registered in ``LOSSES`` since.
+        The names that were added. A second call adds and returns only losses that were registered in ``LOSSES`` since.
 
     Raises:
-        HostError: a name is taken by something that is not ours. Nothing is registered then.
+        HostError: another project holds one of the names. Nothing is registered then.
     """
     wanted: list[tuple[Registry, Mapping[str, type]]] = [
         (MODELS, {**_losses(), **{kind.__name__: kind for kind in _MODELS}}),
@@ -73,11 +72,11 @@ def register() -> list[str]:
 def register_into(registry: Any, prefix: str = "") -> list[str]:
     """Registers our losses in a registry of another project: Pointcept's LOSSES, one made with mmcv.
 
-    Besides the losses, which are called with ``(pred, gt)`` of shape (B, N, 3), two with other projects' calls:
+    The losses are called with ``(pred, gt)`` of shape (B, N, 3). Two more have the call of other projects:
     ``APMLDistance`` (MMDetection3D's ChamferDistance) and ``PackedLoss`` (Pointcept's packed clouds).
 
-    Projects whose registries descend from MMEngine's, such as MMDetection3D, find our names without this; there it
-    is for another ``prefix``, or for a name of theirs that hides one of ours.
+    Projects whose registries descend from MMEngine's, such as MMDetection3D, find our names without this function.
+    They need it only for another ``prefix``, or where a name of theirs hides one of ours.
 
     Args:
         registry: anything with ``module_dict`` and ``register_module(name=, module=)``.
@@ -87,17 +86,17 @@ def register_into(registry: Any, prefix: str = "") -> list[str]:
         The names that were added; an empty list the second time.
 
     Raises:
-        HostError: a name is taken by something that is not ours, or ``registry`` is no registry. Nothing is
-            registered then.
-        LossArgumentError: ``prefix`` is no text, or holds a dot, which registries read as a scope.
+        HostError: another project holds one of the names, or ``registry`` is not a registry. Nothing is registered
+            then.
+        LossArgumentError: ``prefix`` is not a string, or has a dot, which registries read as a scope.
     """
     if not hasattr(registry, "module_dict") or not hasattr(registry, "register_module"):
         raise HostError(
-            f"registry={registry!r} is no registry: it needs module_dict and register_module(name=, module=), "
+            f"registry={registry!r} is not a registry: it needs module_dict and register_module(name=, module=), "
             "as MMEngine's and mmcv's have"
         )
     if not isinstance(prefix, str) or "." in prefix:
-        raise LossArgumentError(f"prefix={prefix!r} must be text without a dot; registries read a dot as a scope")
+        raise LossArgumentError(f"prefix={prefix!r} must be a string without a dot; registries read a dot as a scope")
     entries = _missing(registry, {prefix + name: cls for name, cls in _losses().items()})
     _add(registry, entries)
     return list(entries)
@@ -109,13 +108,13 @@ def _losses() -> dict[str, type]:
 
 
 def _missing(registry: Any, entries: Mapping[str, type]) -> dict[str, type]:
-    """The entries that ``registry`` lacks; a HostError if a stranger holds one of the names."""
+    """The entries that ``registry`` lacks; raises HostError if another project holds one of the names."""
     held = registry.module_dict
     for name, ours in entries.items():
         if name in held and _path(held[name]) != _path(ours):
             raise HostError(
                 f"{name!r} is taken in the {registry.name!r} registry by {_path(held[name])}, so {_path(ours)} cannot "
-                "have it. Nothing of apml_plugin was registered; register the other one under another name, or ours "
+                "have it. Nothing of apml_plugin was registered. Register the other class under another name, or ours "
                 "with register_into(registry, prefix=...)"
             )
     return {name: ours for name, ours in entries.items() if name not in held}
@@ -127,5 +126,5 @@ def _add(registry: Any, entries: Mapping[str, type]) -> None:
 
 
 def _path(thing: Any) -> str:
-    # Compared by path, not identity: a reloaded module is not a stranger.
+    # Compared by path, not by identity: after a reload the class is another object.
     return f"{thing.__module__}.{getattr(thing, '__qualname__', thing)}"

@@ -14,15 +14,12 @@ from typing import Any
 
 from ...errors import HostError, LossArgumentError
 
-SCALED = ("CDL1", "CDL2", "EMD")
-"""These are multiplied by 1000, as everything of PoinTr's is."""
-
 
 def add_metrics(config: Any) -> None:
     """Adds the metrics that a config names under `metrics:` to the host's table; nothing without that key.
 
-    Names are those of :data:`apml_plugin.metrics.accumulators.PAIRS`. Left alone: anything that is no list of names,
-    and a list of which no name is ours. A metric the host has under the same name stays the host's. Raises
+    Names are those of the metrics of pairs in :data:`apml_plugin.metrics.METRICS`. Left alone: anything that is no list
+    of names, and a list of which no name is ours. A metric the host has under the same name stays the host's. Raises
     LossArgumentError for a name there is no metric of, HostError in a host without such a table.
     """
     names = wanted(config)
@@ -44,15 +41,16 @@ def wanted(config: Any) -> list[str]:
     names = [names] if isinstance(names, str) else names
     if not isinstance(names, list | tuple) or not names or not all(isinstance(name, str) for name in names):
         return []
-    from ...metrics.accumulators import PAIRS
+    from ...metrics import METRICS
 
-    close = {name: difflib.get_close_matches(name, PAIRS, n=1) for name in names}
-    if not any(name in PAIRS or close[name] for name in names):
+    pairs = [name for name, metric in METRICS.items() if not metric.of_sets]
+    close = {name: difflib.get_close_matches(name, pairs, n=1) for name in names}
+    if not any(close.values()):
         return []
     for name in names:
-        if name not in PAIRS:
+        if name not in pairs:
             offer = f"; did you mean {close[name][0]!r}?" if close[name] else ""
-            raise LossArgumentError(f"metrics: no metric is called {name!r} (there are {', '.join(PAIRS)}){offer}")
+            raise LossArgumentError(f"metrics: no metric is called {name!r} (there are {', '.join(pairs)}){offer}")
     return list(names)
 
 
@@ -76,13 +74,13 @@ def _is_table(cls: type) -> bool:
 
 def _extend(table: Any, names: list[str]) -> None:
     from ...announce import announce
-    from ...metrics.accumulators import HIGHER_IS_BETTER
+    from ...metrics import METRICS
 
     added = []
     for name in names:
         if any(item["name"] == name for item in table.ITEMS):
             continue
-        better = name in HIGHER_IS_BETTER
+        better = METRICS[name].higher_is_better
         # The host skips rows whose eval_func holds 'emd' in small letters, but for a final test.
         method = f"_apml_{name.replace('-', '_').upper()}"
         setattr(table, method, staticmethod(_evaluator(name)))
@@ -103,11 +101,10 @@ def _extend(table: Any, names: list[str]) -> None:
 def _evaluator(name: str) -> Any:
     def evaluate(pred: Any, gt: Any) -> Any:
         """The mean over the batch of (B, N, 3) against (B, M, 3), 0-dim on gt's device."""
-        from ...metrics.accumulators import PAIRS
-        from ...metrics.emd import sampled_emd
+        from ...metrics import METRICS
 
-        measure = sampled_emd if name == "EMD" else PAIRS[name]
-        value = measure(pred.float(), gt.float()).mean().to(gt.device)
-        return value * 1000 if name in SCALED else value
+        metric = METRICS[name]
+        value = metric.function(pred.float(), gt.float(), **metric.options, **metric.in_reports)
+        return metric.scaled(value.mean().to(gt.device))
 
     return evaluate

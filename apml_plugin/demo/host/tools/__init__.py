@@ -1,3 +1,0 @@
-from .runner import run_net
-
-__all__ = ["run_net"]
