@@ -1,20 +1,19 @@
-"""``apml bench``: each loss on this machine beside its peers, as ratios, seconds and memory."""
+"""``apml bench``: losses and their peers on this machine, as ratios, seconds and memory."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import typer
 
 _LOSS = typer.Option(
-    [], "--loss", metavar="NAME", help="A registered loss, in place of the usual three (repeatable), or {NAME: ...}."
+    [], "--loss", metavar="NAME", help="A registered loss, in place of the default three (repeatable), or {NAME: ...}."
 )
 _BACKEND = typer.Option([], "--backend", metavar="NAME", help="Also APML with this backend (repeatable).")
-_MAX = typer.Option(60.0, "--max-seconds", help="Leave out a loss at a size where all its runs would take longer.")
+_MAX = typer.Option(60.0, "--max-seconds", help="Leave out a loss at a size where its runs would take longer in all.")
 _ACCEPTANCE = typer.Option(
-    False, "--acceptance", help="Only the table of what the fast paths promise; takes --threads, --repeats and --json."
+    False, "--acceptance", help="Only the table of promised speed and memory; takes --threads, --repeats and --json."
 )
 
 
@@ -39,16 +38,19 @@ def register(app: typer.Typer) -> None:
         acceptance: bool = _ACCEPTANCE,
         context: typer.Context = None,  # type: ignore[assignment]
     ) -> None:
-        """Times each loss, forward and backward, beside whichever peers can be imported. Ratios come first.
+        """Times each loss, forward and backward, beside all peers that can be imported. Ratios come first.
 
         Peers: SciPy's cKDTree, torch.cdist Chamfer, APML's dense backend, geomloss, pytorch3d, a host's `chamfer`.
-        With --acceptance: exit code 1 if something was measured that is not what it must be.
+        With --acceptance: exit code 1 if something was measured that is worse than it must be.
         """
         import torch
 
+        from apml_plugin.errors import LossValueError
         from apml_plugin.studies.bench.run import Options, line_up, parse_sizes, run
+        from apml_plugin.studies.reports import check_writable
 
-        _check_files(json_file, plot)
+        check_writable("--json", json_file, LossValueError)  # before minutes of measuring, not after
+        check_writable("--plot", plot, LossValueError, suffix=".png")
         if acceptance:
             _check_acceptance(context)
         _warn_about_threads(threads)
@@ -67,13 +69,12 @@ def register(app: typer.Typer) -> None:
             raise typer.Exit(_acceptance(options.threads, options.repeats, json_file))
         report = run(line_up(loss, backend, options), options, _say)
 
-        from apml_plugin.studies.bench import plot as picture
-        from apml_plugin.studies.bench.report import text
+        from apml_plugin.studies.bench.report import draw, text
 
         print(text(report))
         _write(json_file, report.as_json())
         if plot:
-            picture.draw(report, plot)
+            draw(report, plot)
             print(plot)
 
 
@@ -89,11 +90,11 @@ def _acceptance(count: int | None, repeats: int, json_file: Path | None) -> int:
 
 
 def _check_acceptance(context: typer.Context) -> None:
-    """Its sizes and cases are fixed: an option that says otherwise would be ignored."""
+    """Rejects options that would be ignored: the sizes and cases of the table are fixed."""
     from apml_plugin.errors import LossValueError
 
     if context.params.get("plot"):
-        raise LossValueError("--plot has nothing to draw with --acceptance; leave one of them out")
+        raise LossValueError("--plot draws nothing with --acceptance; leave one of them out")
     for name in context.params.keys() - {"acceptance", "threads", "repeats", "json_file", "plot"}:
         source = context.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE":
@@ -113,22 +114,13 @@ def _warn_about_threads(threads: int | None) -> None:
         )
 
 
-def _check_files(json_file: Path | None, plot: Path | None) -> None:
-    """Before minutes of measuring, not after."""
-    from apml_plugin.errors import LossValueError
-
-    for option, path in (("--json", json_file), ("--plot", plot)):
-        if path and (path.is_dir() or not path.absolute().parent.is_dir()):
-            raise LossValueError(f"{option} {path}: not a file in a folder that exists")
-    if plot and plot.suffix.lower() != ".png":
-        raise LossValueError(f"--plot {plot}: the picture is a PNG; let the name end in .png")
-
-
 def _say(line: str) -> None:
     typer.echo(f"... {line}", err=True)
 
 
-def _write(path: Path | None, found: dict[str, Any]) -> None:
+def _write(path: Path | None, values: dict[str, Any]) -> None:
     if path:
-        path.write_text(json.dumps(found, indent=1) + "\n")
+        from apml_plugin.studies.reports import write_json
+
+        write_json(path, values)
         print(path)

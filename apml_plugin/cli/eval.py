@@ -51,11 +51,10 @@ def register(app: typer.Typer) -> None:
 
         from apml_plugin.studies.evaluate.evaluation import DEFAULT, Choice, pair_up
         from apml_plugin.studies.evaluate.report import as_json, draw, table
-        from apml_plugin.studies.reports import write_json
+        from apml_plugin.studies.reports import check_writable, write_json
 
-        for file in (json_file, picture):
-            if file is not None and not file.absolute().parent.is_dir():
-                raise CloudFileError(f"cannot write {file}: there is no folder {file.absolute().parent}")
+        check_writable("--json", json_file, CloudFileError)
+        check_writable("--picture", picture, CloudFileError)
         choice = Choice(tuple(metric) or DEFAULT, tuple(threshold), scale, emd_points, normalize)
         console = Console(highlight=False)
         pairing = pair_up(pred, gt)

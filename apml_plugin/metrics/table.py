@@ -102,17 +102,14 @@ def find(name: str) -> Metric:
         if key in map(_plain, (metric.name, metric.heading, *metric.aliases)):
             return metric
     if (match := re.fullmatch(r"p(\d+(?:\.\d*)?)", key)) and float(match[1]) <= 100:
-        return replace(
-            METRICS["P50"], name=f"P{match[1]}", heading=f"p{match[1]}", options={"q": float(match[1]) / 100}
-        )
+        q = float(match[1]) / 100
+        return replace(METRICS["P50"], name=f"P{match[1]}", heading=f"p{match[1]}", options={"q": q})
     if match := re.fullmatch(r"f(?:score)?@([\d.e]+)(%?)", key):
         threshold = float(match[1]) / (100 if match[2] else 1)
         return replace(METRICS["F-Score"], name=name, heading=name, options={"threshold": threshold})
     close = difflib.get_close_matches(name, METRICS, n=1)
-    raise LossArgumentError(
-        f"no metric is called {name!r}; there are {', '.join(METRICS)}"
-        + (f"; did you mean {close[0]!r}?" * bool(close))
-    )
+    offer = f"; did you mean {close[0]!r}?" if close else ""
+    raise LossArgumentError(f"no metric is called {name!r}; there are {', '.join(METRICS)}{offer}")
 
 
 def measure_sets(

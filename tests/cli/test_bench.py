@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from apml_plugin.cli import main
-from apml_plugin.studies.bench import acceptance, peers
+from apml_plugin.studies.bench import acceptance
 from apml_plugin.studies.bench import run as runner
-from apml_plugin.studies.bench.peers import Peer
+from apml_plugin.studies.bench.contestants import PEERS, Contestant
 
 TINY = ["bench", "--device", "cpu", "--no-memory", "--sizes", "16,8"]
 
@@ -27,7 +27,7 @@ def test_a_mistyped_loss_or_argument_is_refused_before_anything_is_timed(capsys)
     for words, said in (
         (["--loss", "AMPL"], "did you mean 'APML'"),
         (["--loss", "{NAME: APML, pmin: 0.5}"], "did you mean 'p_min'"),
-        (["--loss", "{NAME: APML"], "is no YAML"),
+        (["--loss", "{NAME: APML"], "is not YAML"),
         (["--backend", "quick"], "--backend 'quick' must be one of native, sparse, dense"),
     ):
         assert main([*TINY, *words]) == 1
@@ -40,7 +40,9 @@ def test_a_peer_that_is_not_there_is_named_with_the_reason(monkeypatch, capsys) 
     def gone() -> None:
         raise ImportError("no such thing\nat all")
 
-    monkeypatch.setattr(runner, "PEERS", (peers.CDIST, Peer("nothere", gone), peers.HOST_CHAMFER))
+    known = {peer.name: peer for peer in PEERS}
+    chosen = (known["cdist Chamfer"], Contestant("nothere", gone), known["host chamfer"])
+    monkeypatch.setattr(runner, "PEERS", chosen)
     assert main([*TINY, "--loss", "ChamferL1"]) == 0
     out = capsys.readouterr().out
     assert "nothere: not timed: not importable: no such thing." in out

@@ -1,4 +1,4 @@
-"""The acceptance table: what the fast paths promise, measured here. float32, threshold 1e-20, forward + backward."""
+"""The acceptance table: the promised speed and memory, measured here. float32, threshold 1e-20, forward + backward."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import math
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -14,17 +14,19 @@ import torch
 from torch import Tensor
 
 from apml_plugin.errors import ApmlError
-from apml_plugin.studies.bench import memory
-from apml_plugin.studies.bench.clouds import clouds
-from apml_plugin.studies.bench.contestants import Contestant, auto_backend, contestant
-from apml_plugin.studies.bench.memory import ChildCase, Memory
-from apml_plugin.studies.bench.peers import CKDTREE, DENSE, HOST_CHAMFER
-from apml_plugin.studies.bench.report import digits, table
-from apml_plugin.studies.bench.timing import interleaved, problem_of, timed
 from apml_plugin.studies.machine import describe, machine, threads, usable_cores
 
+from . import memory
+from .contestants import auto_backend, contestant
+from .memory import ChildCase
+from .report import digits, table
+from .timing import clouds, interleaved, problem_of, timed
+
 SLOW = 20.0
-"""Seconds from which on one call of the largest case is figure enough."""
+"""Seconds from which on a single call of the largest case is enough."""
+BLOB_SEED = 3
+"""The support of a blob depends on its outermost points: 104, 190, 277, 300, 835 and 1,087 entries a point for six
+seeds at 16,384 points, against 12 for the sphere. This seed has 16 times the sphere's support; the row means 15."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +41,85 @@ class Sizes:
 
 
 @dataclass(frozen=True)
-class Row:
-    """One promise. ``measured`` is None where ``problem`` says why it could not be measured.
+class Case:
+    """One thing to measure: a contestant on clouds. ``points`` is a field of `Sizes`."""
 
-    ``must`` and ``aim`` are upper bounds, or lower ones with ``at_least``; ``must`` infinite: it has to run.
+    name: str = "APML"
+    points: str = "usual"
+    cloud: str = "sphere"
+    batch: int = 1
+    device: str = "cpu"
+    seed: int = 0
+
+    def clouds(self, sizes: Sizes) -> tuple[Tensor, Tensor]:
+        return clouds(self.cloud, self.batch, getattr(sizes, self.points), torch.float32, self.device, self.seed)
+
+
+class PeerProblem(Exception):
+    """A peer could not be measured, so the row stays open."""
+
+
+def seconds(cases: Sequence[Case], sizes: Sizes) -> list[float]:
+    """Median seconds of each, taking turns. Raises PeerProblem if a peer fails, RuntimeError if ours does."""
+    runs = {}
+    for k, case in enumerate(cases):
+        one = contestant(case.name)
+        if case.name != "APML" and (problem := one.problem(case.device)):
+            raise PeerProblem(f"{case.name}: {problem}")
+        runs[str(k)] = partial(timed, one.call, *case.clouds(sizes), one.gradient)
+    outcomes = list(interleaved(runs, sizes.repeats).values())
+    for case, outcome in sorted(zip(cases, outcomes, strict=True), key=lambda pair: pair[0].name != "APML"):
+        _raise(case, outcome.problem)
+    return [outcome.median() for outcome in outcomes]
+
+
+def _raise(case: Case, problem: str | None) -> None:
+    if problem and case.name == "APML":
+        raise RuntimeError(problem.removeprefix("failed: "))
+    if problem:
+        raise PeerProblem(f"{case.name}: {problem}")
+
+
+def ratio(above: Case, below: Case, sizes: Sizes, cores: int | None = None) -> float:
+    """Seconds of the first over seconds of the second; with ``cores``, on so many threads."""
+    if cores is not None and usable_cores() < cores:
+        raise PeerProblem(f"needs {cores} cores")
+    with threads(cores):
+        first, second = seconds([above, below], sizes)
+    return first / second
+
+
+def single(case: Case, sizes: Sizes) -> float:
+    """Seconds of one case: the median, or the first call if it is slow."""
+    first = timed(contestant(case.name).call, *case.clouds(sizes)).both
+    return first if first > SLOW else seconds([case], sizes)[0]
+
+
+def peak(case: Case, sizes: Sizes) -> float:
+    """Peak memory in bytes above the inputs."""
+    if case.device == "cpu":
+        points, count = getattr(sizes, case.points), torch.get_num_threads()
+        spent = memory.on_cpu(ChildCase(case.name, case.cloud, case.batch, points, "float32", count))
+    else:
+        spent = memory.on_cuda(contestant(case.name), *case.clouds(sizes))
+    _raise(case, spent.problem)
+    if spent.peak is None:
+        raise PeerProblem(f"{case.name}: this system does not report how much memory was used")
+    return spent.peak
+
+
+def share(ours: Case, peer: Case, sizes: Sizes) -> float:
+    """Peak memory of the first in percent of the second's."""
+    timed(contestant(ours.name).call, *clouds("sphere", 1, 64, torch.float32, ours.device))  # loads libraries
+    first = peak(ours, sizes)
+    return 100 * first / peak(peer, sizes)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One promise and its result. ``measured`` is None where ``problem`` says why it could not be measured.
+
+    ``must`` and ``aim`` are upper bounds, or lower ones with ``at_least``. An infinite ``must``: it has to run.
     """
 
     what: str
@@ -62,63 +139,68 @@ class Row:
 
     @property
     def broken(self) -> bool:
-        """Measured, and not what it must be."""
+        """Measured, and worse than it must be."""
         return self.meets(self.must) is False
 
 
-class PeerProblem(Exception):
-    """What ours is held against could not be measured: the row stays open."""
+Measure = Callable[[Sizes], float]
+_APML, _DENSE = Case(), Case("APML dense", "dense")
+_HUGE, _BATCH32 = Case(points="huge"), Case(batch=32, device="cuda")
+_BATCH8 = Case(points="dense", batch=8, device="cuda")
+
+
+def _ratio(above: Case, below: Case, cores: int | None = None) -> Measure:
+    return lambda sizes: ratio(above, below, sizes, cores)
+
+
+ROWS: tuple[tuple[Row, Measure | None], ...] = (
+    (Row("CPU, N = M = {usual:,}, against cKDTree both ways, 1 thread", 1.5, 1.0, "x"),
+     _ratio(_APML, Case("cKDTree"), 1)),
+    (Row("CPU, N = M = {usual:,}, against cKDTree both ways, 2 threads", 1.5, 1.0, "x"),
+     _ratio(_APML, Case("cKDTree"), 2)),
+    (Row("CPU, N = M = {dense:,}, against the dense backend", 150, 300, "times faster", True),
+     _ratio(_DENSE, Case(points="dense"))),
+    (Row("CPU, growth from {dense:,} to {large:,} points", 24, 19, "x"),
+     _ratio(Case(points="large"), Case(points="dense"))),
+    (Row("CPU, N = M = {large:,}, extra peak memory", 400, 200, "MB"),
+     lambda sizes: peak(Case(points="large"), sizes) / 1e6),
+    (Row("CPU, blob against a sphere, N = M = {usual:,}, against the sphere case", 12, 8, "x"),
+     _ratio(Case(cloud="blob", seed=BLOB_SEED), Case(seed=BLOB_SEED))),
+    (Row("CPU, one pair of {huge:,} points", math.inf, 10, "s"), lambda sizes: single(_HUGE, sizes)),
+    (Row("{gpu}, B = 32, N = M = {usual:,}, against the host's chamfer", 1.5, 1.0, "x"),
+     _ratio(_BATCH32, replace(_BATCH32, name="host chamfer"))),
+    (Row("{gpu}, B = 8, N = M = {dense:,}, peak memory against dense", 2, 0.5, "%"),
+     lambda sizes: share(_BATCH8, replace(_BATCH8, name="APML dense"), sizes)),
+    (Row("{gpu}, one pair of {huge:,} points", math.inf, 0.3, "s"),
+     lambda sizes: single(replace(_HUGE, device="cuda"), sizes)),
+    (Row("{gpu}, B = 4, against the published sparse CUDA code", 20, 50, "times faster", True,
+         problem="not part of this command: needs the published code built"), None),
+    (Row("{gpu}, an iteration of PoinTr's PCN, B = 32, against the host's Chamfer", 1.2, 1.0, "x",
+         problem="not part of this command: needs a PoinTr clone and its extension"), None),
+)  # fmt: skip
+"""The promises, and how each is measured."""
 
 
 def run(sizes: Sizes | None = None, say: Callable[[str], None] = lambda line: None) -> list[Row]:
-    """Every row that can be measured here, the others with the reason. ``say`` hears each row's name before it."""
-    s = sizes or Sizes()
-    cuda = torch.cuda.is_available()
-    n, dense_n = f"N = M = {s.usual:,}", f"N = M = {s.dense:,}"
+    """All rows: measured where that is possible here, with the reason elsewhere. ``say`` gets each row's name first."""
+    sizes, cuda = sizes or Sizes(), torch.cuda.is_available()
     gpu = torch.cuda.get_device_name() if cuda else "GPU"
-    no_gpu = "needs a CUDA device"
-
-    def row(what: str, measure: Callable[[], float], must: float, aim: float, unit: str, at_least: bool = False) -> Row:
-        say(what)
-        open_row = partial(Row, what, must, aim, unit, at_least)
-        try:
-            return open_row(measured=measure())
-        except PeerProblem as problem:
-            return open_row(problem=str(problem))
-        except Exception as error:  # ours failed: the promise is broken, and the other rows are still to come
-            return open_row(measured=-math.inf if at_least else math.inf, problem=problem_of(error))
-
-    rows = [
-        row(f"CPU, {n}, against cKDTree both ways, {count} thread{'s' * (count > 1)}",
-            partial(_against_ckdtree, s, count), 1.5, 1.0, "x")
-        for count in (1, 2)
-    ]  # fmt: skip
-    rows += [
-        row(f"CPU, {dense_n}, against the dense backend", partial(_against_dense, s), 150, 300, "times faster", True),
-        row(f"CPU, growth from {s.dense:,} to {s.large:,} points", partial(_growth, s), 24, 19, "x"),
-        row(f"CPU, N = M = {s.large:,}, extra peak memory", partial(_cpu_memory, s), 400, 200, "MB"),
-        row(f"CPU, blob against a sphere, {n}, against the sphere case", partial(_blob, s), 12, 8, "x"),
-        row(f"CPU, one pair of {s.huge:,} points", partial(_huge, s, "cpu"), math.inf, 10, "s"),
-    ]
-    if cuda:
-        rows += [
-            row(f"{gpu}, B = 32, {n}, against the host's chamfer", partial(_against_host, s), 1.5, 1.0, "x"),
-            row(f"{gpu}, B = 8, {dense_n}, peak memory against dense", partial(_cuda_memory, s), 2, 0.5, "%"),
-            row(f"{gpu}, one pair of {s.huge:,} points", partial(_huge, s, "cuda"), math.inf, 0.3, "s"),
-        ]
-    else:
-        rows += [
-            Row(f"GPU, B = 32, {n}, against the host's chamfer", 1.5, 1.0, "x", problem=no_gpu),
-            Row(f"GPU, B = 8, {dense_n}, peak memory against dense", 2, 0.5, "%", problem=no_gpu),
-            Row(f"GPU, one pair of {s.huge:,} points", math.inf, 0.3, "s", problem=no_gpu),
-        ]
-    return [
-        *rows,
-        Row(f"{gpu}, B = 4, against the published sparse CUDA code", 20, 50, "times faster", True,
-            problem="not part of this command: needs the published code built"),
-        Row(f"{gpu}, an iteration of PoinTr's PCN, B = 32, against the host's Chamfer", 1.2, 1.0, "x",
-            problem="not part of this command: needs a PoinTr clone and its extension"),
-    ]  # fmt: skip
+    rows = []
+    for promise, measure in ROWS:
+        row = replace(promise, what=promise.what.format(gpu=gpu, **asdict(sizes)))
+        if measure is not None and promise.what.startswith("{gpu}") and not cuda:
+            row = replace(row, problem="needs a CUDA device")
+        elif measure is not None:
+            say(row.what)
+            try:
+                row = replace(row, measured=measure(sizes))
+            except PeerProblem as problem:
+                row = replace(row, problem=str(problem))
+            except Exception as error:  # ours failed, which breaks the promise; the other rows go on
+                worst = -math.inf if row.at_least else math.inf
+                row = replace(row, measured=worst, problem=problem_of(error))
+        rows.append(row)
+    return rows
 
 
 def text(rows: Sequence[Row]) -> str:
@@ -142,15 +224,11 @@ def text(rows: Sequence[Row]) -> str:
 
 def as_json(rows: Sequence[Row]) -> dict[str, Any]:
     """Plain values; infinity (broken, or "has to run") becomes null."""
-
-    def plain(value: Any) -> Any:
-        return None if isinstance(value, float) and math.isinf(value) else value
-
-    found = [
-        {**{key: plain(v) for key, v in asdict(r).items()}, "must_met": r.meets(r.must), "aim_met": r.meets(r.aim)}
-        for r in rows
-    ]
-    return {"machine": machine(), "backend_cpu": auto_backend(Sizes().usual, "cpu", torch.float32), "rows": found}
+    entries: list[dict[str, Any]] = []
+    for row in rows:
+        values = {k: None if isinstance(v, float) and math.isinf(v) else v for k, v in asdict(row).items()}
+        entries.append({**values, "must_met": row.meets(row.must), "aim_met": row.meets(row.aim)})
+    return {"machine": machine(), "backend_cpu": auto_backend(Sizes().usual, "cpu", torch.float32), "rows": entries}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -164,91 +242,3 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     print(text(rows))
     return int(any(r.broken for r in rows))
-
-
-BLOB_SEED = 3
-"""A blob's support hangs on its outermost points: 104, 190, 277, 300, 835 and 1,087 entries a point for six seeds at
-16,384 points, against the sphere's 12. This one has the 15-fold support that the row is about (16-fold)."""
-
-
-def _seconds(runs: dict[str, tuple[Contestant, tuple[Tensor, Tensor]]], repeats: int) -> dict[str, float]:
-    """Median seconds of each, taking turns. A peer's failure is PeerProblem, ours is an error."""
-    outcomes = interleaved(
-        {name: partial(timed, one.call, *pair, one.gradient) for name, (one, pair) in runs.items()}, repeats
-    )
-    for name, outcome in outcomes.items():
-        if outcome.problem and runs[name][0].ours:
-            raise RuntimeError(outcome.problem.removeprefix("failed: "))
-    for name, outcome in outcomes.items():
-        if outcome.problem:
-            raise PeerProblem(f"{name}: {outcome.problem}")
-    return {name: outcome.median() for name, outcome in outcomes.items()}
-
-
-def _pair(kind: str, points: int, device: str = "cpu", batch: int = 1, seed: int = 0) -> tuple[Tensor, Tensor]:
-    return clouds(kind, batch, points, torch.float32, device, seed)
-
-
-def _against_ckdtree(s: Sizes, count: int) -> float:
-    if usable_cores() < count:
-        raise PeerProblem(f"needs {count} cores")
-    with threads(count):
-        pair = _pair("sphere", s.usual)
-        took = _seconds({"APML": (contestant("APML"), pair), CKDTREE.name: (contestant(CKDTREE.name), pair)}, s.repeats)
-    return took["APML"] / took[CKDTREE.name]
-
-
-def _against_dense(s: Sizes) -> float:
-    pair = _pair("sphere", s.dense)
-    took = _seconds({"APML": (contestant("APML"), pair), DENSE.name: (contestant(DENSE.name), pair)}, s.repeats)
-    return took[DENSE.name] / took["APML"]
-
-
-def _growth(s: Sizes) -> float:
-    apml = contestant("APML")
-    runs = {"small": (apml, _pair("sphere", s.dense)), "large": (apml, _pair("sphere", s.large))}
-    took = _seconds(runs, s.repeats)
-    return took["large"] / took["small"]
-
-
-def _blob(s: Sizes) -> float:
-    apml = contestant("APML")
-    took = _seconds({kind: (apml, _pair(kind, s.usual, seed=BLOB_SEED)) for kind in ("sphere", "blob")}, s.repeats)
-    return took["blob"] / took["sphere"]
-
-
-def _cpu_memory(s: Sizes) -> float:
-    case = ChildCase("APML", "sphere", 1, s.large, "float32", torch.get_num_threads())
-    return _peak("APML", memory.on_cpu(case), ours=True) / 1e6
-
-
-def _huge(s: Sizes, device: str) -> float:
-    apml, pair = contestant("APML"), _pair("sphere", s.huge, device)
-    first = timed(apml.call, *pair).both
-    return first if first > SLOW else _seconds({"APML": (apml, pair)}, s.repeats)["APML"]
-
-
-def _against_host(s: Sizes) -> float:
-    problem = HOST_CHAMFER.problem("cuda")
-    if problem:
-        raise PeerProblem(f"{HOST_CHAMFER.name}: {problem}")
-    pair = _pair("sphere", s.usual, "cuda", batch=32)
-    runs = {"APML": (contestant("APML"), pair), HOST_CHAMFER.name: (contestant(HOST_CHAMFER.name), pair)}
-    took = _seconds(runs, s.repeats)
-    return took["APML"] / took[HOST_CHAMFER.name]
-
-
-def _cuda_memory(s: Sizes) -> float:
-    pair = _pair("sphere", s.dense, "cuda", batch=8)
-    apml, dense = contestant("APML"), contestant(DENSE.name)
-    timed(apml.call, *_pair("sphere", 64, "cuda"))
-    ours = _peak("APML", memory.on_cuda(apml, *pair), ours=True)
-    return 100 * ours / _peak(DENSE.name, memory.on_cuda(dense, *pair), ours=False)
-
-
-def _peak(name: str, spent: Memory, ours: bool) -> int:
-    if spent.problem and ours:
-        raise RuntimeError(spent.problem.removeprefix("failed: "))
-    if spent.peak is None:
-        raise PeerProblem(f"{name}: {spent.problem or 'this system does not say how much memory was used'}")
-    return spent.peak

@@ -1,4 +1,4 @@
-"""Sizes times contestants: what is predicted to take too long is left out and says so, the rest takes turns."""
+"""Times contestants at several sizes. Cases that would take too long are left out, with the reason."""
 
 from __future__ import annotations
 
@@ -11,18 +11,17 @@ import torch
 
 from apml_plugin.errors import LossValueError
 from apml_plugin.matching import backends
-from apml_plugin.studies.bench import memory
-from apml_plugin.studies.bench.clouds import CLOUDS, clouds
-from apml_plugin.studies.bench.contestants import DEFAULT_LOSSES, Contestant, auto_backend, check_runs, contestant, our
-from apml_plugin.studies.bench.memory import ChildCase, Memory
-from apml_plugin.studies.bench.peers import PEERS
-from apml_plugin.studies.bench.timing import Outcome, interleaved, timed, too_long
 from apml_plugin.studies.machine import machine, threads
+
+from . import memory
+from .contestants import DEFAULT_LOSSES, PEERS, Contestant, auto_backend, check_runs, our
+from .memory import ChildCase, Memory
+from .timing import CLOUDS, Outcome, clouds, interleaved, timed, too_long
 
 DTYPES = ("float32", "float64")
 DEVICES = ("cpu", "cuda")
 PROBE_POINTS = 1024
-"""Predictions start here: what a smaller size takes is mostly overhead and does not grow."""
+"""Predictions start from this size: the time of a smaller one is mostly overhead, which does not grow."""
 
 MIN_REPEATS = 5
 
@@ -31,7 +30,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Options:
-    """What to measure; the words are those of the command line.
+    """What to measure; names and values as on the command line.
 
     Raises:
         LossValueError: a value out of range, with the option's name.
@@ -58,7 +57,7 @@ class Options:
                 raise LossValueError(f"{option} {value} must be 1 or more")
         if self.repeats < MIN_REPEATS:
             raise LossValueError(
-                f"--repeats {self.repeats} must be {MIN_REPEATS} or more: a median of less says little"
+                f"--repeats {self.repeats} must be {MIN_REPEATS} or more: a median of fewer means little"
             )
         if not self.max_seconds > 0:
             raise LossValueError(f"--max-seconds {self.max_seconds:g} must be more than 0")
@@ -86,14 +85,14 @@ class Case:
 
 @dataclass(frozen=True)
 class Report:
-    """All that was measured, in plain values."""
+    """All measurements, in plain values."""
 
     machine: dict[str, Any]
     options: dict[str, Any]
     cases: tuple[Case, ...]
-    notes: dict[str, str]  # what a peer is, by its name
+    notes: dict[str, str]  # by the name of a peer
     absent: dict[str, str]  # peers that were not timed, and why
-    backends: dict[int, str]  # what backend='auto' takes at each size
+    backends: dict[int, str]  # chosen by backend='auto' at each size
 
     def ratios(self) -> list[dict[str, Any]]:
         """Ours / peer by size, seconds of forward and backward together; below 1 ours is faster."""
@@ -118,7 +117,7 @@ def parse_sizes(text: str) -> tuple[int, ...]:
 
 
 def line_up(losses: Sequence[str], named_backends: Sequence[str], options: Options) -> list[Contestant]:
-    """Ours: the losses named (or the usual three), then APML with each backend named. Each is tried once.
+    """Ours: the given losses (or the default ones), then APML with each given backend. Each is called once.
 
     Raises:
         ApmlError: an unknown loss, an argument it does not take, or a backend that cannot be used here.
@@ -135,7 +134,7 @@ def line_up(losses: Sequence[str], named_backends: Sequence[str], options: Optio
 def run(
     ours: Sequence[Contestant], options: Options, say: Say = lambda line: None, others: Sequence[str] | None = None
 ) -> Report:
-    """Times ours and whichever peers are there (or those of ``others`` by name). ``say`` hears what goes on."""
+    """Times ours and all available peers, or those in ``others``. ``say`` gets a line before each step."""
     names = {one.name for one in ours}
     absent, field = {}, list(ours)
     for peer in PEERS:
@@ -145,21 +144,21 @@ def run(
         if problem:
             absent[peer.name] = problem
         else:
-            field.append(contestant(peer.name))
+            field.append(peer)
     with threads(options.threads) as count:
         options = replace(options, threads=count)
-        found = machine()
+        facts = machine()
         seen: dict[str, tuple[int, float]] = {}
         cases = [case for n in options.sizes for case in _at(n, field, options, seen, say)]
-    taken = {n: auto_backend(n, options.device, getattr(torch, options.dtype)) for n in options.sizes}
+    chosen = {n: auto_backend(n, options.device, getattr(torch, options.dtype)) for n in options.sizes}
     notes = {one.name: one.note for one in field if one.note}
-    return Report(found, asdict(options), tuple(cases), notes, absent, taken)
+    return Report(facts, asdict(options), tuple(cases), notes, absent, chosen)
 
 
 def _at(
     points: int, field: Sequence[Contestant], options: Options, seen: dict[str, tuple[int, float]], say: Say
 ) -> list[Case]:
-    """All contestants at one size. ``seen``: points and seconds of each one's last size, for predictions."""
+    """All contestants at one size. ``seen``: points and seconds of the last size of each, for predictions."""
     pred, gt = clouds(options.cloud, options.batch, points, getattr(torch, options.dtype), options.device)
     problems: dict[str, str] = {}
     peaks: dict[str, int | None] = {}
@@ -199,7 +198,7 @@ def _case(one: Contestant, points: int, outcome: Outcome, peak: int | None) -> C
 
 
 def _predict(one: Contestant, points: int, options: Options, seen: dict[str, tuple[int, float]]) -> float:
-    """Seconds of one call, from the last size or else from a small one; 0 where nothing can be said."""
+    """Predicted seconds of one call, from the last size or else from a small one; 0 if that fails."""
     if points <= PROBE_POINTS:
         return 0.0
     if one.name not in seen:
@@ -207,7 +206,7 @@ def _predict(one: Contestant, points: int, options: Options, seen: dict[str, tup
         try:
             timed(one.call, pred[:, :64], gt[:, :64], one.gradient)
             seen[one.name] = (PROBE_POINTS, timed(one.call, pred, gt, one.gradient).both)
-        except Exception:  # the case itself will say what is wrong
+        except Exception:  # the case itself will report the error
             return 0.0
     measured, seconds = seen[one.name]
     return float(seconds * (points / measured) ** one.growth)

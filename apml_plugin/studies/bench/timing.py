@@ -1,4 +1,4 @@
-"""Seconds of forward and backward, medians, with the contestants taking turns."""
+"""The clouds that are timed, and medians of forward and backward seconds, with the contestants taking turns."""
 
 from __future__ import annotations
 
@@ -6,10 +6,37 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
+
+CLOUDS = ("sphere", "blob", "cube")
+NOISE = 0.02
+"""Of a prediction on the sphere: the error of a trained network."""
+SIGMA = 0.05
+"""Of the blob: the prediction of an untrained network."""
+
+
+def clouds(kind: str, batch: int, points: int, dtype: torch.dtype, device: str, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """pred and gt, (batch, points, 3) each; the same points on every device and in every dtype.
+
+    sphere: gt on the unit sphere, pred the same points with normal noise. blob: pred around the origin, gt on the
+    sphere. cube: both uniform in the unit cube.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw() -> Tensor:
+        return torch.randn(batch, points, 3, generator=generator, dtype=torch.float64)
+
+    if kind == "cube":
+        pred, gt = (torch.rand(batch, points, 3, generator=generator, dtype=torch.float64) for _ in range(2))
+    else:
+        gt = normalize(draw(), dim=-1)
+        pred = SIGMA * draw() if kind == "blob" else gt + NOISE * draw()
+    return pred.to(device, dtype), gt.to(device, dtype)
 
 
 @dataclass(frozen=True)
@@ -26,7 +53,7 @@ class Times:
 
 @dataclass
 class Outcome:
-    """The times of one contestant, one for each round, or the problem that kept it out."""
+    """The times of one contestant, one for each round, or the problem that excluded it."""
 
     times: list[Times] = field(default_factory=list)
     problem: str | None = None
@@ -37,25 +64,38 @@ class Outcome:
 
 
 def timed(call: Callable[[Tensor, Tensor], Any], pred: Tensor, gt: Tensor, gradient: bool = True) -> Times:
-    """One forward and, with ``gradient``, one backward. pred asks for a gradient and gt does not, as in training."""
+    """One forward and, with ``gradient``, one backward. Only pred requires a gradient, as in training."""
     x = pred.clone().requires_grad_(gradient)
-    watch: _Watch = _CudaWatch() if pred.is_cuda else _CpuWatch()
-    watch.mark()
+    mark = _cuda_mark if pred.is_cuda else time.perf_counter
+    if pred.is_cuda:
+        torch.cuda.synchronize()
+    marks: list[Any] = [mark()]
     loss = call(x, gt)
-    watch.mark()
+    marks.append(mark())
     if gradient:
         (loss.sum() if loss.dim() else loss).backward()
-    watch.mark()
-    forward, backward = watch.seconds()
+    marks.append(mark())
+    if pred.is_cuda:
+        torch.cuda.synchronize()
+        forward, backward = (a.elapsed_time(b) / 1e3 for a, b in pairwise(marks))
+    else:
+        forward, backward = (b - a for a, b in pairwise(marks))
     return Times(forward, backward if gradient else 0.0)
+
+
+def _cuda_mark() -> torch.cuda.Event:
+    """An event on the stream: forward and backward are not separated by a wait, as in training."""
+    event = torch.cuda.Event(enable_timing=True)
+    event.record()
+    return event
 
 
 def interleaved(
     runs: Mapping[str, Callable[[], Times]], repeats: int, max_seconds: float = float("inf")
 ) -> dict[str, Outcome]:
-    """Each run ``repeats`` times after a warm-up, in turns (A, B, A, B, ...), so that drift hits all alike.
+    """Each run ``repeats`` times after a warm-up, in turns (A, B, A, B, ...), so that drift affects all equally.
 
-    A run that raises drops out with its error; so does one whose warm-up shows that it would take longer than
+    A run that raises is excluded with its error, and so is a run whose warm-up shows that it would take longer than
     ``max_seconds`` in all.
     """
     outcomes = {name: Outcome() for name in runs}
@@ -66,10 +106,8 @@ def interleaved(
             outcomes[name].problem = too_long(expected, max_seconds)
     for _ in range(repeats):
         for name, run in runs.items():
-            if outcomes[name].problem is None:
-                times = _attempt(run, outcomes[name])
-                if times is not None:
-                    outcomes[name].times.append(times)
+            if outcomes[name].problem is None and (times := _attempt(run, outcomes[name])) is not None:
+                outcomes[name].times.append(times)
     return outcomes
 
 
@@ -88,46 +126,9 @@ def problem_of(error: BaseException) -> str:
 def _attempt(run: Callable[[], Times], outcome: Outcome) -> Times | None:
     try:
         return run()
-    except Exception as error:  # whatever a contestant raises, the others are still to be timed
+    except Exception as error:  # after any error the others are still timed
         outcome.problem = problem_of(error)
         outcome.times.clear()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     return None
-
-
-class _Watch(Protocol):
-    def mark(self) -> None: ...
-
-    def seconds(self) -> tuple[float, float]:
-        """Between the first and second mark, and between the second and third."""
-
-
-class _CpuWatch:
-    def __init__(self) -> None:
-        self._marks: list[float] = []
-
-    def mark(self) -> None:
-        self._marks.append(time.perf_counter())
-
-    def seconds(self) -> tuple[float, float]:
-        start, middle, end = self._marks
-        return middle - start, end - middle
-
-
-class _CudaWatch:
-    """Events on the stream: no waiting between forward and backward, as in training."""
-
-    def __init__(self) -> None:
-        self._marks: list[torch.cuda.Event] = []
-        torch.cuda.synchronize()
-
-    def mark(self) -> None:
-        event = torch.cuda.Event(enable_timing=True)
-        event.record()
-        self._marks.append(event)
-
-    def seconds(self) -> tuple[float, float]:
-        torch.cuda.synchronize()
-        start, middle, end = self._marks
-        return start.elapsed_time(middle) / 1e3, middle.elapsed_time(end) / 1e3

@@ -8,11 +8,10 @@ import sys
 
 import pytest
 import torch
-from torch import Tensor
 
 from apml_plugin.studies.bench import acceptance, memory
-from apml_plugin.studies.bench.clouds import clouds
 from apml_plugin.studies.bench.memory import Memory
+from apml_plugin.studies.bench.timing import clouds
 
 SMALL = acceptance.Sizes(dense=32, usual=48, large=64, huge=80)
 
@@ -53,6 +52,11 @@ def test_the_table_says_met_and_not_met(rows: list[acceptance.Row]) -> None:
     assert "needs a CUDA device" in found
 
 
+def measure_of(words: str):
+    """How the row with these words is measured."""
+    return next(measure for row, measure in acceptance.ROWS if words in row.what)
+
+
 def test_with_a_gpu_its_rows_are_measured(monkeypatch) -> None:
     """The arithmetic of the rows, with CPU clouds in place of CUDA ones."""
     from apml_plugin.standins import chamfer as standin
@@ -60,25 +64,26 @@ def test_with_a_gpu_its_rows_are_measured(monkeypatch) -> None:
     peaks = {"APML": Memory(3_000_000), "APML dense": Memory(600_000_000)}
     batches = []
 
-    def pair(kind: str, points: int, device: str = "cpu", batch: int = 1) -> tuple[Tensor, Tensor]:
+    def small(kind: str, batch: int, points: int, dtype: torch.dtype, device: str, seed: int = 0):
         batches.append((points, batch))
         return clouds(kind, 1, points, torch.float32, "cpu")
 
-    monkeypatch.setattr(acceptance, "_pair", pair)
+    monkeypatch.setattr(acceptance, "clouds", small)
     monkeypatch.setattr(memory, "on_cuda", lambda one, x, y: peaks[one.name])
     monkeypatch.setattr(acceptance, "usable_cores", lambda: 1)
     monkeypatch.setitem(sys.modules, "chamfer", standin)
-    assert acceptance._cuda_memory(SMALL) == pytest.approx(0.5)
-    assert acceptance._against_host(SMALL) > 0
+    memory_row, chamfer_row = measure_of("peak memory against dense"), measure_of("host's chamfer")
+    assert memory_row(SMALL) == pytest.approx(0.5)
+    assert chamfer_row(SMALL) > 0
     assert {(SMALL.dense, 8), (SMALL.usual, 32)} < set(batches)
     peaks["APML dense"] = Memory(None, "failed: out of memory")
     with pytest.raises(acceptance.PeerProblem, match="APML dense: failed: out of memory"):
-        acceptance._cuda_memory(SMALL)
+        memory_row(SMALL)
     peaks["APML"] = Memory(None, "failed: out of memory")
     with pytest.raises(RuntimeError, match="out of memory"):
-        acceptance._cuda_memory(SMALL)
+        memory_row(SMALL)
     with pytest.raises(acceptance.PeerProblem, match="needs 2 cores"):
-        acceptance._against_ckdtree(SMALL, 2)
+        measure_of("2 threads")(SMALL)
 
 
 @pytest.mark.parametrize(
@@ -90,15 +95,15 @@ def test_bounds(measured: float, at_least: bool, met: bool) -> None:
 
 
 def test_what_fails_is_broken_and_what_cannot_be_measured_is_not(monkeypatch) -> None:
-    def fails(s: acceptance.Sizes, device: str = "cpu") -> float:
+    def fails(case: acceptance.Case, sizes: acceptance.Sizes) -> float:
         raise RuntimeError("out of range")
 
-    def open_(s: acceptance.Sizes, count: int = 1) -> float:
+    def open_(*given: object) -> float:
         raise acceptance.PeerProblem("not here")
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(acceptance, "_huge", fails)
-    for name in ("_against_ckdtree", "_against_dense", "_growth", "_cpu_memory", "_blob"):
+    monkeypatch.setattr(acceptance, "single", fails)
+    for name in ("ratio", "peak", "share"):
         monkeypatch.setattr(acceptance, name, open_)
     rows = acceptance.run(SMALL)
     assert [row.what for row in rows if row.broken] == ["CPU, one pair of 80 points"]

@@ -35,7 +35,7 @@ def test_cases_predicted_to_be_too_long_are_left_out_and_say_so(monkeypatch) -> 
         return Times((pred.shape[1] / 1024) ** 2, 0.0)  # a second at 1024, quadratic
 
     monkeypatch.setattr(runner, "timed", fake_timed)
-    slow = Contestant("slow", lambda x, y: None, True, growth=2.0)
+    slow = Contestant("slow", lambda: lambda x, y: None, True, growth=2.0)
     options = Options(sizes=(16, 1024, 2048, 4096), max_seconds=30, memory=False)
     report = runner.run([slow], options, others=())
     assert [c.problem for c in report.cases] == [
@@ -58,7 +58,7 @@ def test_a_loss_that_fails_at_a_size_is_reported_and_the_rest_is_measured() -> N
         return (x - y).sum()
 
     options = Options(sizes=(8, 16), memory=False)
-    report = runner.run([Contestant("picky", picky, True)], options, others=("cdist Chamfer",))
+    report = runner.run([Contestant("picky", lambda: picky, True)], options, others=("cdist Chamfer",))
     assert [(c.name, c.points, c.problem) for c in report.cases] == [
         ("picky", 8, None),
         ("cdist Chamfer", 8, None),
@@ -77,7 +77,7 @@ def test_a_case_whose_memory_run_dies_is_not_timed(monkeypatch) -> None:
 
 def test_nothing_timed_gives_words_and_no_picture(tmp_path: Path) -> None:
     from apml_plugin.errors import LossValueError
-    from apml_plugin.studies.bench.plot import draw
+    from apml_plugin.studies.bench.report import draw
 
     empty = Report(machine(), asdict(Options()), (), {}, {}, {})
     assert "Nothing was timed." in text(empty)

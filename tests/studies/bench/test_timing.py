@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from apml_plugin.studies.bench.clouds import CLOUDS, clouds
-from apml_plugin.studies.bench.timing import Times, interleaved, timed
+from apml_plugin.studies.bench.timing import CLOUDS, Times, clouds, interleaved, timed
 
 
 def fake(name: str, log: list[str], forwards: list[float], backward: float = 0.5):

@@ -105,7 +105,7 @@ def test_files_of_many_clouds_pair_one_by_one(tmp_path, capsys):
         (["pred", "gt/chair/00.xyz"], "two files or two folders"),
         (["pred", "gt", "--metric", "CD"], "metric 'CD' is none of CD-L1"),
         (["pred", "gt", "--threshold", "0"], "threshold=0.0 must be a positive distance"),
-        (["pred", "gt", "--json", "no/where.json"], "there is no folder"),
+        (["pred", "gt", "--json", "no/where.json"], "not a file in a folder that exists"),
     ],
 )
 def test_bad_words_are_named(words, told, tmp_path, capsys, monkeypatch):
