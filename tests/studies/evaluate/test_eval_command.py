@@ -83,7 +83,7 @@ def test_what_was_not_measured_is_listed_and_is_an_exit_code(tmp_path, capsys):
     assert main(["eval", str(pred), str(gt), "--metric", "CD-L1"]) == 1
     said = capsys.readouterr().out
     assert "not measured: 3 files" in said
-    for text in ("09.npy: is no NumPy file", "alone.npy: no file alone.*", "notes.md: a kind of file"):
+    for text in ("09.npy: is not a NumPy file", "alone.npy: no file alone.*", "notes.md: a kind of file"):
         assert text in said
 
 
