@@ -49,7 +49,7 @@ class Forking:
     """A process that forks: `Forking("torch")(words, cwd)` is `python words` there, in a tenth of the time.
 
     command: the words are those of `apml` instead. under: words before `python`, such as those of `apml run`; the
-    children then keep the environment they find.
+    children then keep the environment they find, and what a call gives is added to it.
     """
 
     def __init__(self, folder: Path, *modules: str, command: bool = False, under: Sequence[str] = ()) -> None:
@@ -62,8 +62,8 @@ class Forking:
     def __call__(self, words: Sequence[str], cwd: Path, **env: str) -> Done:
         out, err = self.folder / "stdout", self.folder / "stderr"
         job = {
-            "words": list(words), "cwd": str(cwd), "env": None if self.inherits else clean_environment(**env),
-            "command": self.command, "stdout": str(out), "stderr": str(err),
+            "words": list(words), "cwd": str(cwd), "env": env if self.inherits else clean_environment(**env),
+            "inherits": self.inherits, "command": self.command, "stdout": str(out), "stderr": str(err),
         }  # fmt: skip
         assert self.process.stdin is not None
         assert self.process.stdout is not None
@@ -111,7 +111,9 @@ def _become(job: Mapping[str, Any]) -> None:
         os.close(opened)
     sys.stdin = open(0, closefd=False)  # noqa: SIM115
     os.chdir(job["cwd"])
-    if job["env"] is not None:
+    if job["inherits"]:
+        os.environ.update(job["env"])
+    else:
         os.environ.clear()
         os.environ.update(job["env"])
         given = job["env"]["PYTHONPATH"].split(os.pathsep)

@@ -18,7 +18,7 @@ from types import ModuleType
 from apml_plugin import standins
 from apml_plugin.announce import tell, warn
 from apml_plugin.hosts import guard
-from apml_plugin.launch import environment, old_hosts, probe, recipes
+from apml_plugin.launch import environment, old_hosts, recipes
 from apml_plugin.standins import JUST_IN_TIME, STANDINS
 
 CHANGED = {*old_hosts.TABLE, "torch", "pdb"}
@@ -78,7 +78,7 @@ class Finder:
         if name == "torch":
             self._change_torch(module)
         elif name == "pdb" and self.settings.attach:
-            old_hosts.changed("_ScriptTarget.code", recipes.into_pdb)(module)
+            recipes.into_pdb(module)
         try:
             old_hosts.prepare(name, module)
         except Exception as error:
@@ -116,6 +116,8 @@ class Finder:
         spec = self._ask_others(name, None, None)
         if spec is None or spec.origin is None:  # nothing, or a folder that happens to have the name
             return True
+        from apml_plugin.launch import probe  # with subprocess, which every start of an interpreter would pay for
+
         why = probe.look_again(name, self.settings.standins[name])
         if why:
             self.settings.standins[name] = why

@@ -17,6 +17,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -47,14 +48,16 @@ def gone(message: str, **names: Any) -> Change:
     return change
 
 
-def changed(path: str, wrap: Callable[[Any], Any]) -> Change:
-    """``name`` or ``Class.name`` is replaced by ``wrap`` of itself, or of None where it does not exist."""
+def changed(path: str, call: Callable[..., Any]) -> Change:
+    """Calls of ``name`` or ``Class.name`` become ``call(original, ...)``; nothing changes where it does not exist."""
 
     def change(module: ModuleType) -> None:
         *owner, name = path.split(".")
         place = getattr(module, owner[0], None) if owner else module
-        if place is not None:
-            setattr(place, name, wrap(getattr(place, name, None)))
+        original = getattr(place, name, None)
+        if original is not None:
+            wrapper = functools.wraps(original)(lambda *args, **kwargs: call(original, *args, **kwargs))
+            setattr(place, name, wrapper)
 
     return change
 
@@ -76,34 +79,26 @@ def _find_loader(name: str, path: Any = None) -> Any:
     return None if spec is None else spec.loader
 
 
-def _reading_bytes(fromstring: Any) -> Any:
-    @functools.wraps(fromstring)
-    def call(string: Any, dtype: Any = float, count: int = -1, *, sep: str = "", **kwargs: Any) -> Any:
-        if sep or kwargs or isinstance(string, str):
-            return fromstring(string, dtype, count, sep=sep, **kwargs)
-        tell("fromstring", "np.fromstring of bytes, gone from NumPy, is answered by np.frombuffer")
-        return sys.modules["numpy"].frombuffer(string, dtype, count).copy()  # type: ignore[attr-defined]
-
-    return call
+def _fromstring(original: Any, string: Any, dtype: Any = float, count: int = -1, *, sep: str = "", **more: Any) -> Any:
+    if sep or more or isinstance(string, str):
+        return original(string, dtype, count, sep=sep, **more)
+    tell("fromstring", "np.fromstring of bytes, gone from NumPy, is answered by np.frombuffer")
+    return sys.modules["numpy"].frombuffer(string, dtype, count).copy()  # type: ignore[attr-defined]
 
 
-def _with_projection(gca: Any) -> Any:
-    @functools.wraps(gca)
-    def call(self: Any, **kwargs: Any) -> Any:
-        try:
-            return gca(self, **kwargs)
-        except TypeError:
-            if not kwargs:
-                raise
-        tell("gca", "Figure.gca(projection=...), gone from Matplotlib, is answered by Figure.add_subplot")
-        if self.axes and gca(self).name == kwargs.get("projection", "rectilinear"):
-            return gca(self)
-        return self.add_subplot(**kwargs)
-
-    return call
+def _gca(original: Any, figure: Any, **kwargs: Any) -> Any:
+    try:
+        return original(figure, **kwargs)
+    except TypeError:
+        if not kwargs:
+            raise
+    tell("gca", "Figure.gca(projection=...), gone from Matplotlib, is answered by Figure.add_subplot")
+    if figure.axes and original(figure).name == kwargs.get("projection", "rectilinear"):
+        return original(figure)
+    return figure.add_subplot(**kwargs)
 
 
-def _rgb(present: Any) -> Any:
+def _tostring_rgb(backend: ModuleType) -> None:
     def tostring_rgb(self: Any) -> bytes:
         """Red, green and blue of each pixel, row by row."""
         import numpy as np
@@ -111,39 +106,28 @@ def _rgb(present: Any) -> Any:
         tell("tostring_rgb", "tostring_rgb, gone from Matplotlib, is answered by buffer_rgba")
         return np.asarray(self.buffer_rgba())[..., :3].tobytes()
 
-    return present or tostring_rgb
+    canvas = backend.FigureCanvasAgg
+    canvas.tostring_rgb = getattr(canvas, "tostring_rgb", tostring_rgb)
 
 
-def _channels_last(add_image: Any) -> Any:
-    channels = (1, 3, 4)
-
-    @functools.wraps(add_image)
-    def call(self: Any, tag: Any, img_tensor: Any, *args: Any, **kwargs: Any) -> Any:
-        shape = tuple(getattr(img_tensor, "shape", ()))
-        given = "dataformats" in kwargs or len(args) > 2
-        if not given and len(shape) == 3 and shape[0] not in channels and shape[2] in channels:
-            tell("add_image", "add_image of shape (H, W, C) without dataformats is read as tensorboardX 1.2 did")
-            kwargs["dataformats"] = "HWC"
-        return add_image(self, tag, img_tensor, *args, **kwargs)
-
-    return call
+def _add_image(original: Any, writer: Any, tag: Any, img_tensor: Any, *args: Any, **kwargs: Any) -> Any:
+    channels, shape = (1, 3, 4), tuple(getattr(img_tensor, "shape", ()))
+    given = "dataformats" in kwargs or len(args) > 2
+    if not given and len(shape) == 3 and shape[0] not in channels and shape[2] in channels:
+        tell("add_image", "add_image of shape (H, W, C) without dataformats is read as tensorboardX 1.2 did")
+        kwargs["dataformats"] = "HWC"
+    return original(writer, tag, img_tensor, *args, **kwargs)
 
 
-def _old_keywords(init: Any) -> Any:
+def _cosine_schedule(original: Any, *args: Any, **kwargs: Any) -> Any:
     from inspect import signature
 
-    names, known = {"t_mul": "cycle_mul", "decay_rate": "cycle_decay"}, signature(init).parameters
-    lost = {old: new for old, new in names.items() if old not in known and new in known}
-
-    @functools.wraps(init)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        for old, new in lost.items():
-            if old in kwargs and new not in kwargs:
-                tell("t_mul", "CosineLRScheduler's t_mul and decay_rate, gone from timm, are cycle_mul and cycle_decay")
-                kwargs[new] = kwargs.pop(old)
-        return init(*args, **kwargs)
-
-    return call
+    known = signature(original).parameters
+    for old, new in {"t_mul": "cycle_mul", "decay_rate": "cycle_decay"}.items():
+        if old in kwargs and old not in known and new in known and new not in kwargs:
+            tell("t_mul", "CosineLRScheduler's t_mul and decay_rate, gone from timm, are cycle_mul and cycle_decay")
+            kwargs[new] = kwargs.pop(old)
+    return original(*args, **kwargs)
 
 
 def _without_operators(extension: ModuleType) -> None:
@@ -156,11 +140,9 @@ def _without_operators(extension: ModuleType) -> None:
         return
     import torch
 
-    with open(
-        os.path.join(os.path.dirname(str(extension.__file__)), "_meta_registrations.py"), encoding="utf-8"
-    ) as file:
-        names = re.findall(r"\"torchvision::(\w+)\"\)", file.read())
-    # Kept by the module: a library that is collected takes its declarations along.
+    file = Path(str(extension.__file__)).with_name("_meta_registrations.py")
+    names = re.findall(r"\"torchvision::(\w+)\"\)", file.read_text(encoding="utf-8"))
+    # The module keeps a reference: the declarations end with the library object.
     library = vars(extension)["_apml_library"] = torch.library.Library("torchvision", "FRAGMENT")
     for name in sorted(set(names)):
         library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
@@ -175,20 +157,13 @@ def _without_operators(extension: ModuleType) -> None:
 LOCAL_RANK = ("--local_rank", "--local-rank")
 
 
-def _with_local_rank(parse: Any) -> Any:
+def _parse_known_args(original: Any, parser: Any, args: Any = None, namespace: Any = None) -> Any:
     """torchrun gives a process its rank in ``LOCAL_RANK`` alone; older launchers also passed it as an option."""
     rank = os.environ.get("LOCAL_RANK", "")
-    if not rank.isdigit():
-        return parse
-
-    @functools.wraps(parse)
-    def call(self: Any, args: Any = None, namespace: Any = None) -> Any:
-        # A parser of anything but the command line has nothing to do with the launcher.
-        if args is None or list(args) == sys.argv[1:]:
-            args = with_local_rank(self, sys.argv[1:], rank)
-        return parse(self, args, namespace)
-
-    return call
+    # A parser of anything but the command line has nothing to do with the launcher.
+    if rank.isdigit() and (args is None or list(args) == sys.argv[1:]):
+        args = with_local_rank(parser, sys.argv[1:], rank)
+    return original(parser, args, namespace)
 
 
 def with_local_rank(parser: Any, words: Sequence[str], rank: str) -> list[str]:
@@ -216,27 +191,22 @@ def with_local_rank(parser: Any, words: Sequence[str], rank: str) -> list[str]:
     ]
 
 
-def _or_stand_in(load: Any) -> Any:
+def _load(original: Any, name: Any, *args: Any, **kwargs: Any) -> Any:
     """Hosts compile extensions when they start, some without asking whether the module is there.
 
-    For a name with a stand-in, compiling is tried only if there is an nvcc, and the stand-in is what comes if it fails.
+    For a name with a stand-in, compiling is tried only if there is an nvcc; the stand-in comes if it fails.
     """
-
-    @functools.wraps(load)
-    def call(name: Any, *args: Any, **kwargs: Any) -> Any:
-        settings = environment.read(os.environ)
-        if settings is None or name not in settings.standins:
-            return load(name, *args, **kwargs)
-        if not settings.cpu and may_compile(name):
-            try:
-                return load(name, *args, **kwargs)
-            except Exception as error:
-                first = str(error).strip().partition("\n")[0]
-                warn(f"{name}: compiling it failed ({type(error).__name__}: {first})")
-        _failed.add(name)
-        return importlib.import_module(name)
-
-    return call
+    settings = environment.read(os.environ)
+    if settings is None or name not in settings.standins:
+        return original(name, *args, **kwargs)
+    if not settings.cpu and may_compile(name):
+        try:
+            return original(name, *args, **kwargs)
+        except Exception as error:
+            first = str(error).strip().partition("\n")[0]
+            warn(f"{name}: compiling it failed ({type(error).__name__}: {first})")
+    _failed.add(name)
+    return importlib.import_module(name)
 
 
 _failed: set[str] = set()
@@ -254,7 +224,7 @@ def _has_nvcc() -> bool:
 
 
 TABLE: dict[str, tuple[Change, ...]] = {
-    "argparse": (changed("ArgumentParser.parse_known_args", _with_local_rank),),  # torchrun, from PyTorch 1.9
+    "argparse": (changed("ArgumentParser.parse_known_args", _parse_known_args),),  # torchrun, from PyTorch 1.9
     "importlib": (
         gone("importlib.{name}, gone since Python 3.12, is answered by find_spec", find_loader=_find_loader),
     ),
@@ -263,13 +233,13 @@ TABLE: dict[str, tuple[Change, ...]] = {
             "np.{name}, gone from NumPy, is given as it was; others like it too",
             **{"float": float, "int": int, "bool": bool, "object": object, "asscalar": lambda array: array.item()},
         ),
-        changed("fromstring", _reading_bytes),
+        changed("fromstring", _fromstring),
     ),
-    "matplotlib.figure": (changed("Figure.gca", _with_projection),),  # 3.7
-    "matplotlib.backends.backend_agg": (changed("FigureCanvasAgg.tostring_rgb", _rgb),),  # 3.10
-    "tensorboardX.writer": (changed("SummaryWriter.add_image", _channels_last),),  # 1.3
-    "torch.utils.tensorboard.writer": (changed("SummaryWriter.add_image", _channels_last),),
-    "timm.scheduler.cosine_lr": (changed("CosineLRScheduler.__init__", _old_keywords),),  # 0.5
+    "matplotlib.figure": (changed("Figure.gca", _gca),),  # 3.7
+    "matplotlib.backends.backend_agg": (_tostring_rgb,),  # 3.10
+    "tensorboardX.writer": (changed("SummaryWriter.add_image", _add_image),),  # 1.3
+    "torch.utils.tensorboard.writer": (changed("SummaryWriter.add_image", _add_image),),
+    "timm.scheduler.cosine_lr": (changed("CosineLRScheduler.__init__", _cosine_schedule),),  # 0.5
     "torch.utils": (  # 2.0; timm up to 0.5 imports it
         module_gone(
             "torch._six",
@@ -280,7 +250,7 @@ TABLE: dict[str, tuple[Change, ...]] = {
     "pytorch_lightning.core": (  # 2.0
         module_gone("pytorch_lightning.core.lightning", "pytorch_lightning.core.lightning is pytorch_lightning.core"),
     ),
-    "torch.utils.cpp_extension": (changed("load", _or_stand_in),),
+    "torch.utils.cpp_extension": (changed("load", _load),),
     "torchvision.extension": (_without_operators,),
 }
 """The module -> what is done to it. In brackets the version that dropped it."""

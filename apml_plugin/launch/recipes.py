@@ -99,10 +99,12 @@ def into(spec: importlib.machinery.ModuleSpec) -> None:
             spec.loader.get_code = lambda fullname: code  # type: ignore[method-assign, misc]
 
 
-def into_pdb(code: property) -> property:
-    """pdb reads the script that it debugs by itself: this is its attribute ``code`` of a script, with the lines."""
-    # Up to Python 3.12 the object is the path itself.
-    return property(lambda script: code_for(str(getattr(script, "_target", script))) or code.__get__(script))
+def into_pdb(pdb: ModuleType) -> None:
+    """Gives pdb, which reads the script that it debugs by itself, the code with the lines. From Python 3.11."""
+    script = getattr(pdb, "_ScriptTarget", None)
+    if script is not None:
+        code = script.code.fget  # the object is the path itself up to Python 3.12, later it holds the path
+        script.code = property(lambda self: code_for(str(getattr(self, "_target", self))) or code(self))
 
 
 class Script:

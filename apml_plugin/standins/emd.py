@@ -6,52 +6,42 @@ some 10 % below the true distance at 50 rounds. Here every target is used once, 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from apml_plugin.errors import LossValueError
 from apml_plugin.matching.assignment import assign_pairs
 from apml_plugin.matching.inputs import Clouds
-from apml_plugin.standins.arguments import write
+from apml_plugin.standins.arguments import check_clouds, write
 
 EXACT = 1024
-"""Up to so many points an exact solver is quick whatever the clouds are; beyond, it can take minutes."""
+"""Up to so many points an exact solver is quick for any clouds; beyond, it can take minutes."""
 
 TOLERANCE = 0.02
 """How far above the smallest sum the assignment of more points may be, as a share."""
 
 
 def forward(
-    xyz1: Tensor,
-    xyz2: Tensor,
-    dist: Tensor,
-    assignment: Tensor,
-    price: Tensor,
-    assignment_inv: Tensor,
-    bid: Tensor,
-    bid_increments: Tensor,
-    max_increments: Tensor,
-    unass_idx: Tensor,
-    unass_cnt: Tensor,
-    unass_cnt_sum: Tensor,
-    cnt_tmp: Tensor,
-    max_idx: Tensor,
-    eps: float,
-    iters: int,
+    xyz1: Tensor, xyz2: Tensor, dist: Tensor, assignment: Tensor, price: Tensor, assignment_inv: Tensor, *rest: Any
 ) -> int:
-    """Assigns each point of ``xyz1`` (B, n, 3) a point of its own of ``xyz2`` (B, n, 3); returns 1.
+    """Assigns each point of ``xyz1`` (B, n, 3) a different point of ``xyz2`` (B, n, 3); returns 1.
 
-    Written: ``dist`` (B, n), squared distances; ``assignment`` and ``assignment_inv`` int32 (B, n), who has whom
-    and who is whose. The other buffers, scratch space of the compiled code, are left as they are. The sum of Euclidean
-    distances is the smallest there is up to 1024 points, and within 2 % of it beyond. n need not be a multiple of
-    1024, and ``iters`` is not looked at. Not differentiable: hosts call :func:`backward`.
+    Written: ``dist`` (B, n), squared distances; ``assignment`` int32 (B, n), the partners in ``xyz2``; and
+    ``assignment_inv`` int32 (B, n), the partners in ``xyz1``. ``rest`` is eight scratch buffers of the compiled code,
+    ``eps`` and ``iters``; buffers are left as they are, and ``iters`` is ignored. The sum of Euclidean distances is the
+    smallest possible up to 1024 points, and within 2 % of it beyond. n need not be a multiple of 1024. Not
+    differentiable: hosts call :func:`backward`.
 
     Raises:
         LossValueError: clouds that differ in shape, coordinates that are NaN or infinite, or eps <= 0.
     """
-    if xyz1.dim() != 3 or xyz1.shape[2] != 3 or xyz1.shape != xyz2.shape:
+    eps = rest[-2]
+    check_clouds("emd.forward", xyz1=xyz1, xyz2=xyz2)
+    if xyz1.shape != xyz2.shape:
         shapes = f"{tuple(xyz1.shape)} and {tuple(xyz2.shape)}"
-        raise LossValueError(f"emd.forward: xyz1 and xyz2 must both be (B, n, 3), got {shapes}; sample the larger down")
+        raise LossValueError(f"emd.forward: xyz1 and xyz2 differ in shape: {shapes}; sample the larger down")
     if not eps > 0:
         raise LossValueError(f"emd.forward: eps must be above 0, got {eps}")
     for name, cloud in (("xyz1", xyz1), ("xyz2", xyz2)):

@@ -114,15 +114,6 @@ class AxisAlignedBoundingBox:
     def get_extent(self) -> np.ndarray:
         return self.max_bound - self.min_bound
 
-    def get_half_extent(self) -> np.ndarray:
-        return self.get_extent() / 2
-
-    def get_max_extent(self) -> float:
-        return float(self.get_extent().max())
-
-    def volume(self) -> float:
-        return float(self.get_extent().prod())
-
 
 def read_point_cloud(filename: str | os.PathLike[str], **options: Any) -> PointCloud:
     """Coordinates of a PCD (ascii, binary) or PLY (ascii, binary_little_endian) file.

@@ -13,10 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 from forking import Done, Forking, clean_environment
+from launch.running import APML, LOSS, run
 
-LOSS = "{NAME: APML, reduction: mean}"
 IMPORTED = ("torch", "torch._dynamo.backends.debugging", "torch._functorch.aot_autograd")
-APML = [sys.executable, "-m", "apml_plugin", "run"]
 
 HEAD = """
 import torch
@@ -272,13 +271,6 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forking]:
     made.close()
 
 
-def run(folder: Path, *words: str, timeout: float = 120, **env: str) -> Done:
-    done = subprocess.run(
-        [*APML, *words], cwd=folder, env=clean_environment(**env), capture_output=True, text=True, timeout=timeout
-    )
-    return Done(done.returncode, done.stdout, done.stderr)
-
-
 def assert_stopped(done: Done) -> None:
     assert done.returncode not in (0, None), done.said
     assert "[apml] stopped:" in done.stderr, done.said
@@ -313,7 +305,7 @@ def test_a_loop_that_trains_with_the_loss(loop: str, tmp_path: Path, python: For
 def test_a_loop_that_trains_with_another(loop: str, tmp_path: Path, guarded: Forking) -> None:
     folder = script(tmp_path, LOOPS[loop], ours=False)
     if loop == "autograd_grad":  # neither an optimiser nor a call of backward: the parent of the run is who knows
-        done = run(folder, "--loss", LOSS, "main.py")
+        done = run(folder, "main.py", loss=LOSS)
         assert done.returncode != 0, done.said
         assert "[apml] stopped:" in done.stderr, done.said
         return
@@ -359,8 +351,7 @@ def test_a_host_that_crashes_says_so_itself(tmp_path: Path, guarded: Forking) ->
     assert done.stderr.rstrip().endswith("RuntimeError: no data"), done.said
 
 
-def test_the_hooks_are_gone_after_the_first_step(tmp_path: Path, guarded: Forking, python: Forking) -> None:
-    loop = """
+LEFT = """
         from torch.optim import optimizer
         from torch.nn.modules import module
         def left():
@@ -374,12 +365,15 @@ def test_the_hooks_are_gone_after_the_first_step(tmp_path: Path, guarded: Forkin
             total(*pair()).backward()
             opt.step()
         print('left', left())
+        save()
     """
-    folder = script(tmp_path, loop)
+"""The plain loop, and what is left of the guard after it."""
+
+
+def test_the_hooks_are_gone_after_the_first_step(tmp_path: Path, guarded: Forking, python: Forking) -> None:
+    folder = script(tmp_path, LEFT)
     lines = [go(["main.py"], folder).stdout.splitlines()[-1] for go in (guarded, python)]
     assert lines[0] == lines[1] == "left [0, 0, 0, 'Tensor.backward']"
-    done = run(folder, "main.py")
-    assert done.stdout.splitlines()[-1] == lines[1]
 
 
 WARM_UP = """
@@ -394,23 +388,23 @@ WARM_UP = """
 """
 
 
-def test_a_host_that_warms_up(tmp_path: Path) -> None:
+def test_a_host_that_warms_up(tmp_path: Path, guarded: Forking) -> None:
     folder = script(tmp_path, WARM_UP)
-    done = run(folder, "--loss", LOSS, "main.py")
+    done = guarded(["main.py"], folder)
     assert_stopped(done)
     assert "--loss-from-step" in done.stderr
     assert not (folder / "weights.pth").exists()
-    done = run(folder, "--loss", LOSS, "--loss-from-step", "2", "main.py")
+    done = guarded(["main.py"], folder, APML_LOSS_FROM_STEP="2")
     assert done.returncode == 0, done.said
     assert (folder / "weights.pth").exists()
 
 
-def test_a_warm_up_that_never_ends(tmp_path: Path) -> None:
+def test_a_warm_up_that_never_ends(tmp_path: Path, guarded: Forking) -> None:
     folder = script(tmp_path, WARM_UP, ours=False)
-    assert_stopped(run(folder, "--loss", LOSS, "--loss-from-step", "2", "main.py"))
+    assert_stopped(guarded(["main.py"], folder, APML_LOSS_FROM_STEP="2"))
     assert not (folder / "weights.pth").exists()
     folder = script(tmp_path, WARM_UP.replace("range(5)", "range(2)"))
-    done = run(folder, "--loss", LOSS, "--loss-from-step", "9", "main.py")
+    done = guarded(["main.py"], folder, APML_LOSS_FROM_STEP="9")
     assert done.returncode != 0, "it never reached the loss"
     assert "[apml] stopped:" in done.stderr, done.said
 
@@ -426,9 +420,7 @@ EVALUATION = """
 def test_a_run_that_only_evaluates(tmp_path: Path, python: Forking) -> None:
     folder = script(tmp_path, EVALUATION)
     numbers = python(["main.py"], folder).stdout
-    done = run(folder, "main.py")
-    assert (done.returncode, done.stdout) == (0, numbers), done.said
-    done = run(folder, "--loss", LOSS, "main.py")
+    done = run(folder, "main.py", loss=LOSS)
     assert (done.returncode, done.stdout) == (1, numbers), done.said
     assert "[apml] stopped:" in done.stderr
     assert "Traceback" not in done.stderr
@@ -436,7 +428,6 @@ def test_a_run_that_only_evaluates(tmp_path: Path, python: Forking) -> None:
 
 CHILDREN = """
 import multiprocessing
-import sys
 {head}
 
 def work(rank):
@@ -449,27 +440,25 @@ def work(rank):
 
 
 if __name__ == '__main__':
-    context = multiprocessing.get_context(sys.argv[1])
-    child = context.Process(target=work, args=(0,))
-    child.start()
-    child.join()
-    print('child ended with', child.exitcode)
+    for method in ('spawn', 'forkserver'):
+        child = multiprocessing.get_context(method).Process(target=work, args=(0,))
+        child.start()
+        child.join()
+        print(method, 'ended with', child.exitcode)
 """
 
 
-@pytest.mark.parametrize("method", ["spawn", "forkserver"])
 @pytest.mark.parametrize("ours", [True, False])
-def test_children(method: str, ours: bool, tmp_path: Path) -> None:
-    """The parent, which trains nothing, does not look at the exit code of its child."""
+def test_children(ours: bool, tmp_path: Path) -> None:
+    """The parent, which trains nothing, ignores the exit codes of its children; the parent of the run does not."""
     (tmp_path / "main.py").write_text(CHILDREN.format(head=HEAD if ours else HEAD.replace(OURS, OWN)))
-    done = run(tmp_path, "--loss", LOSS, "main.py", method)
-    if ours:
-        assert done.returncode == 0, done.said
-        assert (tmp_path / "weights.pth").exists()
-    else:
+    done = run(tmp_path, "main.py", loss=LOSS)
+    ended = 0 if ours else 1
+    assert done.stdout.splitlines() == [f"spawn ended with {ended}", f"forkserver ended with {ended}"], done.said
+    assert done.returncode == ended, done.said
+    assert (tmp_path / "weights.pth").exists() == ours
+    if not ours:
         assert_stopped(done)
-        assert "child ended with 1" in done.stdout, done.said
-        assert not (tmp_path / "weights.pth").exists()
 
 
 RANKS = """
@@ -502,7 +491,7 @@ def test_ranks(ours: bool, tmp_path: Path) -> None:
     (tmp_path / "main.py").write_text(RANKS.format(head=HEAD, ours=ours))
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "main.py"]
     start = time.monotonic()
-    done = run(tmp_path, "--loss", LOSS, *torchrun)
+    done = run(tmp_path, *torchrun, loss=LOSS)
     if ours:
         assert done.returncode == 0, done.said
         one, two = (torch.load(tmp_path / f"rank{rank}.pth", weights_only=True) for rank in range(2))
@@ -515,47 +504,51 @@ def test_ranks(ours: bool, tmp_path: Path) -> None:
         assert time.monotonic() - start < 60, "the other rank waited for its peer"
 
 
+CARRIES = "import sys; print([type(finder).__name__ for finder in sys.meta_path].count('Finder'))"
 BESIDE = {
-    "python_e": "python -E main.py\n",
-    "pythonpath_reset": "export PYTHONPATH=.\npython main.py\n",
-    "pythonpath_unset": "unset PYTHONPATH\nexec python main.py\n",
-    "environment_emptied": 'env -i PATH="$PATH" python main.py\n',
+    "plain": f'python -c "{CARRIES}"\n',
+    "python_e": f'python -E -c "{CARRIES}"\n',
+    "pythonpath_reset": f'PYTHONPATH=. python -c "{CARRIES}"\n',
+    "pythonpath_unset": f'env -u PYTHONPATH python -c "{CARRIES}"\n',
 }
 
 
-@pytest.mark.parametrize("beside", BESIDE)
-def test_a_process_that_the_plugin_may_not_reach(beside: str, tmp_path: Path) -> None:
-    """Its loss is none that could be replaced: carried or not, the run must not end well."""
+def test_processes_that_the_plugin_may_not_reach(tmp_path: Path) -> None:
+    """Where the plugin is installed, its .pth file reaches them; elsewhere the parent of the run reports it."""
+    (tmp_path / "train.sh").write_text("set -e\n" + "".join(BESIDE.values()))
+    done = run(tmp_path, "bash", "train.sh")
+    plain, *others = done.stdout.split()
+    assert plain == "1", done.said
+    assert others in (["0"] * 3, ["1"] * 3), done.said
+
+
+def test_a_process_that_the_plugin_cannot_reach(tmp_path: Path) -> None:
+    """Its loss is none that could be replaced: the run must not end well."""
     folder = script(tmp_path, LOOPS["plain"], ours=False)
     (folder / "main.py").write_text((folder / "main.py").read_text().replace("from apml_plugin", "# from apml_plugin"))
-    (folder / "train.sh").write_text("set -e\n" + BESIDE[beside] + "echo done\n")
-    done = run(folder, "--loss", LOSS, "bash", "train.sh")
-    assert done.returncode != 0, done.said
-    assert "[apml] stopped:" in done.stderr, done.said
-
-
-def test_what_fails_while_attaching_stops_the_run(tmp_path: Path) -> None:
-    """A plugin that cannot start is no reason to go on with the host's own loss."""
-    folder = script(tmp_path, LOOPS["plain"], ours=False)
-    done = run(folder, "--loss", LOSS, "bash", "-c", "APML_RUN_STANDINS='{no json' python main.py")
-    assert done.returncode != 0, done.said
-    assert "[apml]" in done.stderr
-    assert not (folder / "weights.pth").exists()
+    (folder / "train.sh").write_text('set -e\nenv -i PATH="$PATH" python main.py\necho done\n')
+    done = run(folder, "bash", "train.sh", loss=LOSS)
+    assert (done.returncode, done.stdout) == (1, "done\n"), done.said
+    assert "[apml] stopped: a loss was asked for, but no Python process of this run carried" in done.stderr, done.said
 
 
 def test_no_loss_asked_for(tmp_path: Path, python: Forking) -> None:
-    """Bit-equal training, for a host with our lines and for one without; APML_LOSS empty is no loss."""
+    """Bit-identical training, for a host with our lines and for one without; APML_LOSS empty is no loss."""
     for ours in (True, False):
-        folder = script(tmp_path / str(ours), LOOPS["plain"], ours=ours)
+        folder = script(tmp_path / str(ours), LEFT, ours=ours)
         assert python(["main.py"], folder).returncode == 0
         wanted = weights(folder)
         (folder / "weights.pth").unlink()
-        done = run(folder, "main.py", **({"APML_LOSS": ""} if ours else {}))
+        done = run(folder, "main.py", env={"APML_LOSS": ""} if ours else {})
         assert done.returncode == 0, done.said
         assert torch.equal(weights(folder), wanted)
+        assert done.stdout.splitlines()[-1] == "left [0, 0, 0, 'Tensor.backward']"
 
 
 def test_the_loss_may_come_from_the_environment(tmp_path: Path) -> None:
+    """Through the command itself."""
     folder = script(tmp_path, LOOPS["plain"], ours=False)
-    assert_stopped(run(folder, "main.py", APML_LOSS=LOSS))
+    environ = clean_environment(APML_LOSS=LOSS)
+    done = subprocess.run([*APML, "main.py"], cwd=folder, env=environ, capture_output=True, text=True, timeout=120)
+    assert_stopped(Done(done.returncode, done.stdout, done.stderr))
     assert os.listdir(folder).count("weights.pth") == 0

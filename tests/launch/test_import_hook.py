@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from forking import clean_environment
 
 from apml_plugin.files.sources import root_of
 from apml_plugin.launch import environment, import_hook, recipes
@@ -52,6 +54,15 @@ def test_outside_a_run_nothing_is_installed(monkeypatch):
     before = list(sys.meta_path)
     import_hook.install()
     assert sys.meta_path == before
+
+
+def test_an_interpreter_starts_cheaply():
+    """Every Python of a run imports the hook before its script: nothing that takes long comes along."""
+    code = "import sys; print('apml_plugin.launch.import_hook' in sys.modules, *sys.modules)"
+    environ = environment.write(clean_environment(), environment.Settings({}, "", True))
+    done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True)
+    assert done.stdout.startswith("True "), done.stderr
+    assert not {"torch", "numpy", "yaml", "subprocess"} & set(done.stdout.split())
 
 
 def test_the_environment_there_and_back():

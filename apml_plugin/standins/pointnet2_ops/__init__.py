@@ -111,7 +111,7 @@ class GroupAll(nn.Module):
         self.use_xyz = use_xyz
 
     def forward(self, xyz: Tensor, new_xyz: Tensor | None, features: Tensor | None = None) -> Tensor:
-        """(B, N, 3) and features (B, C, N) give (B, 3 + C, 1, N); ``new_xyz`` is not looked at.
+        """(B, N, 3) and features (B, C, N) give (B, 3 + C, 1, N); ``new_xyz`` is ignored.
 
         Raises:
             LossValueError: neither coordinates nor features are wanted.
