@@ -1,6 +1,7 @@
 """Point-set losses that plug into the point-cloud completion codebases people already have.
 
-Names load on first use: ``import apml_plugin`` itself imports nothing heavy.
+Names load on first use: ``import apml_plugin`` itself imports nothing heavy. Every declared loss is
+``apml_plugin.<Name>``.
 """
 
 from __future__ import annotations
@@ -17,58 +18,11 @@ if TYPE_CHECKING:
     from apml_plugin.functional import chamfer_distance as chamfer_distance
     from apml_plugin.functional import earth_movers_distance as earth_movers_distance
     from apml_plugin.functional import matching_plan as matching_plan
-    from apml_plugin.losses import APML as APML
-    from apml_plugin.losses import DCD as DCD
-    from apml_plugin.losses import DPCC as DPCC
-    from apml_plugin.losses import EMD as EMD
-    from apml_plugin.losses import GMM as GMM
-    from apml_plugin.losses import HGMM as HGMM
-    from apml_plugin.losses import AdaptiveProbabilisticMatchingLoss as AdaptiveProbabilisticMatchingLoss
-    from apml_plugin.losses import APMLSparse as APMLSparse
-    from apml_plugin.losses import ApproximateEMD as ApproximateEMD
-    from apml_plugin.losses import ChamferL1 as ChamferL1
-    from apml_plugin.losses import ChamferL2 as ChamferL2
-    from apml_plugin.losses import DPCCOutputs as DPCCOutputs
-    from apml_plugin.losses import Energy as Energy
-    from apml_plugin.losses import Gaussian as Gaussian
-    from apml_plugin.losses import Hausdorff as Hausdorff
-    from apml_plugin.losses import HausdorffDivergence as HausdorffDivergence
-    from apml_plugin.losses import HyperCD as HyperCD
-    from apml_plugin.losses import ImagesSinkhorn as ImagesSinkhorn
-    from apml_plugin.losses import InfoCD as InfoCD
-    from apml_plugin.losses import Laplacian as Laplacian
-    from apml_plugin.losses import OneSidedChamfer as OneSidedChamfer
-    from apml_plugin.losses import Rate as Rate
-    from apml_plugin.losses import Sinkhorn as Sinkhorn
-    from apml_plugin.losses import VolumesSinkhorn as VolumesSinkhorn
+    from apml_plugin.losses import *  # noqa: F403
     from apml_plugin.registry import LOSSES as LOSSES
     from apml_plugin.registry import build_loss as build_loss
 
-_WHERE = {
-    "APML": "losses",
-    "APMLSparse": "losses",
-    "AdaptiveProbabilisticMatchingLoss": "losses",
-    "ChamferL1": "losses",
-    "ChamferL2": "losses",
-    "DCD": "losses",
-    "DPCC": "losses",
-    "DPCCOutputs": "losses",
-    "EMD": "losses",
-    "ApproximateEMD": "losses",
-    "Hausdorff": "losses",
-    "HyperCD": "losses",
-    "InfoCD": "losses",
-    "OneSidedChamfer": "losses",
-    "Rate": "losses",
-    "Energy": "losses",
-    "Gaussian": "losses",
-    "GMM": "losses",
-    "HGMM": "losses",
-    "HausdorffDivergence": "losses",
-    "ImagesSinkhorn": "losses",
-    "Laplacian": "losses",
-    "Sinkhorn": "losses",
-    "VolumesSinkhorn": "losses",
+_OTHERS = {
     "LOSSES": "registry",
     "build_loss": "registry",
     "apml_loss": "functional",
@@ -78,17 +32,24 @@ _WHERE = {
 }
 
 __version__ = (Path(__file__).parent / "VERSION").read_text().strip()
-__all__ = ["__version__", *_WHERE]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)
+    if name in _OTHERS:
+        return getattr(importlib.import_module(f"{__name__}.{_OTHERS[name]}"), name)
+    if name == "__all__":
+        losses = importlib.import_module(f"{__name__}.losses").__all__
+        return ["__version__", *_OTHERS, *(loss for loss in losses if loss[0].isupper())]
+    # Losses are the only names in capitals: asking for any other, such as a module, must not import PyTorch.
+    if name[:1].isupper():
+        losses = importlib.import_module(f"{__name__}.losses")
+        if name in losses.__all__:
+            return getattr(losses, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_WHERE])
+    return sorted({*globals(), *__getattr__("__all__")})
 
 
 _moved.install()

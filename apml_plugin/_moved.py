@@ -24,6 +24,19 @@ MOVED: dict[str, str] = {
     "apml_plugin.studies.completion": "apml_plugin.shapes.dataset",
     "apml_plugin.studies.shapes": "apml_plugin.shapes.families",
     "apml_plugin.studies.solids": "apml_plugin.shapes.solids",
+    "apml_plugin.losses.contrastive": "apml_plugin.losses.chamfer_variants",
+    "apml_plugin.losses.density": "apml_plugin.losses.chamfer_variants",
+    "apml_plugin.losses.geom.modules": "apml_plugin.losses.geom",
+    "apml_plugin.losses.hausdorff": "apml_plugin.losses.chamfer",
+    "apml_plugin.losses.hyperbolic": "apml_plugin.losses.chamfer_variants",
+    "apml_plugin.losses.mixture.density": "apml_plugin.losses.mixture.likelihood",
+    "apml_plugin.losses.nearest": "apml_plugin.losses.chamfer",
+    "apml_plugin.models.foldingnet": "apml_plugin.models.completion",
+    "apml_plugin.models.pcn": "apml_plugin.models.completion",
+    "apml_plugin.models.pointgmm.frames": "apml_plugin.models.pointgmm.decoder",
+    "apml_plugin.models.pointgmm.invariant": "apml_plugin.models.pointgmm.registration",
+    "apml_plugin.models.pointgmm.pointnet": "apml_plugin.models.pointgmm.network",
+    "apml_plugin.models.pointgmm.refining": "apml_plugin.models.pointgmm.sampling",
 }
 """Old module name: new module name."""
 

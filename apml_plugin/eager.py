@@ -1,4 +1,4 @@
-"""Keeps ``torch.compile`` out of code that it cannot trace, or gives it what it can trace. Imports no torch itself."""
+"""Keeps torch.compile out of functions that it cannot trace. Does not import PyTorch."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any, TypeVar
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def eager(traced: str | None = None) -> Callable[[F], F]:
-    """Decorates a function that torch.compile is not to look into: it runs as it is, one graph break.
+def eager(traceable: Callable[..., Any] | None = None) -> Callable[[F], F]:
+    """Decorates a function that torch.compile must not trace: it runs as it is, with one graph break.
 
-    ``torch.compiler.disable`` as a decorator would do, but it loads the compiler, over a second, on import.
+    ``torch.compiler.disable`` as a decorator would do the same, but it loads the compiler on import, which takes over
+    a second.
 
     Args:
-        traced: name of a function in ``apml_plugin.traced`` that is tried first under torch.compile; if it
-            returns a tensor there is no graph break.
+        traceable: a function that torch.compile tries first. If it returns anything but None there is no graph break.
     """
 
     def decorate(function: F) -> F:
@@ -25,13 +25,8 @@ def eager(traced: str | None = None) -> Callable[[F], F]:
             import torch
 
             if torch.compiler.is_compiling():
-                if traced is not None:
-                    from apml_plugin import traced as module
-
-                    result = getattr(module, traced)(*args, **kwargs)
-                    if result is not None:
-                        return result
-                return torch.compiler.disable(function)(*args, **kwargs)
+                result = None if traceable is None else traceable(*args, **kwargs)
+                return torch.compiler.disable(function)(*args, **kwargs) if result is None else result
             return function(*args, **kwargs)
 
         return call  # type: ignore[return-value]

@@ -7,24 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from apml_plugin.arguments import one_of
 from apml_plugin.eager import eager
 from apml_plugin.errors import LossValueError
-from apml_plugin.matching import (
-    Lengths,
-    Settings,
-    backends,
-    check_clouds,
-    compute_dtype,
-    match,
-    native,
-    plan_of,
-    with_gradients,
-)
+from apml_plugin.matching import Lengths, Settings, check_clouds, compute_dtype, extension, match, native, plan_of
 from apml_plugin.matching.assignment import UNEQUAL, assign_pairs
 from apml_plugin.matching.dense import root
+from apml_plugin.matching.gradients import with_gradients
 from apml_plugin.matching.nearest import DIRECTIONS, Nearest, both_ways, ways
 from apml_plugin.matching.search import nearest_index, squared_distance
-from apml_plugin.matching.settings import one_of
+from apml_plugin.traced import apml_loss as traceable_apml_loss
+from apml_plugin.traced import chamfer_distance as traceable_chamfer_distance
 
 REDUCTIONS = ("sum", "mean", "none")
 
@@ -38,7 +31,7 @@ __all__ = [
 ]
 
 
-@eager(traced="apml_loss")
+@eager(traceable_apml_loss)
 def apml_loss(
     pred: Tensor,
     gt: Tensor,
@@ -73,7 +66,7 @@ def apml_loss(
             held constant, as in the published code. First derivatives only, but for ``backend="dense"``.
         ignore_zeros: drop points whose coordinates are all 0.
         pred_lengths, gt_lengths: (B,) numbers of valid points; the rest is padding and gets gradient 0.
-        check_finite: refuse NaN and Inf with an error (one reduction per cloud).
+        check_finite: raise an error for NaN and Inf (one reduction per cloud).
 
     Returns:
         0-dim tensor, or (B,) for ``reduction="none"``. A pair with an empty side contributes 0.
@@ -128,7 +121,7 @@ def matching_plan(
     return (plans, dropped) if return_bound else plans
 
 
-@eager(traced="chamfer_distance")
+@eager(traceable_chamfer_distance)
 def chamfer_distance(
     pred: Tensor,
     gt: Tensor,
@@ -163,7 +156,7 @@ def chamfer_distance(
     one_of("reduction", reduction, REDUCTIONS)
     clouds = check_clouds(pred, gt, pred_lengths, gt_lengths, ignore_zeros=ignore_zeros, check_finite=check_finite)
     with torch.autocast(pred.device.type, enabled=False):
-        if direction == "both" and reduction != "sum" and backends.native_problem(pred) is None:
+        if direction == "both" and reduction != "sum" and extension.problem(pred.device.type, pred.shape[2]) is None:
             dtype = compute_dtype(pred, gt)
             losses = with_gradients(
                 clouds.pred, clouds.gt, lambda gradients: native.chamfer(clouds, norm == "L2", dtype, gradients)

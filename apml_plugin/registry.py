@@ -1,64 +1,35 @@
 """``LOSSES`` and ``build_loss``: a name, a mapping or a list of a YAML becomes a module.
 
-The grammar (README, "What `loss:` may say"): a name; a mapping with ``NAME`` or ``type``; a list of those
-with ``weight`` (a weighted sum); a mapping of stage names; ``Schedule``.
+The grammar (README, "What `loss:` may say"): a name; a mapping with ``NAME`` or ``type``; a list of those with
+``weight`` (a weighted sum); a mapping of stage names; ``Schedule``.
 """
 
 from __future__ import annotations
 
-import difflib
-import inspect
-from collections.abc import Iterable, Mapping, Sequence
+import random
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
-from apml_plugin import losses as _losses
-from apml_plugin._registry_base import Registry
+from apml_plugin.arguments import did_you_mean, number, reject_unknown
 from apml_plugin.errors import LossArgumentError, UnknownLossError
 from apml_plugin.losses import PerStage, PointLoss, Schedule, WeightedSum
-from apml_plugin.losses.combine import describe
-from apml_plugin.matching.settings import number
+from apml_plugin.losses.base import DECLARED, arguments_of, describe
 
-__all__ = ["LOSSES", "PerStage", "Schedule", "build_loss", "describe", "looks_like_loss", "set_epoch"]
+# MMEngine's import draws from `random` (rich does). A host that has seeded would then train on other data.
+_state = random.getstate()
+try:
+    from mmengine.registry import Registry
+finally:
+    random.setstate(_state)
+
+__all__ = ["LOSSES", "PerStage", "Schedule", "arguments_of", "build_loss", "describe", "looks_like_loss", "set_epoch"]
 
 LOSSES = Registry("loss", scope="apml")
 """Named losses. Add your own with ``@LOSSES.register_module()`` and it is a name in every host's YAML."""
 
-for _cls in (
-    _losses.APML,
-    _losses.APMLSparse,
-    _losses.AdaptiveProbabilisticMatchingLoss,
-    _losses.ChamferL1,
-    _losses.ChamferL2,
-    _losses.OneSidedChamfer,
-    _losses.DCD,
-    _losses.HyperCD,
-    _losses.InfoCD,
-    _losses.Hausdorff,
-    _losses.EMD,
-    _losses.ApproximateEMD,
-    _losses.DPCC,
-    _losses.DPCCDistortion,
-    _losses.DPCCDensity,
-    _losses.DPCCPointsNumber,
-    _losses.DPCCLatent,
-    _losses.DPCCNormal,
-    _losses.Rate,
-    _losses.Sinkhorn,
-    _losses.Energy,
-    _losses.Gaussian,
-    _losses.Laplacian,
-    _losses.HausdorffDivergence,
-    _losses.ImagesSinkhorn,
-    _losses.VolumesSinkhorn,
-    _losses.HGMM,
-    _losses.GMM,
-    _losses.EigenPenalty,
-    _losses.LatentKL,
-    _losses.PoseLoss,
-    _losses.Schedule,
-):
+for _cls in DECLARED.values():
     LOSSES.register_module(module=_cls)
 
 NAME_KEYS = ("NAME", "type")
@@ -70,13 +41,15 @@ def build_loss(cfg: Any, opts: Mapping[str, Any] | None = None) -> nn.Module:
     Args:
         cfg: a name; a mapping with ``NAME`` or ``type`` and arguments; a list of those, each with an optional
             ``weight`` (default 1); a mapping of stage names to any of these; or an nn.Module, returned as is.
-            EasyDict, ConfigDict and dict are alike; nothing is changed in it.
+            EasyDict, ConfigDict and dict are alike. It is not changed.
         opts: arguments for a ``cfg`` that is a name alone (the sibling ``loss_opts:``).
 
     Raises:
         UnknownLossError: no loss of that name; the nearest names are offered.
         LossArgumentError: an argument the loss does not take, or one of the wrong type or form.
         LossValueError: an argument out of range.
+
+    >>> build_loss({"NAME": "APML", "reduction": "mean"})  # doctest: +SKIP
     """
     if opts is not None and not isinstance(cfg, str):
         raise LossArgumentError(
@@ -89,9 +62,7 @@ def build_loss(cfg: Any, opts: Mapping[str, Any] | None = None) -> nn.Module:
             raise LossArgumentError(f"loss_opts={opts!r} must be a mapping of arguments, got {type(opts).__name__}")
         return _build_named({"NAME": cfg, **(opts or {})})
     if isinstance(cfg, Mapping):
-        if _name_of(cfg) is not None:
-            return _build_named(cfg)
-        return _build_stages(cfg)
+        return _build_stages(cfg) if _name_of(cfg) is None else _build_named(cfg)
     if isinstance(cfg, Sequence):
         return _build_sum(cfg)
     raise LossArgumentError(
@@ -101,7 +72,7 @@ def build_loss(cfg: Any, opts: Mapping[str, Any] | None = None) -> nn.Module:
 
 
 def looks_like_loss(value: Any) -> bool:
-    """Whether a host's ``loss:`` is ours to read: some hosts keep other things there, such as weights."""
+    """Whether a host's ``loss:`` names a loss of ours. Some hosts keep other things there, such as weights."""
     if isinstance(value, str):
         return value in LOSSES.module_dict
     if isinstance(value, Mapping):
@@ -114,21 +85,10 @@ def looks_like_loss(value: Any) -> bool:
 
 
 def set_epoch(loss: nn.Module, epoch: int) -> None:
-    """Tells the epoch to every part of a loss that wants to know (schedules)."""
+    """Passes the epoch to every part of a loss that depends on it (schedules)."""
     for module in loss.modules():
         if isinstance(module, PointLoss):
             module.set_epoch(epoch)
-
-
-def arguments_of(cls: type) -> dict[str, inspect.Parameter]:
-    """The arguments a registered loss takes, those it passes on to its parent class included."""
-    own = dict(inspect.signature(cls).parameters)
-    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in own.values()):
-        own = {name: p for name, p in own.items() if p.kind is not inspect.Parameter.VAR_KEYWORD}
-        for base in cls.__mro__[1:]:
-            if base in LOSSES.module_dict.values():
-                return {**own, **{n: p for n, p in arguments_of(base).items() if n not in own}}
-    return own
 
 
 def _name_of(cfg: Mapping[str, Any]) -> Any:
@@ -138,16 +98,7 @@ def _name_of(cfg: Mapping[str, Any]) -> Any:
     return named[0] if named else None
 
 
-def _build_named(cfg: Mapping[str, Any]) -> nn.Module:
-    name = _name_of(cfg)
-    arguments = {key: value for key, value in cfg.items() if key not in NAME_KEYS}
-    weight = arguments.pop("weight", None)
-    cls = _class_named(name)
-    loss = _build_schedule(arguments) if cls is Schedule else _construct(name, cls, arguments)
-    return loss if weight is None else WeightedSum([loss], [number("weight", weight)])
-
-
-def _class_named(name: Any) -> type:
+def _class_named(name: Any) -> type[nn.Module]:
     if isinstance(name, type):
         return name
     if not isinstance(name, str):
@@ -156,45 +107,31 @@ def _class_named(name: Any) -> type:
     plain = name.removeprefix("apml.")
     if plain in known:
         return known[plain]
-    lower = {key.lower(): key for key in known}
-    close = difflib.get_close_matches(plain.lower(), lower, n=3, cutoff=0.4)
-    offer = f": did you mean {' or '.join(repr(lower[key]) for key in close)}?" if close else ""
+    offer = did_you_mean(plain, known, most=3, cutoff=0.4)
     raise UnknownLossError(f"no loss is called {name!r}{offer} (known: {', '.join(sorted(known))})")
 
 
-def _construct(name: Any, cls: type, arguments: dict[str, Any]) -> nn.Module:
-    refuse_unknown(name, arguments, [*arguments_of(cls), "weight"])
+def _build_named(cfg: Mapping[str, Any]) -> nn.Module:
+    name = _name_of(cfg)
+    cls = _class_named(name)
+    arguments = {key: value for key, value in cfg.items() if key not in NAME_KEYS}
+    weight = arguments.pop("weight", None)
+    takes, aliases = arguments_of(cls), getattr(cls, "aliases", {})
+    reject_unknown(name, arguments, [*takes, *aliases, "weight"])
+    for alias, argument in aliases.items():
+        if alias in arguments and argument in arguments:
+            raise LossArgumentError(f"{name}: {alias} and {argument} mean the same, keep one")
+        if alias in arguments:
+            arguments[argument] = arguments.pop(alias)
+    called = {argument: alias for alias, argument in aliases.items()}
+    missing = [called.get(key, key) for key, p in takes.items() if p.default is p.empty and key not in arguments]
+    if missing:
+        raise LossArgumentError(f"{name}: missing {' and '.join(map(repr, missing))} (it takes {', '.join(takes)})")
     for key in getattr(cls, "nested", ()):
         if arguments.get(key) is not None:
             arguments[key] = build_loss(arguments[key])
-    loss: nn.Module = cls(**arguments)
-    return loss
-
-
-def refuse_unknown(name: Any, arguments: Iterable[Any], takes: Sequence[str]) -> None:
-    """Raises LossArgumentError for an argument that `name` does not take, and offers the nearest one."""
-    for key in arguments:
-        if key not in takes:
-            close = difflib.get_close_matches(str(key), takes, n=1, cutoff=0.5)
-            offer = f": did you mean {close[0]!r}?" if close else ""
-            raise LossArgumentError(f"{name} takes no argument {key!r}{offer} (it takes {', '.join(takes)})")
-
-
-def _build_schedule(arguments: dict[str, Any]) -> nn.Module:
-    # `first` and `last` mean the same: configs that are written out as Python cannot hold a keyword `from`.
-    plain = {{"first": "from", "last": "to"}.get(key, key): value for key, value in arguments.items()}
-    unknown = [key for key in plain if key not in ("from", "to", "start", "end")]
-    missing = [key for key in ("from", "to") if key not in plain]
-    if unknown or missing or len(plain) < len(arguments):
-        wrong = f"unknown {', '.join(map(repr, unknown))}" if unknown else f"missing {', '.join(map(repr, missing))}"
-        if len(plain) < len(arguments):
-            wrong = "from and first (or to and last) mean the same, keep one"
-        raise LossArgumentError(
-            f"Schedule: {wrong}; write {{NAME: Schedule, from: ChamferL1, to: {{NAME: APML, reduction: mean}}, "
-            "start: 0, end: 10} (first and last mean the same)"
-        )
-    times = {key: plain[key] for key in ("start", "end") if key in plain}
-    return Schedule(build_loss(plain["from"]), build_loss(plain["to"]), **times)
+    loss = cls(**arguments)
+    return loss if weight is None else WeightedSum([loss], [number("weight", weight)])
 
 
 def _build_sum(cfg: Sequence[Any]) -> nn.Module:

@@ -1,8 +1,8 @@
-"""The losses as torch.compile may trace them: one graph, around the compiled ops.
+"""The losses in a form that torch.compile can trace: one graph around the compiled ops.
 
-Each function takes the arguments of its namesake in ``functional`` and returns the same, or None where the call
-cannot be traced (no compiled ops for it, lengths, ``ignore_zeros``, ``threshold="auto"``, bad arguments): it is then
-run as it is, outside the graph, with its usual checks and messages.
+Each function takes the arguments of its namesake in ``functional`` and gives the same value, or None where the call
+cannot be traced (no compiled ops for it, lengths, ``ignore_zeros``, ``threshold="auto"``, invalid arguments). The call
+then runs outside the graph, with its usual checks and messages.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from apml_plugin.matching import native
+from apml_plugin._torch_private import assert_in_graph
+from apml_plugin.matching import extension
 from apml_plugin.matching.inputs import compute_dtype, wants_gradients
 from apml_plugin.matching.settings import TIES
 
@@ -54,12 +55,15 @@ def chamfer_distance(
     gt: Tensor,
     *,
     norm: str = "L2",
+    direction: str = "both",
     reduction: str = "mean",
     check_finite: bool = True,
     **others: Any,
 ) -> Tensor | None:
     """See :func:`apml_plugin.functional.chamfer_distance`."""
-    if any(others.values()) or not _takes(pred, gt) or norm not in ("L1", "L2") or reduction not in ("mean", "none"):
+    if any(others.values()) or not _takes(pred, gt) or norm not in ("L1", "L2"):
+        return None
+    if direction != "both" or reduction not in ("mean", "none"):
         return None
     pred, gt = _prepared(pred, gt, check_finite)
     losses: Tensor = torch.ops.apml.chamfer(pred, gt, None, None, norm == "L2", wants_gradients(pred, gt))[0]
@@ -70,22 +74,22 @@ def _takes(pred: Any, gt: Any) -> bool:
     if not isinstance(pred, Tensor) or not isinstance(gt, Tensor) or pred.dim() != 3 or gt.dim() != 3:
         return False
     same = pred.shape[0] == gt.shape[0] and pred.shape[2] == gt.shape[2] and pred.device == gt.device
-    # An empty batch or cloud is rare enough to be left to the untraced code.
+    # Empty batches and clouds are left to the code that is not traced.
     full = pred.shape[0] > 0 and pred.shape[1] > 0 and gt.shape[1] > 0
-    usable = 1 <= pred.shape[2] <= native.DIMENSIONS and pred.is_floating_point() and gt.is_floating_point()
+    usable = 1 <= pred.shape[2] <= extension.DIMENSIONS and pred.is_floating_point() and gt.is_floating_point()
     return same and full and usable and _has_ops(pred.device.type)
 
 
 def _prepared(pred: Tensor, gt: Tensor, check_finite: bool) -> tuple[Tensor, Tensor]:
     if check_finite:
-        torch._assert_async(torch.isfinite(pred).all() & torch.isfinite(gt).all(), NOT_FINITE)
+        assert_in_graph(torch.isfinite(pred).all() & torch.isfinite(gt).all(), NOT_FINITE)
     dtype = compute_dtype(pred, gt)
     return pred.to(dtype), gt.to(dtype)
 
 
 @torch.compiler.assume_constant_result  # looking for the ops reads files
 def _has_ops(device: str) -> bool:
-    return native.missing(device) is None
+    return extension.missing(device) is None
 
 
 def _usable(p_min: Any, threshold: Any, iterations: Any, eps: Any, ties: Any) -> bool:

@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor
 
-from apml_plugin.matching import native
+from apml_plugin.matching import extension
 
-BACKENDS = ("dense", "sparse", *(["native"] if native.missing("cpu") is None else []))
+BACKENDS = ("dense", "sparse", *(["native"] if extension.missing("cpu") is None else []))
 """What this installation can compute with; tests/native/test_ops.py sees to it that the compiled ops are there."""
 
 

@@ -1,13 +1,13 @@
-"""Every registered loss between two clouds, with the arguments that small clouds of two sizes need."""
+"""Every declared loss between two clouds, with the arguments that small clouds of two sizes need."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from apml_plugin.registry import LOSSES
+from apml_plugin.losses.base import DECLARED, TWO_CLOUDS, arguments_of
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
-    # Clouds of two sizes have no bijection; the smaller one is matched wholly.
+    # Clouds of two sizes have no one-to-one assignment; all points of the smaller one are matched.
     "EMD": {"unequal": "smaller"},
     "ApproximateEMD": {"unequal": "smaller", "tolerance": 1e-4},
     "DCD": {"alpha": 10.0},
@@ -17,10 +17,10 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "Laplacian": {"blur": 0.3},
 }
 
-NOT_OF_TWO_CLOUDS = ("Schedule", "ImagesSinkhorn", "VolumesSinkhorn")
-
 POINT_LOSSES = [
-    name for name, cls in LOSSES.module_dict.items() if not getattr(cls, "needs", "") and name not in NOT_OF_TWO_CLOUDS
+    name
+    for name, cls in DECLARED.items()
+    if cls.takes == TWO_CLOUDS and all(p.default is not p.empty for p in arguments_of(cls).values())
 ]
 
 

@@ -134,7 +134,7 @@ def test_a_module_is_taken_as_it_is() -> None:
         (None, LossArgumentError, r"got NoneType"),
         ({"NAME": "Schedule", "to": "APML"}, LossArgumentError, r"Schedule: missing 'from'"),
         ({"NAME": "Schedule", "from": "APML", "first": "APML", "to": "APML"}, LossArgumentError, r"mean the same"),
-        ({"NAME": "Schedule", "from": "ChamferL2", "to": "APML", "stop": 3}, LossArgumentError, r"unknown 'stop'"),
+        ({"NAME": "Schedule", "from": "ChamferL2", "to": "APML", "stop": 3}, LossArgumentError, r"no argument 'stop'"),
         (
             {"NAME": "Schedule", "from": "ChamferL2", "to": "APML", "start": 5, "end": 3},
             LossValueError,

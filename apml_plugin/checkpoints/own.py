@@ -1,65 +1,74 @@
-"""Our own losses in checkpoints, as Lightning's save_hyperparameters() leaves them there.
+"""This package's losses in checkpoints, as Lightning's save_hyperparameters() stores them.
 
-PyTorch's weights-only reader, its default since 2.6, knows a class only if a program has named it. Importing
-apml_plugin names the classes below, in whichever order the two are imported, and imports neither PyTorch nor them: that
-is put off until a file has a class that PyTorch does not know. The losses hold plain numbers and one another.
+PyTorch's weights-only reader, its default since 2.6, makes only the classes that a program has named. Importing
+apml_plugin names those of its losses, before or after PyTorch is imported, and imports neither PyTorch nor them: they
+are imported when a file holds a class that PyTorch does not know. The losses hold plain numbers and one another.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
+import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.abc import MetaPathFinder
+from pathlib import Path
 from typing import Any
 
-CLASSES = {
-    "apml_plugin.losses.apml": ("APML", "APMLSparse", "AdaptiveProbabilisticMatchingLoss"),
-    "apml_plugin.losses.chamfer": ("ChamferL1", "ChamferL2", "OneSidedChamfer"),
-    "apml_plugin.losses.combine": ("PerStage", "Schedule", "WeightedSum"),
-    "apml_plugin.losses.contrastive": ("InfoCD",),
-    "apml_plugin.losses.density": ("DCD",),
-    "apml_plugin.losses.dpcc.composite": ("DPCC",),
-    "apml_plugin.losses.dpcc.rate": ("Rate",),
-    "apml_plugin.losses.dpcc.terms": (
-        "DPCCDensity",
-        "DPCCDistortion",
-        "DPCCLatent",
-        "DPCCNormal",
-        "DPCCPointsNumber",
-    ),
-    "apml_plugin.losses.emd": ("ApproximateEMD", "EMD"),
-    "apml_plugin.losses.geom.grids": ("ImagesSinkhorn", "VolumesSinkhorn"),
-    "apml_plugin.losses.geom.modules": ("Energy", "Gaussian", "HausdorffDivergence", "Laplacian", "Sinkhorn"),
-    "apml_plugin.losses.hausdorff": ("Hausdorff",),
-    "apml_plugin.losses.hyperbolic": ("HyperCD",),
-    "apml_plugin.losses.mixture.likelihood": ("GMM", "HGMM"),
-    "apml_plugin.losses.mixture.penalties": ("EigenPenalty", "LatentKL", "PoseLoss"),
+from apml_plugin._moved import MOVED
+
+PARTS = {
+    "apml_plugin.losses.combine": ("PerStage", "WeightedSum"),
     "apml_plugin.matching.settings": ("Settings",),
     "torch.nn.modules.container": ("ModuleDict", "ModuleList"),
 }
-"""Written out, as what a file may make must be; a test holds it against the registry."""
+"""Classes besides the declared losses that they hold, or that hold them."""
+
+_DECLARED = re.compile(r"^@declare\([^\n]*\)\nclass (\w+)", re.MULTILINE)
+
+
+@functools.cache
+def classes() -> Mapping[str, tuple[str, ...]]:
+    """{module: names} of the classes that a checkpoint may hold, at their old paths too.
+
+    Read from the sources of ``apml_plugin.losses``, where each loss declares itself, without importing them.
+    """
+    package = Path(__file__).parents[1]
+    found = dict(PARTS)
+    for path in sorted((package / "losses").rglob("*.py")):
+        module = ".".join(path.relative_to(package.parent).with_suffix("").parts)
+        if names := _DECLARED.findall(path.read_text(encoding="utf-8")):
+            found[module] = (*found.get(module, ()), *names)
+    for old, new in MOVED.items():
+        if names := [name for module in found if f"{module}.".startswith(f"{new}.") for name in found[module]]:
+            found[old] = tuple(names)
+    return found
 
 
 def admit() -> None:
-    """Names the classes to PyTorch, now or when it is imported."""
+    """Names the classes to PyTorch, now or when PyTorch is imported."""
     if "torch.serialization" in sys.modules:
-        _tell(sys.modules["torch.serialization"])
+        _name(sys.modules["torch.serialization"])
     elif not any(isinstance(finder, _WithTorch) for finder in sys.meta_path):
         sys.meta_path.insert(0, _WithTorch())
 
 
-def _tell(serialization: Any) -> None:
+def _name(serialization: Any) -> None:
     from torch.version import __version__
 
-    if tuple(int(part) for part in __version__.split(".")[:2]) >= (2, 6):  # before, all is read by default
-        entries = [_Later(f"{module}.{name}") for module, names in CLASSES.items() for name in names]
+    # Earlier versions read every class by default.
+    if tuple(int(part) for part in __version__.split(".")[:2]) >= (
+        2,
+        6,
+    ):
+        entries = [_Later(f"{module}.{name}") for module, names in classes().items() for name in names]
         serialization.add_safe_globals(entries)
 
 
 class _Later(tuple[str, str]):
-    """(class, its name), as PyTorch wants it; the class is imported when it is unpacked."""
+    """(class, its name), as PyTorch takes it; the class is imported when the pair is unpacked."""
 
     def __new__(cls, name: str) -> _Later:
         return super().__new__(cls, (name, name))
@@ -67,8 +76,8 @@ class _Later(tuple[str, str]):
     def __iter__(self) -> Iterator[Any]:
         module, _, name = self[1].rpartition(".")
         try:
-            return iter((getattr(importlib.import_module(module), name), self[1]))
-        except ImportError:  # no reason for a file without our losses not to load
+            return iter((getattr(importlib.import_module(MOVED.get(module, module)), name), self[1]))
+        except ImportError:  # a file without our losses must load all the same
             return iter((_Absent, self[1]))
 
 
@@ -78,7 +87,7 @@ class _Absent:
 
 
 class _WithTorch(MetaPathFinder):
-    """Waits for PyTorch, once."""
+    """Waits for the import of PyTorch, once."""
 
     def find_spec(self, fullname: str, path: Sequence[str] | None, target: Any = None) -> Any:
         if fullname != "torch.serialization":
@@ -90,7 +99,7 @@ class _WithTorch(MetaPathFinder):
 
             def exec_module(module: Any) -> None:
                 run(module)
-                _tell(module)
+                _name(module)
 
             spec.loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec

@@ -114,6 +114,6 @@ SCALARS, RECONSTRUCTS = _ARRAYS[2::2], _ARRAYS[3::2]
 
 _BYTES = _shells({"builtins": ("bytes",)}, _NoBytes)
 
-OWN = _shells(own.CLASSES)
+OWN = _shells(own.classes())
 ALL: tuple[type, ...] = (CONTAINER, *_BYTES, *METRICS, *DISTANCES, *NAMESPACE, *MAPPING, *_ARRAYS, *OWN)
 NAMES = frozenset(map(name_of, ALL))

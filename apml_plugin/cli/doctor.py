@@ -90,10 +90,10 @@ def compiled_ops() -> str:
     """Which ops were compiled, for what; or why there are none, and the one command that changes it."""
     import torch
 
-    from apml_plugin.matching import build_record, native
+    from apml_plugin.matching import extension
 
-    problem = native.loading_problem()
-    record, rebuild = build_record.read(), f"Build them with: {build_record.rebuild_command()}"
+    problem = extension.loading_problem()
+    record, rebuild = extension.read_record(), f"Build them with: {extension.rebuild_command()}"
     if record is None or problem:
         return f"none: {problem}"
     if "cuda" in record.ops:

@@ -1,72 +1,30 @@
-"""One nn.Module per named loss, a file per family; each holds plain numbers and calls ``functional``."""
+"""One nn.Module per named loss, a file per family; each holds plain numbers and calls ``functional``.
 
-from apml_plugin.losses.apml import APML, AdaptiveProbabilisticMatchingLoss, APMLSparse
-from apml_plugin.losses.base import PointLoss
-from apml_plugin.losses.chamfer import ChamferL1, ChamferL2, OneSidedChamfer
-from apml_plugin.losses.combine import PerStage, Schedule, WeightedSum
-from apml_plugin.losses.contrastive import InfoCD
-from apml_plugin.losses.density import DCD
-from apml_plugin.losses.dpcc import (
-    DPCC,
-    DPCCDensity,
-    DPCCDistortion,
-    DPCCLatent,
-    DPCCNormal,
-    DPCCOutputs,
-    DPCCPointsNumber,
-    Rate,
-    density_stats,
-)
-from apml_plugin.losses.emd import EMD, ApproximateEMD
-from apml_plugin.losses.geom import (
-    Energy,
-    Gaussian,
-    HausdorffDivergence,
-    ImagesSinkhorn,
-    Laplacian,
-    Sinkhorn,
-    VolumesSinkhorn,
-)
-from apml_plugin.losses.hausdorff import Hausdorff
-from apml_plugin.losses.hyperbolic import HyperCD
-from apml_plugin.losses.mixture import GMM, HGMM, EigenPenalty, LatentKL, PoseLoss
+Every file here is imported, and every loss it declares is a name of this package.
+"""
 
-__all__ = [
-    "APML",
-    "DCD",
-    "DPCC",
-    "EMD",
-    "GMM",
-    "HGMM",
-    "APMLSparse",
-    "AdaptiveProbabilisticMatchingLoss",
-    "ApproximateEMD",
-    "ChamferL1",
-    "ChamferL2",
-    "DPCCDensity",
-    "DPCCDistortion",
-    "DPCCLatent",
-    "DPCCNormal",
-    "DPCCOutputs",
-    "DPCCPointsNumber",
-    "EigenPenalty",
-    "Energy",
-    "Gaussian",
-    "Hausdorff",
-    "HausdorffDivergence",
-    "HyperCD",
-    "ImagesSinkhorn",
-    "InfoCD",
-    "Laplacian",
-    "LatentKL",
-    "OneSidedChamfer",
-    "PerStage",
-    "PointLoss",
-    "PoseLoss",
-    "Rate",
-    "Schedule",
-    "Sinkhorn",
-    "VolumesSinkhorn",
-    "WeightedSum",
-    "density_stats",
-]
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from apml_plugin.losses.base import DECLARED, PointLoss, declare
+from apml_plugin.losses.combine import PerStage, WeightedSum
+from apml_plugin.losses.dpcc import DPCCOutputs, density_stats
+
+if TYPE_CHECKING:  # what type checkers and editors see
+    from apml_plugin.losses.apml import *  # noqa: F403
+    from apml_plugin.losses.chamfer import *  # noqa: F403
+    from apml_plugin.losses.chamfer_variants import *  # noqa: F403
+    from apml_plugin.losses.combine import *  # noqa: F403
+    from apml_plugin.losses.dpcc import *  # noqa: F403
+    from apml_plugin.losses.emd import *  # noqa: F403
+    from apml_plugin.losses.geom import *  # noqa: F403
+    from apml_plugin.losses.mixture import *  # noqa: F403
+else:
+    for _module in pkgutil.walk_packages([str(Path(__file__).parent)], f"{__name__}."):
+        importlib.import_module(_module.name)
+    globals().update(DECLARED)
+    __all__ = ["DPCCOutputs", "PerStage", "PointLoss", "WeightedSum", "declare", "density_stats", *DECLARED]

@@ -1,4 +1,4 @@
-"""APML under its names: ours, the sparse one, and the published class."""
+"""APML, its sparse variant, and the published class under its own argument names."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from typing import Any
 
 from torch import Tensor
 
+from apml_plugin.arguments import flag, one_of
 from apml_plugin.functional import REDUCTIONS, apml_loss
-from apml_plugin.losses.base import PointLoss
+from apml_plugin.losses.base import PointLoss, arguments_of, declare
 from apml_plugin.matching import Lengths, Settings
 from apml_plugin.matching.backends import BACKENDS
-from apml_plugin.matching.settings import flag, one_of
 
 
+@declare()
 class APML(PointLoss):
     """Adaptive Probabilistic Matching Loss: soft one-to-one matching, unit of the coordinates (arXiv 2509.08104).
 
@@ -30,7 +31,7 @@ class APML(PointLoss):
             distance, on the scale of Chamfer-L1) or ``"none"``.
         differentiate_plan: differentiate through the plan too.
         ignore_zeros: drop points whose coordinates are all 0.
-        check_finite: refuse NaN and Inf with an error.
+        check_finite: raise an error for NaN and Inf.
 
     Raises:
         LossArgumentError, LossValueError: a parameter of the wrong type or out of range, when built.
@@ -58,18 +59,8 @@ class APML(PointLoss):
         self.check_finite = flag("check_finite", check_finite)
 
     def options(self) -> dict[str, Any]:
-        s = self.settings
-        return {
-            "p_min": s.p_min,
-            "threshold": s.threshold,
-            "iterations": s.iterations,
-            "eps": s.eps,
-            "ties": s.ties,
-            "reduction": self.reduction,
-            "differentiate_plan": self.differentiate_plan,
-            "ignore_zeros": self.ignore_zeros,
-            "backend": self.backend,
-        }
+        values = {**vars(self.settings), **vars(self)}
+        return {name: values[name] for name in arguments_of(APML)}
 
     def forward(self, pred: Tensor, gt: Tensor, pred_lengths: Lengths = None, gt_lengths: Lengths = None) -> Tensor:
         s = self.settings
@@ -91,6 +82,7 @@ class APML(PointLoss):
         )
 
 
+@declare()
 class APMLSparse(APML):
     """APML from its sparse support, at the published default threshold 1e-10 (up to 1.4 % off the dense loss).
 
@@ -102,8 +94,9 @@ class APMLSparse(APML):
         super().__init__(p_min=p_min, threshold=threshold, backend=backend, **options)
 
 
+@declare()
 class AdaptiveProbabilisticMatchingLoss(APML):
-    """The published class by its own argument names: the same numbers, its tie rule included.
+    """APML with the argument names and the tie rule of the published class.
 
     Args:
         min_softmax_value: p_min.

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from apml_plugin.arguments import number
 from apml_plugin.errors import LossArgumentError, LossValueError
-from apml_plugin.losses.base import PointLoss
+from apml_plugin.losses.base import PointLoss, declare, describe
 from apml_plugin.matching import Lengths
-from apml_plugin.matching.settings import number
 
 
-def describe(loss: nn.Module) -> str:
-    """One line for any loss module, ours or not."""
-    return loss.describe() if isinstance(loss, PointLoss) else type(loss).__name__
+class _Combined(PointLoss):
+    def options(self) -> dict[str, Any]:
+        return {}  # the parts are modules, and shown as such
 
 
-class WeightedSum(PointLoss):
-    """``sum_k weight_k * loss_k(pred, gt)``."""
+class WeightedSum(_Combined):
+    """A weighted sum of losses: ``sum_k weight_k * loss_k(pred, gt)``."""
 
     def __init__(self, losses: Sequence[nn.Module], weights: Sequence[float]) -> None:
         super().__init__()
@@ -43,20 +44,20 @@ class WeightedSum(PointLoss):
         return total
 
 
-class PerStage(PointLoss):
+class PerStage(_Combined):
     """One loss for each stage of a host, by the host's names for them (``coarse``, ``fine``, ...).
 
-    A stage that is not named keeps what the host does there. Hosts ask with :meth:`stage`.
+    A stage that is not named keeps the host's own loss. Hosts call :meth:`stage`.
     """
 
     def __init__(self, stages: Mapping[str, nn.Module]) -> None:
         super().__init__()
-        # A plain ModuleDict refuses names that are attributes of it; the prefix is ours.
+        # A ModuleDict rejects keys that are names of its methods; with the prefix none is.
         self._stages = nn.ModuleDict({f"stage_{name}": loss for name, loss in stages.items()})
         self.names: tuple[str, ...] = tuple(stages)
 
     def stage(self, name: str) -> nn.Module | None:
-        """The loss for a stage, or None where the YAML names none."""
+        """The loss for a stage, or None if the YAML names none."""
         return self._stages[f"stage_{name}"] if name in self.names else None
 
     def describe(self) -> str:
@@ -69,16 +70,19 @@ class PerStage(PointLoss):
         )
 
 
-class Schedule(PointLoss):
+@declare(nested=("first", "last"))
+class Schedule(_Combined):
     """Blends linearly from one loss to another over the epochs ``start`` to ``end``.
 
     Before ``start`` it is ``first`` alone, from ``end`` on ``last`` alone; the one with weight 0 is not
     computed. Hosts pass the epoch through ``set_epoch``; until then the epoch is 0.
 
     Args:
-        first, last: losses (``from`` and ``to`` in YAML).
+        first, last: losses. YAML may say ``from`` and ``to``; Python has the keyword ``from``.
         start, end: epochs, ``start <= end``.
     """
+
+    aliases: ClassVar = {"from": "first", "to": "last"}
 
     def __init__(self, first: nn.Module, last: nn.Module, start: float = 0, end: float = 10) -> None:
         super().__init__()

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor
 
+from apml_plugin.arguments import flag, one_of, positive
 from apml_plugin.functional import REDUCTIONS, earth_movers_distance
-from apml_plugin.losses.base import PointLoss
-from apml_plugin.losses.density import positive
+from apml_plugin.losses.base import PointLoss, declare
 from apml_plugin.matching import Lengths
 from apml_plugin.matching.assignment import UNEQUAL
-from apml_plugin.matching.settings import flag, one_of
 
 
+@declare()
 class EMD(PointLoss):
     """Earth mover's distance: mean distance of the best one-to-one assignment, exact, unit of the coordinates.
 
     SciPy's linear_sum_assignment on the CPU: N x N memory, and time that grows faster than N squared; fit for about
-    4,096 points. Gradients go to both clouds. NaN and Inf are always refused.
+    4,096 points. Gradients go to both clouds. NaN and Inf always raise an error.
 
     Args:
         unequal: where pred and gt differ in number: ``"raise"`` an error, or match all points of the ``"smaller"``
@@ -36,9 +34,6 @@ class EMD(PointLoss):
         self.reduction = one_of("reduction", reduction, REDUCTIONS)
         self.ignore_zeros = flag("ignore_zeros", ignore_zeros)
 
-    def options(self) -> dict[str, Any]:
-        return {"unequal": self.unequal, "reduction": self.reduction, "ignore_zeros": self.ignore_zeros}
-
     def forward(self, pred: Tensor, gt: Tensor, pred_lengths: Lengths = None, gt_lengths: Lengths = None) -> Tensor:
         loss: Tensor = earth_movers_distance(
             pred,
@@ -53,8 +48,9 @@ class EMD(PointLoss):
         return loss
 
 
+@declare()
 class ApproximateEMD(EMD):
-    """Earth mover's distance by an auction: one to one as well, and at most ``tolerance`` above the exact value.
+    """Earth mover's distance by an auction: one to one too, and at most ``tolerance`` above the exact value.
 
     The exact value lies between ``value / (1 + tolerance)`` and ``value`` (clouds that all but coincide: to 1e-6 of
     their extent), proven in each call by the auction's prices;
@@ -76,6 +72,3 @@ class ApproximateEMD(EMD):
     ) -> None:
         super().__init__(unequal, reduction, ignore_zeros)
         self.tolerance = positive("tolerance", tolerance)
-
-    def options(self) -> dict[str, Any]:
-        return {"tolerance": self.tolerance, **super().options()}

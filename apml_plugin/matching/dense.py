@@ -1,24 +1,27 @@
-"""The definition of APML, written out: O(N M) memory, differentiable all the way.
+"""The definition of APML (arXiv 2509.08104, section 3), written out: O(N M) memory, differentiable throughout.
 
-Every other backend is judged by this one. Step numbers are those of apml.md, after
-APML (arXiv 2509.08104), section 3.
+The tests compare every other backend with this one. The steps: costs; temperatures; one-sided softmins of rows and
+columns; their mean; Sinkhorn normalisation; the loss ``sum_ij P_ij d_ij``; its gradient with the plan held constant.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
 
 from apml_plugin.matching.settings import Settings
-from apml_plugin.matching.temperature import inverse_temperature
+
+MARGIN = 1e-8
+"""Added to the gap between the two nearest costs, so that the temperature is finite at a tie."""
 
 
 def pairwise_cost(pred: Tensor, gt: Tensor) -> Tensor:
-    """Euclidean distances (..., N, M) of (..., N, D) and (..., M, D), from explicit differences (step 1).
+    """Euclidean distances (..., N, M) of (..., N, D) and (..., M, D), from explicit differences.
 
-    Never through a matrix product: that loses all digits far from the origin. One coordinate at a time, in
-    order, so that memory stays at N M and exact ties come out equal on every backend. The derivative at
-    distance 0 is 0.
+    Never through a matrix product, which loses all digits far from the origin. One coordinate at a time, in order, so
+    that memory stays at N M and equal distances are equal on every backend. The derivative at distance 0 is 0.
     """
     squared = torch.zeros((), dtype=pred.dtype, device=pred.device)
     for k in range(pred.shape[-1]):
@@ -28,7 +31,7 @@ def pairwise_cost(pred: Tensor, gt: Tensor) -> Tensor:
 
 
 def root(squared: Tensor) -> Tensor:
-    """Square root whose derivative at 0 is 0, the subgradient that moves nothing. NaN stays NaN."""
+    """Square root whose derivative at 0 is 0. NaN stays NaN."""
     same = squared == 0
     return torch.where(same, 0.0, torch.where(same, 1.0, squared).sqrt())
 
@@ -39,8 +42,31 @@ def pull(p: Tensor, cost: Tensor) -> Tensor:
     return torch.where(same, 0.0, p / torch.where(same, 1.0, cost))
 
 
+def log_odds(candidates: int, p_min: float) -> float:
+    """``ln((K - 1) / (1 - p_min))``: how many nats the runner-up lies below the nearest of K points.
+
+    0 for one candidate, where the softmin is 1 whatever the temperature.
+    """
+    if candidates < 2:
+        return 0.0
+    return math.log((candidates - 1) / (1.0 - p_min))
+
+
+def inverse_temperature(gap: Tensor, candidates: int, p_min: float) -> Tensor:
+    """``T = -ln((1 - p_min) / (K - 1)) / (gap + margin)``; ``gap`` is second-nearest minus nearest cost."""
+    return log_odds(candidates, p_min) / (gap + MARGIN)
+
+
+def support_radius(nearest: Tensor, gap: Tensor, candidates: int, p_min: float, threshold: float) -> Tensor:
+    """The cost below which a point's unnormalised similarity exceeds ``threshold``: a ball around it."""
+    odds = log_odds(candidates, p_min)
+    if odds <= 0.0:  # one candidate, or two of them with p_min = 0: every candidate has similarity 1
+        return nearest.new_full(nearest.shape, math.inf)
+    return nearest + (gap + MARGIN) * (math.log(1.0 / threshold) / odds)
+
+
 def adaptive_softmin(cost: Tensor, settings: Settings) -> Tensor:
-    """Softmin along the last axis at the temperature that gives the nearest at least p_min (steps 2 and 3)."""
+    """Softmin along the last axis at the temperature that gives the nearest at least p_min."""
     candidates = cost.shape[-1]
     if candidates == 1:
         return torch.ones_like(cost)
@@ -53,7 +79,7 @@ def adaptive_softmin(cost: Tensor, settings: Settings) -> Tensor:
 
 
 def plan(cost: Tensor, settings: Settings) -> Tensor:
-    """The plan (..., N, M) of a cost (..., N, M) with N, M >= 1 (steps 2 to 5)."""
+    """The plan (..., N, M) of a cost (..., N, M) with N, M >= 1."""
     rows = adaptive_softmin(cost, settings)
     columns = adaptive_softmin(cost.transpose(-1, -2), settings).transpose(-1, -2)
     p = (rows + columns) / 2
@@ -66,7 +92,7 @@ def plan(cost: Tensor, settings: Settings) -> Tensor:
 def solve(
     pred: Tensor, gt: Tensor, settings: Settings, gradients: bool = True
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Losses (B,) and, with the plan held constant, their gradients (steps 6 and 7).
+    """Losses (B,) and, with the plan held constant, their gradients.
 
     ``dL/dx_i = sum_j P_ij (x_i - y_j) / d_ij``, 0 where ``d_ij = 0``.
     """
@@ -85,6 +111,6 @@ def solve(
 
 
 def differentiable_loss(pred: Tensor, gt: Tensor, settings: Settings) -> Tensor:
-    """Losses (B,) whose autograd goes through temperature, softmin and Sinkhorn as well."""
+    """Losses (B,) that autograd differentiates through temperature, softmin and Sinkhorn too."""
     cost = pairwise_cost(pred, gt)
     return (plan(cost, settings) * cost).sum(dim=(-1, -2))

@@ -7,11 +7,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from apml_plugin.matching import native
+from apml_plugin.arguments import one_of
+from apml_plugin.matching import extension, native
 from apml_plugin.matching.dense import root
 from apml_plugin.matching.inputs import Clouds, compute_dtype
 from apml_plugin.matching.search import nearest_index, squared_distance
-from apml_plugin.matching.settings import one_of
 
 DIRECTIONS = ("both", "pred_to_gt", "gt_to_pred")
 """``pred_to_gt``: each pred point and the gt point nearest to it; ``gt_to_pred``: each gt point and its pred point."""
@@ -140,7 +140,7 @@ def _way(
 
 
 def _search(x: Tensor, y: Tensor, x_lengths: list[int] | None, y_lengths: list[int] | None) -> Tensor:
-    if x.shape[2] <= native.DIMENSIONS and native.missing(x.device.type) is None:
+    if extension.problem(x.device.type, x.shape[2]) is None:
         return native.nearest_of_batch(x, y, x_lengths, y_lengths)
     idx = torch.full(x.shape[:2], -1, device=x.device)
     for b in range(x.shape[0]):

@@ -14,7 +14,7 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from apml_plugin.matching import native
+from apml_plugin.matching import extension, native
 
 TREE_ENTRIES = 2_000_000
 """Neighbours gathered per call of the tree: it returns Python lists, about 40 bytes an entry."""
@@ -118,7 +118,7 @@ def nearest_index(queries: Tensor, points: Tensor) -> Tensor:
     """Index (n,) of the nearest of ``points`` (m, D), m >= 1, for each of ``queries`` (n, D)."""
     if len(queries) == 0:
         return torch.empty(0, dtype=torch.int64, device=queries.device)
-    if queries.shape[1] <= native.DIMENSIONS and native.missing(queries.device.type) is None:
+    if extension.problem(queries.device.type, queries.shape[1]) is None:
         return native.nearest(queries, points)[1]
     if queries.device.type in ("cpu", "cuda"):
         return neighbours_of(points).nearest(queries, 1)[:, 0]

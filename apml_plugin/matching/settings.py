@@ -1,18 +1,28 @@
-"""The numbers that define a matching, checked once."""
+"""The numbers that define a matching, checked once, and the search for the threshold of ``threshold="auto"``."""
 
 from __future__ import annotations
 
-import math
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
-from apml_plugin.errors import LossArgumentError, LossValueError
-
-MARGIN = 1e-8
-"""Added to the gap between the two nearest costs (apml.md, step 2): keeps the temperature finite at a tie."""
+from apml_plugin.arguments import number, one_of, positive, whole
+from apml_plugin.errors import LossValueError
 
 TIES = ("share", "uniform")
 AUTO = "auto"
+
+START = 1e-20
+"""The first threshold that ``"auto"`` tries."""
+
+TOLERANCE = 1e-6
+"""``"auto"`` accepts a threshold that leaves out at most this share of a plan's mass."""
+
+ROUNDS = 6
+SMALLEST = 1e-300
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -22,8 +32,8 @@ class Settings:
     Args:
         p_min: least probability of the nearest point in each one-sided softmin, ``0 <= p_min < 1``.
         threshold: similarities at or below it are left out by the sparse backend, ``0 < threshold < 1``;
-            ``"auto"`` tightens it until the mass of what was left out is bounded (see ``sparse.py``).
-            The dense backend keeps everything and ignores it.
+            ``"auto"`` lowers it until at most 1e-6 of a plan's mass can be left out. The dense backend keeps every
+            entry and ignores it.
         iterations: Sinkhorn iterations, ``>= 0``.
         eps: added to every row and column sum in Sinkhorn, ``> 0``.
         ties: ``"share"``: equally near points share the probability; ``"uniform"``: the published code's
@@ -43,12 +53,10 @@ class Settings:
     def __post_init__(self) -> None:
         set_ = object.__setattr__
         set_(self, "p_min", number("p_min", self.p_min))
-        set_(self, "eps", number("eps", self.eps))
+        set_(self, "eps", positive("eps", self.eps, "1e-8"))
         set_(self, "iterations", whole("iterations", self.iterations))
         if not 0 <= self.p_min < 1:
             raise LossValueError(f"p_min={self.p_min!r} must lie in [0, 1): it is a probability; 0.8 is usual")
-        if not 0 < self.eps < math.inf:
-            raise LossValueError(f"eps={self.eps!r} must be positive and finite; 1e-8 is usual")
         if self.iterations < 0:
             raise LossValueError(f"iterations={self.iterations!r} must be 0 or more; 20 is usual")
         if self.threshold != AUTO:
@@ -61,46 +69,37 @@ class Settings:
         one_of("ties", self.ties, TIES)
 
 
-def number(name: str, value: Any, or_words: tuple[str, ...] = ()) -> float:
-    """A float from a number or from a string that YAML 1.1 left as text (``1e-20`` without a point).
+def resolve_threshold(
+    settings: Settings, run: Callable[[float], T], dropped: Callable[[T], Sequence[float]], masses: Sequence[int]
+) -> T:
+    """``run(threshold)``. With ``threshold="auto"`` it is repeated at smaller ones until little enough is left out.
 
-    Raises:
-        LossArgumentError: anything else; the message names the argument and how to write it.
+    Args:
+        run: computes plans at a threshold.
+        dropped: for each plan of a result, the most mass that its left-out entries can carry.
+        masses: the mass of each plan.
+
+    Warns after ROUNDS thresholds, with the share of the mass that may be missing.
     """
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        result = float(value)
-    else:
-        if not isinstance(value, str):
-            raise LossArgumentError(f"{name}={value!r} must be a number, got {type(value).__name__}")
-        try:
-            result = float(value)
-        except ValueError:
-            words = "".join(f" or {word!r}" for word in or_words)
-            raise LossArgumentError(
-                f"{name}={value!r} must be a number{words} (in YAML write 1.0e-20, with the point)"
-            ) from None
-    if math.isnan(result):
-        raise LossValueError(f"{name}={value!r} must not be NaN")
+    if settings.threshold != AUTO:
+        return run(float(settings.threshold))
+    threshold = START
+    for attempt in range(1, ROUNDS + 1):
+        result = run(threshold)
+        over = [(lost, mass) for lost, mass in zip(dropped(result), masses, strict=True) if lost > TOLERANCE * mass]
+        if not over:
+            break
+        if attempt == ROUNDS or threshold <= SMALLEST:
+            share = max(lost / mass for lost, mass in over)
+            warnings.warn(
+                f"threshold='auto' stopped at {threshold:.0e}: entries of at most {share:.1e} of the plan's mass "
+                "were dropped; backend='dense' keeps all of them",
+                stacklevel=2,
+            )
+            break
+        # The bound is linear in the threshold while the scaling stays; the factor allows for a change of the scaling.
+        wanted = min(
+            threshold * TOLERANCE * mass / lost * 1e-2 if lost < 1e250 else threshold**2 for lost, mass in over
+        )
+        threshold = max(wanted, threshold**3, SMALLEST)
     return result
-
-
-def whole(name: str, value: Any) -> int:
-    """An int from an integral number; raises LossArgumentError otherwise."""
-    result = number(name, value)
-    if not result.is_integer():
-        raise LossArgumentError(f"{name}={value!r} must be a whole number")
-    return int(result)
-
-
-def flag(name: str, value: Any) -> bool:
-    """A bool; raises LossArgumentError for anything else, the string 'False' included."""
-    if not isinstance(value, bool):
-        raise LossArgumentError(f"{name}={value!r} must be true or false, got {type(value).__name__}")
-    return value
-
-
-def one_of(name: str, value: Any, choices: tuple[str, ...]) -> str:
-    """A string out of ``choices``; raises LossValueError naming them otherwise."""
-    if value not in choices:
-        raise LossValueError(f"{name}={value!r} must be one of {', '.join(map(repr, choices))}")
-    return value

@@ -1,26 +1,29 @@
-"""APML from its sparse support: the dense numbers without an N x M tensor.
+"""APML from its sparse support: the values of the dense backend without an N x M tensor.
 
-Only entries whose one-sided similarity exceeds ``threshold`` are kept: a ball around each point, found by a
-neighbour search in both directions (apml.md, "The sparse support"). Computed in float64 throughout: the
-scalings of an untrained network's blob span 1e-23 to 1e+23.
+Only entries whose one-sided similarity exceeds ``threshold`` are kept: those within a radius of each point, found by a
+neighbour search in both directions. Computed in float64 throughout, because the scalings of an untrained network's
+prediction span 1e-23 to 1e+23.
+
+With ``ties="uniform"`` a tied row or column spreads over every point of the other cloud. These rows and columns are
+kept as two vectors; Sinkhorn needs only sums over them, and everything else visits their pairs in blocks.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from apml_plugin.errors import BackendError
-from apml_plugin.matching import uniform
-from apml_plugin.matching.auto_threshold import START, Tightening
-from apml_plugin.matching.csr import SparseMatrix, ends_of, segment_sums
-from apml_plugin.matching.dense import pull
-from apml_plugin.matching.scaling import Kernel, sinkhorn
+from apml_plugin.matching.dense import inverse_temperature, pairwise_cost, pull, support_radius
 from apml_plugin.matching.search import Neighbours, neighbours_of, squared_distance
-from apml_plugin.matching.settings import AUTO, Settings
-from apml_plugin.matching.temperature import inverse_temperature, support_radius
+from apml_plugin.matching.settings import Settings, resolve_threshold
+from apml_plugin.matching.sparse_matrix import Kernel, SparseMatrix, ends_of, segment_sums, sinkhorn
+
+BLOCK_ENTRIES = 1 << 22
+"""Pairs of tied rows and columns visited at once."""
 
 
 @dataclass
@@ -32,7 +35,7 @@ class PairPlan:
         r, c: the whole Sinkhorn scaling, (N,) and (M,).
         u, v: uniform shares of tied rows and columns before scaling (``ties="uniform"`` only).
         threshold: the one that was used.
-        dropped: at most this much mass, of M, would the dropped entries carry under the same scaling.
+        dropped: under the same scaling the dropped entries carry at most this much of the mass M.
     """
 
     x: Tensor
@@ -48,21 +51,18 @@ class PairPlan:
 
 def pair_plan(pred: Tensor, gt: Tensor, settings: Settings) -> PairPlan:
     """The plan of (N, D) and (M, D), N, M >= 1; ``threshold="auto"`` is resolved here."""
-    if settings.threshold != AUTO:
-        return _plan_at(pred, gt, neighbours_of(pred), neighbours_of(gt), settings, float(settings.threshold))
     near_pred, near_gt = neighbours_of(pred), neighbours_of(gt)
-    tightening = Tightening()
-    threshold: float | None = START
-    while threshold is not None:
-        plan = _plan_at(pred, gt, near_pred, near_gt, settings, threshold)
-        threshold = tightening.after(threshold, [(plan.dropped, len(gt))])
-    return plan
+
+    def run(threshold: float) -> PairPlan:
+        return _plan_at(pred, gt, near_pred, near_gt, settings, threshold)
+
+    return resolve_threshold(settings, run, lambda plan: [plan.dropped], [len(gt)])
 
 
 def solve(
     pred: Tensor, gt: Tensor, settings: Settings, gradients: bool = True
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Loss (0-dim, float64) of one pair (N, D), (M, D) and its two gradients, from one last sweep."""
+    """Loss (0-dim, float64) of one pair (N, D), (M, D) and its two gradients, from one pass over the entries."""
     plan = pair_plan(pred, gt, settings)
     rows, columns, p = plan.entries.rows, plan.entries.columns, plan.entries.values
     x, y = plan.x, plan.y
@@ -77,7 +77,7 @@ def solve(
             pred_grad[:, k] = plan.entries.row_sums_of(force)
             gt_grad[:, k] = -plan.entries.column_sums_of(force)
     if settings.ties == "uniform":
-        loss = loss + uniform.add_sweep(plan, pred_grad, gt_grad)
+        loss = loss + _add_uniform(plan, pred_grad, gt_grad)
     if not bool(torch.isfinite(loss)):
         raise BackendError(
             f"the sparse backend left the range of float64 after iterations={settings.iterations} with "
@@ -91,7 +91,7 @@ def plan_entries(pred: Tensor, gt: Tensor, settings: Settings) -> tuple[Tensor, 
     plan = pair_plan(pred, gt, settings)
     entries = plan.entries
     if settings.ties == "uniform":
-        entries = uniform.with_entries(plan)
+        entries = _with_uniform_entries(plan)
     return entries.rows, entries.columns, entries.values, plan
 
 
@@ -149,3 +149,45 @@ def _softmin(x: Tensor, y: Tensor, queries: Tensor, near: Neighbours, settings: 
     scale = torch.zeros_like(nearest)
     scale[open_] = torch.where(counts == m, 0.0, 1.0 / total[open_])
     return _Softmin(index, points, 0.5 * similarity / total[index], scale, spread)
+
+
+def _add_uniform(plan: PairPlan, pred_grad: Tensor | None, gt_grad: Tensor | None) -> Tensor:
+    """The loss of the uniform part; its gradients are added in place to the two given."""
+    loss = plan.x.new_zeros(())
+    for rows, columns, p in _uniform_blocks(plan):
+        x, y = plan.x[rows], plan.y[columns]
+        cost = pairwise_cost(x, y)
+        loss = loss + (p * cost).sum()
+        if pred_grad is None or gt_grad is None:
+            continue
+        weight = pull(p, cost)
+        for k in range(x.shape[1]):
+            force = weight * (x[:, None, k] - y[None, :, k])
+            pred_grad[rows, k] += force.sum(dim=1)
+            gt_grad[columns, k] -= force.sum(dim=0)
+    return loss
+
+
+def _with_uniform_entries(plan: PairPlan) -> SparseMatrix:
+    """The whole plan as entries: tied rows and columns written out, N or M entries each."""
+    rows, columns, values = [plan.entries.rows], [plan.entries.columns], [plan.entries.values]
+    for block_rows, block_columns, p in _uniform_blocks(plan):
+        grid = torch.meshgrid(block_rows, block_columns, indexing="ij")
+        rows.append(grid[0].reshape(-1))
+        columns.append(grid[1].reshape(-1))
+        values.append(p.reshape(-1))
+    shape = (len(plan.x), len(plan.y))
+    return SparseMatrix(torch.cat(rows), torch.cat(columns), torch.cat(values), shape)
+
+
+def _uniform_blocks(plan: PairPlan) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Row indices, column indices and the plan's values on their grid: first tied rows, then tied columns.
+
+    The sum u_i + v_j splits into the two, so a pair tied both ways appears in both, each with its own share.
+    """
+    n, m = len(plan.x), len(plan.y)
+    device = plan.x.device
+    for rows in plan.u.nonzero()[:, 0].split(max(1, BLOCK_ENTRIES // m)):
+        yield rows, torch.arange(m, device=device), (plan.r * plan.u)[rows, None] * plan.c
+    for columns in plan.v.nonzero()[:, 0].split(max(1, BLOCK_ENTRIES // n)):
+        yield torch.arange(n, device=device), columns, plan.r[:, None] * (plan.c * plan.v)[columns]

@@ -47,7 +47,7 @@ class OnGpu:
 
 @pytest.fixture(scope="session")
 def ops() -> OnGpu:
-    from apml_plugin.matching import native
+    from apml_plugin.matching import extension
 
-    assert native.missing("cuda") is None, native.missing("cuda")
+    assert extension.missing("cuda") is None, extension.missing("cuda")
     return OnGpu()

@@ -6,11 +6,11 @@ import itertools
 
 import torch
 
-from apml_plugin.matching import native
+from apml_plugin.matching import extension
 
 
 def main() -> None:
-    assert native.missing("cuda") is None, native.missing("cuda")
+    assert extension.missing("cuda") is None, extension.missing("cuda")
     torch.manual_seed(0)
     for dtype, (n, m) in itertools.product((torch.float32, torch.float64), ((1, 1), (33, 1100), (100, 70))):
         x = torch.randn(2, n, 3, dtype=dtype, device="cuda")

@@ -11,7 +11,7 @@ from apml_plugin.cli import main
 from apml_plugin.errors import HostError, LossArgumentError, UnknownLossError
 from apml_plugin.hosts import guard
 from apml_plugin.launch import plan, probe
-from apml_plugin.matching import build_record
+from apml_plugin.matching import extension
 
 MODEL = "model: {{NAME: PCN, num_pred: 64, encoder_channel: 64{}}}\n"
 CONFIGS = {
@@ -113,6 +113,6 @@ def test_the_command(host: Path, capsys: pytest.CaptureFixture[str], monkeypatch
 
 def test_the_rebuild_command_lifts_what_forbade_the_ops(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("APML_BUILD", "off")
-    assert build_record.rebuild_command().startswith("APML_BUILD=auto pip install")
+    assert extension.rebuild_command().startswith("APML_BUILD=auto pip install")
     monkeypatch.setenv("APML_BUILD", "cpu")
-    assert build_record.rebuild_command().startswith("pip install")
+    assert extension.rebuild_command().startswith("pip install")

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from apml_plugin.errors import LossArgumentError, LossValueError
 from apml_plugin.losses import DCD, ChamferL1, ChamferL2, Hausdorff, HyperCD, InfoCD, OneSidedChamfer
-from apml_plugin.matching import native
+from apml_plugin.matching import extension
 from apml_plugin.registry import build_loss
 
 REST = (
@@ -197,7 +197,7 @@ def test_without_compiled_ops_and_in_more_dimensions(cfg: object, monkeypatch: p
         *(torch.cat((cloud, torch.zeros(3, 1, 3)[:, :, :1].expand(-1, cloud.shape[1], 2)), 2) for cloud in (x, y))
     )
     torch.testing.assert_close(lifted, loss(x, y), rtol=1e-12, atol=1e-12)
-    monkeypatch.setattr(native, "missing", lambda device: "taken away by a test")
+    monkeypatch.setattr(extension, "missing", lambda device: "taken away by a test")
     torch.testing.assert_close(loss(x, y, [20, 5, 0], [25, 25, 3]), with_ops, rtol=1e-12, atol=1e-12)
 
 

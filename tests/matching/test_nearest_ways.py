@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from apml_plugin.errors import LossValueError
 from apml_plugin.functional import nearest_both_ways
+from apml_plugin.matching.auction import Shortlists
 from apml_plugin.matching.inputs import check_clouds
 from apml_plugin.matching.nearest import ways
-from apml_plugin.matching.shortlists import Shortlists
 
 
 def test_both_ways() -> None:

@@ -250,14 +250,14 @@ def test_small_blocks_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = apml_loss(x, y, backend="sparse", ties="uniform").item()
     monkeypatch.setattr(search, "TREE_ENTRIES", 37)
     monkeypatch.setattr(search, "BLOCK_ENTRIES", 100)
-    monkeypatch.setattr("apml_plugin.matching.uniform.BLOCK_ENTRIES", 64)
+    monkeypatch.setattr("apml_plugin.matching.sparse.BLOCK_ENTRIES", 64)
     assert apml_loss(x, y, backend="sparse", ties="uniform").item() == whole
     monkeypatch.setattr("apml_plugin.matching.sparse.neighbours_of", search.BlockNeighbours)
     assert apml_loss(x, y, backend="sparse").item() == pytest.approx(whole, rel=1e-12)
     monkeypatch.undo()
     tied = torch.round(x * 2) / 2
     one = apml_loss(tied, torch.round(y * 2) / 2, backend="sparse", ties="uniform").item()
-    monkeypatch.setattr("apml_plugin.matching.uniform.BLOCK_ENTRIES", 64)
+    monkeypatch.setattr("apml_plugin.matching.sparse.BLOCK_ENTRIES", 64)
     assert apml_loss(tied, torch.round(y * 2) / 2, backend="sparse", ties="uniform").item() == pytest.approx(one)
 
 

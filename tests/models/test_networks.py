@@ -9,7 +9,7 @@ from torch import nn
 from apml_plugin import ChamferL2
 from apml_plugin.errors import LossArgumentError, LossValueError
 from apml_plugin.models import PCN, FoldingNet
-from apml_plugin.models.layers import PointEncoder, square_grid
+from apml_plugin.models.completion import PointEncoder, square_grid
 
 
 def _small(kind: type[nn.Module]) -> nn.Module:

@@ -15,8 +15,8 @@ from types import ModuleType
 import pytest
 
 from apml_plugin.cli import doctor
-from apml_plugin.matching import build_record, native
-from apml_plugin.matching.build_record import Record
+from apml_plugin.matching import extension
+from apml_plugin.matching.extension import Record
 
 ROOT = Path(__file__).parents[2]
 
@@ -96,32 +96,34 @@ def test_doctor_says_what_was_built_or_how_to(monkeypatch: pytest.MonkeyPatch) -
 
     here = {"torch": torch.__version__, "python": sys.implementation.cache_tag, "architectures": None}
     record: Record | None = None
-    monkeypatch.setattr(build_record, "read", lambda: record)
-    monkeypatch.setattr(native, "loading_problem", native.loading_problem.__wrapped__)  # not the one that remembers
+    monkeypatch.setattr(extension, "read_record", lambda: record)
+    monkeypatch.setattr(
+        extension, "loading_problem", extension.loading_problem.__wrapped__
+    )  # not the one that remembers
     monkeypatch.setattr(torch.version, "cuda", None)
-    rebuild = build_record.rebuild_command()
+    rebuild = extension.rebuild_command()
 
     assert "nothing was compiled" in doctor.compiled_ops()
-    looks = native.loading_problem
-    monkeypatch.setattr(native, "loading_problem", lambda: None)
+    looks = extension.loading_problem
+    monkeypatch.setattr(extension, "loading_problem", lambda: None)
     record = Record(("cpu",), {"cuda": "no nvcc"}, **here)
     assert doctor.compiled_ops() == f"CPU, built for PyTorch {torch.__version__}; none for CUDA: no nvcc"
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     assert doctor.compiled_ops().endswith(f"no nvcc. Build them with: {rebuild}")
     record = Record(("cpu", "cuda"), {}, **(here | {"architectures": "9.0"}))
     assert doctor.compiled_ops() == f"CPU and CUDA (9.0), built for PyTorch {torch.__version__}"
-    monkeypatch.setattr(native, "loading_problem", lambda: "they do not load")
+    monkeypatch.setattr(extension, "loading_problem", lambda: "they do not load")
     assert doctor.compiled_ops() == "none: they do not load"
-    monkeypatch.setattr(native, "loading_problem", looks)
+    monkeypatch.setattr(extension, "loading_problem", looks)
     record = Record(("cpu",), {}, **(here | {"torch": "2.4.0"}))
     assert "built for PyTorch 2.4.0" in doctor.compiled_ops()
     assert rebuild in doctor.compiled_ops()
 
 
 def test_a_record_that_cannot_be_read_is_none(tmp_path: Path) -> None:
-    assert build_record.read(tmp_path) is None
+    assert extension.read_record(tmp_path) is None
     (tmp_path / "_build.json").write_text('{"ops": ["cpu"], "surprise": 1}')
-    assert build_record.read(tmp_path) is None
+    assert extension.read_record(tmp_path) is None
 
 
 MODULE = """
@@ -173,10 +175,10 @@ def test_a_real_build(tmp_path: Path) -> None:
 
     first = build("cpu")
     assert first.returncode == 0, first.stdout + first.stderr
-    record = build_record.read(package)
+    record = extension.read_record(package)
     assert record is not None
     assert record.ops == ("cpu",)
-    assert build_record.unusable(record) is None
+    assert extension.unusable(record) is None
     loaded = subprocess.run([sys.executable, "-c", LOAD], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert loaded.stdout == "1 3 ", loaded.stderr
     if shutil.which("ninja"):

@@ -8,9 +8,9 @@ import torch
 from apml_plugin import APML, APMLSparse, ChamferL1
 from apml_plugin.errors import LossValueError
 from apml_plugin.functional import apml_loss
-from apml_plugin.matching import native
+from apml_plugin.matching import extension
 
-pytestmark = pytest.mark.skipif(native.missing("cpu") is not None, reason="no compiled ops")
+pytestmark = pytest.mark.skipif(extension.missing("cpu") is not None, reason="no compiled ops")
 
 
 @pytest.fixture(autouse=True)

@@ -14,10 +14,10 @@ import torch
 from clouds import helix, lattice, naive_apml, sphere
 
 from apml_plugin.functional import apml_loss, chamfer_distance, matching_plan, nearest_neighbours
-from apml_plugin.matching import Settings, backends, build_record, dense, native
+from apml_plugin.matching import Settings, backends, dense, extension
 
 ROOT = Path(__file__).parents[2]
-ops = pytest.mark.skipif(native.missing("cpu") is not None, reason=f"no compiled ops: {native.missing('cpu')}")
+ops = pytest.mark.skipif(extension.missing("cpu") is not None, reason=f"no compiled ops: {extension.missing('cpu')}")
 DEFAULTS = (0.8, 1e-20, 20, 1e-8, False)
 
 
@@ -32,7 +32,7 @@ def test_a_compiler_means_compiled_ops() -> None:
 
     if os.environ.get("APML_BUILD") == "off" or look().compiler_problem:
         pytest.skip("no ops are wanted, or nothing to compile them with")
-    assert native.loading_problem() is None
+    assert extension.loading_problem() is None
 
 
 @ops
@@ -299,16 +299,16 @@ def test_bad_arguments_of_the_op_itself() -> None:
 
 
 def test_an_installation_for_another_torch_is_not_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    record = build_record.Record(("cpu",), {}, "1.0.0", "cpython-38", None)
-    monkeypatch.setattr(build_record, "read", lambda: record)
-    problem = native.loading_problem.__wrapped__()
+    record = extension.Record(("cpu",), {}, "1.0.0", "cpython-38", None)
+    monkeypatch.setattr(extension, "read_record", lambda: record)
+    problem = extension.loading_problem.__wrapped__()
     assert "they were built for PyTorch 1.0.0 and cpython-38" in problem
     assert "builds them" in problem
 
 
 def test_backends_say_why_not() -> None:
-    assert "have 4" in (backends.native_problem(torch.empty(1, 5, 4)) or "")
-    assert "meta" in (backends.native_problem(torch.empty(1, 5, 3, device="meta")) or "")
+    assert "have 4" in (backends.NATIVE.problem(torch.empty(1, 5, 4)) or "")
+    assert "meta" in (backends.NATIVE.problem(torch.empty(1, 5, 3, device="meta")) or "")
     assert Settings().threshold == backends.EXACT_FROM
 
 

@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 from ...announce import announce
+from ...arguments import number
 from ...chosen import chosen_loss
 from ...errors import HostError, LossArgumentError, LossValueError
 from ...losses import PerStage, Schedule
-from ...matching.settings import number
 from ...registry import build_loss, describe, set_epoch
 from .. import guard
 from .reading import WEIGHTS

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from apml_plugin.arguments import number, one_of
 from apml_plugin.errors import LossArgumentError, LossValueError
 from apml_plugin.functional import REDUCTIONS, matching_plan
 from apml_plugin.hosts.mmengine.config import loss_from_config
@@ -17,7 +18,6 @@ from apml_plugin.matching import Settings, compute_dtype
 from apml_plugin.matching.backends import BACKENDS
 from apml_plugin.matching.dense import root
 from apml_plugin.matching.search import squared_distance
-from apml_plugin.matching.settings import number, one_of
 
 
 class APMLDistance(nn.Module):

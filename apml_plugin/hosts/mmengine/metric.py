@@ -7,11 +7,10 @@ from typing import Any
 
 from mmengine.evaluator import BaseMetric
 
+from apml_plugin.arguments import count, number
 from apml_plugin.errors import LossArgumentError
-from apml_plugin.matching.settings import number
 from apml_plugin.metrics import METRICS, Pair, find
 from apml_plugin.metrics.table import measure_sets
-from apml_plugin.models.layers import positive
 
 
 class CompletionMetric(BaseMetric):
@@ -49,7 +48,7 @@ class CompletionMetric(BaseMetric):
         self.scale, threshold = number("scale", scale), number("f_threshold", f_threshold)
         fixed: dict[str, dict[str, Any]] = {
             "F-Score": {"threshold": threshold},
-            "EMD": {"points": positive("emd_points", emd_points)},
+            "EMD": {"points": count("emd_points", emd_points)},
         }
         try:
             self.metrics = {

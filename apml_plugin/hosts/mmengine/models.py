@@ -12,12 +12,12 @@ from mmengine.model import BaseModel
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from apml_plugin.arguments import number
 from apml_plugin.errors import LossArgumentError, LossValueError
 from apml_plugin.hosts.mmengine.config import loss_from_config
 from apml_plugin.losses import PerStage
 from apml_plugin.losses.mixture import judge
 from apml_plugin.losses.mixture.terms import check_terms, wants_points
-from apml_plugin.matching.settings import number
 from apml_plugin.registry import describe, set_epoch
 
 STAGES = ("coarse", "fine")

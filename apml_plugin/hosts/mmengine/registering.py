@@ -9,6 +9,7 @@ from typing import Any
 
 from mmengine.registry import DATASETS, HOOKS, METRICS, MODELS, Registry
 
+from apml_plugin.arguments import reject_unknown
 from apml_plugin.errors import HostError, LossArgumentError
 from apml_plugin.hosts.mmengine.adapters import APMLDistance, PackedLoss
 from apml_plugin.hosts.mmengine.config import loss_class
@@ -16,7 +17,7 @@ from apml_plugin.hosts.mmengine.hooks import LossEpochHook, MatchedDistanceHook,
 from apml_plugin.hosts.mmengine.metric import CompletionMetric
 from apml_plugin.hosts.mmengine.models import CompletionModel, MixtureModel
 from apml_plugin.models import PCN, FoldingNet, PointGMM
-from apml_plugin.registry import LOSSES, refuse_unknown
+from apml_plugin.registry import LOSSES
 from apml_plugin.shapes import CompletionShapes
 
 SCOPE = "apml"
@@ -36,7 +37,7 @@ def _check_arguments(cls: type) -> None:
 
     @functools.wraps(init)
     def checked(self: Any, *args: Any, **kwargs: Any) -> None:
-        refuse_unknown(cls.__name__, kwargs, list(takes))
+        reject_unknown(cls.__name__, kwargs, list(takes))
         init(self, *args, **kwargs)
 
     cls.__init__ = checked  # type: ignore[misc]

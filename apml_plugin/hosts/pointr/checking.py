@@ -10,7 +10,7 @@ from typing import Any
 
 from ...errors import ApmlError, HostError
 from ...files import opening
-from ...matching.native import loading_problem
+from ...matching.extension import loading_problem
 from ..base import Finding, read_yaml
 from .decorating import KEYS, OURS, hoist
 from .metrics import wanted

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from apml_plugin.errors import LossArgumentError
-from apml_plugin.losses.base import PointLoss
+from apml_plugin.arguments import flag, one_of
+from apml_plugin.losses.base import PointLoss, arguments_of, declare
 from apml_plugin.losses.dpcc.outputs import LAYOUTS, DPCCOutputs, Stages
 from apml_plugin.losses.dpcc.rate import Rate
 from apml_plugin.losses.dpcc.terms import (
@@ -16,13 +16,15 @@ from apml_plugin.losses.dpcc.terms import (
     DPCCLatent,
     DPCCNormal,
     DPCCPointsNumber,
+    DPCCTerm,
+    add,
     evaluate,
 )
-from apml_plugin.matching.settings import flag, one_of
 
 
+@declare(takes="codec outputs", nested=("distortion",))
 class DPCC(PointLoss):
-    """Distortion + density + points number + latent points + normals + rate of a D-PCC decoder's outputs.
+    """The loss of D-PCC codecs: distortion + density + points number + latent points + normals + rate.
 
     The published terms with the published coefficients (Density-preserving Deep Point Cloud Compression, CVPR 2022).
     The nearest neighbours of each stage are searched for once and used by every term. The terms of latent points and
@@ -39,7 +41,7 @@ class DPCC(PointLoss):
         bpp_lambda: price of one bit per point; 1e-3 is what the published training script sets.
         distortion: another loss of two clouds in place of Chamfer, in YAML a name or mapping: ``distortion: APML``.
         layout: "BN3" for clouds (B, N, 3), "B3N" for (B, 3, N), D-PCC's own.
-        check_finite: refuse NaN and Inf with an error.
+        check_finite: raise an error for NaN and Inf.
     """
 
     needs = (
@@ -47,7 +49,6 @@ class DPCC(PointLoss):
         "pred_mdis and likelihoods (a coefficient of 0 leaves a term out), with latent points latent_xyzs and "
         "pred_latent_xyzs, with normals gt_normals and features"
     )
-    nested = ("distortion",)
 
     def __init__(
         self,
@@ -72,42 +73,23 @@ class DPCC(PointLoss):
         self.normal = DPCCNormal(normal_coe, layout)
         self.rate = Rate(bpp_lambda, layout)
 
+    @property
+    def parts(self) -> tuple[DPCCTerm, ...]:
+        """The terms, in the order of the sum."""
+        return self.distortion, self.density, self.points_number, self.latent, self.normal, self.rate
+
     def options(self) -> dict[str, Any]:
-        parts = (self.distortion, self.density, self.points_number, self.latent, self.normal, self.rate)
-        together = {key: value for part in parts for key, value in part.options().items()}
-        return {**{key: value for key, value in together.items() if key != "layout"}, "layout": self.layout}
+        together = {key: value for part in self.parts for key, value in part.options().items()}
+        together |= {"layout": self.layout, "check_finite": self.check_finite}
+        return {name: together[name] for name in arguments_of(DPCC)}
 
     def terms(self, outputs: DPCCOutputs | Any) -> dict[str, Tensor]:
         """Each term's value, 0-dim, coefficient included, in the order of the sum; terms left out are not in it."""
-        found: dict[str, Tensor] = evaluate(self, self._terms, outputs)
-        return found
+        values: dict[str, Tensor] = evaluate(self, self._terms, outputs)
+        return values
 
     def forward(self, outputs: DPCCOutputs | Any, *clouds: Any) -> Tensor:  # type: ignore[override]
-        found = list(evaluate(self, self._terms, outputs, *clouds).values())
-        total: Tensor = found[0]
-        for term in found[1:]:
-            total = total + term
-        return total
+        return add(evaluate(self, self._terms, outputs, *clouds).values())
 
     def _terms(self, stages: Stages) -> dict[str, Tensor]:
-        found = {self.distortion.name: self.distortion.value(stages)}
-        if self.density.density_coe:
-            found[self.density.name] = self.density.value(stages)
-        if self.points_number.pts_num_coe:
-            found[self.points_number.name] = self.points_number.value(stages)
-        if self.latent.latent_xyzs_coe and _given(stages, "pred_latent_xyzs", "latent_xyzs"):
-            found[self.latent.name] = self.latent.value(stages)
-        if self.normal.normal_coe and _given(stages, "gt_normals", "features"):
-            found[self.normal.name] = self.normal.value(stages)
-        if self.rate.bpp_lambda:
-            found[self.rate.name] = self.rate.value(stages)
-        return found
-
-
-def _given(stages: Stages, *names: str) -> bool:
-    """Whether all of these fields are given; an error if only some are, but for latent_xyzs, which may be alone."""
-    missing = [name for name in names if getattr(stages.outputs, name) is None]
-    if missing in ([], list(names), ["pred_latent_xyzs"]):
-        return not missing
-    there = next(name for name in names if name not in missing)
-    raise LossArgumentError(f"{missing[0]} is missing, which {there} goes with: give both or neither")
+        return {part.name: part.value(stages) for part in self.parts if part.applies(stages)}

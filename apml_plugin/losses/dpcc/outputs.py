@@ -1,8 +1,8 @@
-"""What a D-PCC decoder gives its loss, checked and turned to (B, N, D), with the search for neighbours kept."""
+"""The outputs of a D-PCC codec for its loss: checked, as (B, N, D), and with each neighbour search done once."""
 
 from __future__ import annotations
 
-import difflib
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from apml_plugin.arguments import reject_unknown
 from apml_plugin.errors import LossArgumentError, LossValueError
 from apml_plugin.matching import Lengths, check_clouds
 from apml_plugin.matching.inputs import Clouds
@@ -33,9 +34,9 @@ class DPCCOutputs:
         gt_dnums, gt_mdis: L tensors (B, points kept by stage s): how many points each of them stands for, and their
             mean distance to it (``density_stats``).
         pred_unums, pred_mdis: L tensors (B, points that stage i takes): the same two, predicted.
-        latent_xyzs, pred_latent_xyzs: the encoder's last points and what is decoded of them.
+        latent_xyzs, pred_latent_xyzs: the encoder's last points, and their decoded version.
         gt_normals: the normals at gt_xyzs[0]. features: the decoder's, at pred_xyzs[-1], before tanh.
-        likelihoods: of all latents, from any entropy model: a tensor, or a list or mapping of them.
+        likelihoods: of all latents, from any entropy model: a tensor, or a list or mapping of tensors.
         pred2gt: L tensors (B, points of pred_xyzs[i]): each one's nearest of gt_xyzs[L - 1 - i]; searched for where
             not given.
         gt_lengths, pred_lengths: for each cloud of gt_xyzs and pred_xyzs, (B,) numbers of its valid points (None
@@ -63,7 +64,7 @@ NAMES = tuple(f.name for f in fields(DPCCOutputs))
 
 
 def as_outputs(needs: str, given: Any, *clouds: Any) -> DPCCOutputs:
-    """The outputs from a DPCCOutputs or a mapping of its fields; an error that says what is needed otherwise."""
+    """The outputs from a DPCCOutputs or a mapping of its fields; otherwise an error that says what is needed."""
     if isinstance(given, DPCCOutputs) and not any(cloud is not None for cloud in clouds):
         return given
     if not isinstance(given, Mapping) or any(cloud is not None for cloud in clouds):
@@ -72,43 +73,29 @@ def as_outputs(needs: str, given: Any, *clouds: Any) -> DPCCOutputs:
             f"{needs}; got {got}. Call it with DPCCOutputs(gt_xyzs=[...], pred_xyzs=[...], ...) or a mapping of these; "
             "for two clouds take ChamferL2 or APML"
         )
-    for key in given:
-        if key not in NAMES:
-            close = difflib.get_close_matches(str(key), NAMES, n=1, cutoff=0.5)
-            offer = f": did you mean {close[0]!r}?" if close else ""
-            raise LossArgumentError(f"D-PCC's outputs have no {key!r}{offer} (they are {', '.join(NAMES)})")
+    reject_unknown("DPCCOutputs", given, NAMES, "field")
     return DPCCOutputs(**given)
 
 
 class Stages:
-    """The outputs as one loss call reads them: each part is checked when it is first asked for."""
+    """The outputs in one call of a loss. Each part is checked when it is first used."""
 
     def __init__(self, needs: str, outputs: DPCCOutputs, layout: str, check_finite: bool) -> None:
         self.needs, self.outputs, self.layout, self.check_finite = needs, outputs, layout, check_finite
         self.gts = [self._cloud(f"gt_xyzs[{s}]", cloud) for s, cloud in enumerate(self.several("gt_xyzs"))]
-        self._preds: list[Tensor] | None = None
+        self.count, self.batch = len(self.gts), len(self.gts[0])
         self._pairs: dict[int, Clouds] = {}
         self._nearest: dict[int, Nearest] = {}
         self._indices: dict[int, Tensor] = {}
         for s, cloud in enumerate(self.gts):
             if len(cloud) != self.batch:
                 raise LossValueError(
-                    f"gt_xyzs[{s}] holds {len(cloud)} clouds and gt_xyzs[0] {self.batch}: each stage has the batch's"
+                    f"gt_xyzs[{s}] holds {len(cloud)} clouds and gt_xyzs[0] {self.batch}: all stages must have as many"
                 )
 
-    @property
-    def count(self) -> int:
-        return len(self.gts)
-
-    @property
-    def batch(self) -> int:
-        return len(self.gts[0])
-
-    @property
+    @functools.cached_property
     def preds(self) -> list[Tensor]:
-        if self._preds is None:
-            self._preds = [self._cloud(f"pred_xyzs[{i}]", c) for i, c in enumerate(self.several("pred_xyzs"))]
-        return self._preds
+        return [self._cloud(f"pred_xyzs[{i}]", cloud) for i, cloud in enumerate(self.several("pred_xyzs"))]
 
     def several(self, name: str, optional: bool = False) -> list[Any]:
         """A field with one entry for each stage."""
@@ -168,14 +155,17 @@ class Stages:
         return self._indices[i]
 
     def gather(self, i: int, values: Tensor) -> tuple[Tensor, Tensor | None]:
-        """What each point of pred_xyzs[i] finds in `values` (B, M, ...) of its gt cloud, and which found something."""
+        """`values` (B, M, ...) of the gt cloud at the nearest point of each point of pred_xyzs[i]; and a mask, or None.
+
+        The mask says which points have a nearest one; None where all have.
+        """
         index = self.pred2gt(i)
         if values.shape[1] == 0:
             return values.new_zeros(*index.shape, *values.shape[2:]), torch.zeros_like(index, dtype=torch.bool)
         at = index.clamp_min(0).reshape(*index.shape, *[1] * (values.dim() - 2))
-        found = values.gather(1, at.expand(*index.shape, *values.shape[2:]))
+        gathered = values.gather(1, at.expand(*index.shape, *values.shape[2:]))
         known = index >= 0
-        return found, None if bool(known.all()) else known
+        return gathered, None if bool(known.all()) else known
 
     def per_point(self, name: str, index: int, points: int, of: str) -> Tensor:
         """Entry `index` of a field (B, points), as floating point."""
@@ -193,7 +183,7 @@ class Stages:
         return value
 
     def finite(self, name: str, values: Tensor, mask: Tensor | None) -> Tensor:
-        """`values` in float32 at least, and 0 where they do not count; an error if one that counts is no number."""
+        """`values` in float32 at least, and 0 outside the mask. Raises LossValueError for NaN or Inf inside it."""
         values = widened(values)
         if mask is not None:
             values = values.where(mask, 0.0)
@@ -287,13 +277,13 @@ def widened(values: Tensor) -> Tensor:
 
 
 def without_padding(cloud: Tensor, mask: Tensor | None) -> Tensor:
-    """(B, N, D) in float32 at least, and 0 where the points do not count."""
+    """(B, N, D) in float32 at least, and 0 outside the mask."""
     cloud = widened(cloud)
     return cloud if mask is None else cloud.where(mask[..., None], 0.0)
 
 
 def batch_mean(values: Tensor, mask: Tensor | None) -> Tensor:
-    """Mean over each cloud's numbers (B, N) that count, then over the batch; 0 where nothing counts."""
+    """Mean over each cloud's numbers (B, N) in the mask, then over the batch; 0 for an empty mask."""
     if mask is None:
         return values.mean() if values.numel() else values.sum()
     counts = mask.sum(dim=1).clamp_min(1)
@@ -301,5 +291,5 @@ def batch_mean(values: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def both(first: Tensor | None, second: Tensor | None) -> Tensor | None:
-    """What counts in both masks."""
+    """What is in both masks; None is everything."""
     return second if first is None else first if second is None else first & second

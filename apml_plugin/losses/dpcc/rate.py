@@ -1,4 +1,4 @@
-"""The price of the bits: likelihoods of an entropy model, any one, as bits per point."""
+"""The rate of a codec: bits per point from the likelihoods of any entropy model."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from apml_plugin.arguments import not_negative, whole
 from apml_plugin.eager import eager
 from apml_plugin.errors import LossArgumentError, LossValueError
-from apml_plugin.losses.base import PointLoss
-from apml_plugin.losses.dpcc.outputs import LAYOUTS, NAMES, DPCCOutputs, Stages, as_outputs, widened
-from apml_plugin.losses.dpcc.settings import coefficient
-from apml_plugin.matching.settings import one_of, whole
+from apml_plugin.losses.base import declare
+from apml_plugin.losses.dpcc.outputs import NAMES, DPCCOutputs, Stages, as_outputs, widened
+from apml_plugin.losses.dpcc.terms import DPCCTerm
 
 
 def bits(likelihoods: Any, name: str = "likelihoods") -> Tensor:
@@ -45,40 +45,36 @@ def bits(likelihoods: Any, name: str = "likelihoods") -> Tensor:
     return total
 
 
-class Rate(PointLoss):
-    """``bpp_lambda`` times the bits per point, ``sum(-log2 likelihoods) / points``.
+@declare(takes="likelihoods")
+class Rate(DPCCTerm):
+    """Rate of a codec: ``bpp_lambda`` times the bits per point, ``sum(-log2 likelihoods) / points``.
 
     ``Rate()(likelihoods, points)`` beside any distortion, or on D-PCC's outputs. In batches with padding set the
     likelihoods of padded latents to 1: they cost nothing.
 
     CompressAI's EntropyBottleneck gives the likelihoods; its quantiles are trained by its own ``loss()``, with an
-    optimiser of their own (configs/dpcc shows it at work)::
+    optimiser of their own (see configs/dpcc)::
 
         latent_hat, likelihoods = bottleneck(latent)  # (B, C, n), training: with noise
         loss = distortion + Rate(bpp_lambda=1e-3)(likelihoods, points=B * N)
         bottleneck.loss().backward()  # the auxiliary loss, stepped by a second optimiser
 
     Args:
-        bpp_lambda: price of one bit per point. 1e-3 is what D-PCC's train.py sets, whatever its arguments say.
-        layout: "BN3", or "B3N" for clouds (B, 3, N), where the points are counted in the outputs.
+        bpp_lambda: price of one bit per point. D-PCC's train.py sets 1e-3 whatever its arguments are.
+        layout: "BN3", or "B3N" if the clouds of the outputs are (B, 3, N).
     """
 
     needs = (
         "Rate needs likelihoods and the number of points they are for: Rate()(likelihoods, points=B * N), or D-PCC's "
         "outputs with likelihoods and gt_xyzs"
     )
-    name = "rate"
+    name, coefficient = "rate", "bpp_lambda"
 
     def __init__(self, bpp_lambda: float = 1e-3, layout: str = "BN3") -> None:
-        super().__init__()
-        self.bpp_lambda = coefficient("bpp_lambda", bpp_lambda)
-        self.layout = one_of("layout", layout, LAYOUTS)
-
-    def options(self) -> dict[str, Any]:
-        return {"bpp_lambda": self.bpp_lambda, "layout": self.layout}
+        super().__init__(layout)
+        self.bpp_lambda = not_negative("bpp_lambda", bpp_lambda)
 
     def value(self, stages: Stages) -> Tensor:
-        """The term of checked outputs."""
         if stages.outputs.likelihoods is None:
             raise LossArgumentError(f"{stages.needs}; likelihoods is missing")
         return self._price(stages.outputs.likelihoods, stages.gt_points(0))
@@ -96,10 +92,11 @@ class Rate(PointLoss):
 def _rate(loss: Rate, outputs: Any, points: Any, *clouds: Any) -> Tensor:
     if isinstance(points, Tensor | list | tuple) or any(cloud is not None for cloud in clouds):
         raise LossArgumentError(f"{loss.needs}; got two clouds")
-    ours = isinstance(outputs, DPCCOutputs) or (isinstance(outputs, Mapping) and bool(outputs.keys() & set(NAMES)))
-    if ours and points is None:
+    fields = outputs.keys() & set(NAMES) if isinstance(outputs, Mapping) else set()
+    is_outputs = isinstance(outputs, DPCCOutputs) or bool(fields)
+    if is_outputs and points is None:
         return loss.value(Stages(loss.needs, as_outputs(loss.needs, outputs), loss.layout, True))
-    if ours:
+    if is_outputs:
         outputs = outputs.likelihoods if isinstance(outputs, DPCCOutputs) else outputs.get("likelihoods")
     if points is None or outputs is None:
         raise LossArgumentError(f"{loss.needs}; got no {'likelihoods' if outputs is None else 'points'}")

@@ -1,40 +1,56 @@
-"""Distortion, density, points number, latent points, normals: each term of D-PCC's loss alone.
+"""The terms of D-PCC's loss, each as a loss: distortion, density, points number, latent points, normals.
 
 Written from the formulas; the published coefficients are the defaults.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+import operator
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from apml_plugin.arguments import flag, not_negative, one_of
 from apml_plugin.eager import eager
 from apml_plugin.errors import LossArgumentError, LossValueError
-from apml_plugin.losses.base import PointLoss
-from apml_plugin.losses.combine import PerStage, describe
+from apml_plugin.losses.base import TWO_CLOUDS, PointLoss, declare, describe
+from apml_plugin.losses.combine import PerStage
 from apml_plugin.losses.dpcc.outputs import LAYOUTS, Stages, as_outputs, batch_mean, both, without_padding
-from apml_plugin.losses.dpcc.settings import coefficient
-from apml_plugin.matching.settings import flag, one_of
 
 
 class DPCCTerm(PointLoss):
     """One term: called with DPCCOutputs (or a mapping of its fields), gives a 0-dim tensor, its coefficient included.
 
     Args:
-        layout: "BN3" for clouds (B, N, 3), "B3N" for (B, 3, N), D-PCC's own.
-        check_finite: refuse NaN and Inf with an error.
+        layout: "BN3" for clouds (B, N, 3), "B3N" for (B, 3, N), as in D-PCC.
+        check_finite: raise an error for NaN and Inf.
     """
 
     name: ClassVar[str]
-    """What its value is called in ``DPCC.terms``."""
+    """The key of its value in ``DPCC.terms``."""
+    coefficient: ClassVar[str]
+    """The argument that leaves the term out of ``DPCC`` if it is 0."""
+    fields: ClassVar[tuple[str, ...]] = ()
+    """``DPCC`` leaves the term out if none of these fields of the outputs is given."""
 
     def __init__(self, layout: str = "BN3", check_finite: bool = True) -> None:
         super().__init__()
         self.layout = one_of("layout", layout, LAYOUTS)
         self.check_finite = flag("check_finite", check_finite)
+
+    def applies(self, stages: Stages) -> bool:
+        """Whether ``DPCC`` computes it for these outputs. Raises LossArgumentError if only some fields are given."""
+        if not getattr(self, self.coefficient):
+            return False
+        missing = [name for name in self.fields if getattr(stages.outputs, name) is None]
+        # latent_xyzs may be given alone: the density term uses it too.
+        if not missing or missing == list(self.fields) or missing == ["pred_latent_xyzs"]:
+            return not missing
+        given = next(name for name in self.fields if name not in missing)
+        raise LossArgumentError(f"{missing[0]} is missing, which belongs to {given}: give both or neither")
 
     def value(self, stages: Stages) -> Tensor:
         """The term of checked outputs."""
@@ -46,14 +62,20 @@ class DPCCTerm(PointLoss):
 
 @eager()
 def evaluate(loss: Any, of: Callable[[Stages], Any], outputs: Any, *clouds: Any) -> Any:
-    """What `of` makes of the outputs, checked as `loss` asks for; outside of autocast."""
+    """`of` the outputs, checked with the settings of `loss`, without autocast."""
     stages = Stages(loss.needs, as_outputs(loss.needs, outputs, *clouds), loss.layout, loss.check_finite)
     with torch.autocast(stages.gts[0].device.type, enabled=False):
         return of(stages)
 
 
+def add(terms: Iterable[Tensor]) -> Tensor:
+    """The sum of one or more tensors."""
+    return functools.reduce(operator.add, terms)
+
+
+@declare(takes="codec outputs", nested=("distortion",))
 class DPCCDistortion(DPCCTerm):
-    """Stage-weighted distance between each decoder stage and its encoder stage: the last counts once, others less.
+    """Distance between each decoder stage and its encoder stage; the last has weight 1, the others ``chamfer_coe``.
 
     Published: Chamfer, the sum of both mean squared nearest distances, and ``chamfer_coe`` 0.1.
 
@@ -64,9 +86,8 @@ class DPCCDistortion(DPCCTerm):
         layout, check_finite: as for every term.
     """
 
-    name = "distortion"
+    name, coefficient = "distortion", "chamfer_coe"
     needs = "DPCCDistortion needs the clouds of every stage: gt_xyzs (encoder, finest first), pred_xyzs (decoder)"
-    nested = ("distortion",)
 
     def __init__(
         self,
@@ -76,30 +97,24 @@ class DPCCDistortion(DPCCTerm):
         check_finite: bool = True,
     ) -> None:
         super().__init__(layout, check_finite)
-        self.chamfer_coe = coefficient("chamfer_coe", chamfer_coe)
+        self.chamfer_coe = not_negative("chamfer_coe", chamfer_coe)
         if distortion is not None and not isinstance(distortion, nn.Module):
             raise LossArgumentError(
-                f"distortion={distortion!r} must be a loss such as APML(reduction='mean'); for a name build the whole "
-                f"with build_loss({{'NAME': {type(self).__name__!r}, 'distortion': {distortion!r}}})"
+                f"distortion={distortion!r} must be a loss such as APML(reduction='mean'); to give a name, use "
+                f"build_loss({{'NAME': {type(self).__name__!r}, 'distortion': {distortion!r}}})"
             )
-        if isinstance(distortion, PerStage) or (isinstance(distortion, PointLoss) and distortion.needs):
+        if isinstance(distortion, PerStage) or (isinstance(distortion, PointLoss) and distortion.takes != TWO_CLOUDS):
             raise LossArgumentError(
                 f"distortion={distortion!r} cannot be called with two clouds; give one such as APML"
             )
         self.distortion = distortion
 
-    def options(self) -> dict[str, Any]:
-        named = "Chamfer" if self.distortion is None else describe(self.distortion)
-        return {"chamfer_coe": self.chamfer_coe, "distortion": named, "layout": self.layout}
+    def applies(self, stages: Stages) -> bool:
+        return True
 
     def value(self, stages: Stages) -> Tensor:
-        total = None
-        for i in range(stages.count):
-            term = self._stage(stages, i)
-            term = term if i == stages.count - 1 else self.chamfer_coe * term
-            total = term if total is None else total + term
-        assert total is not None
-        return total
+        *others, last = [self._stage(stages, i) for i in range(stages.count)]
+        return add([*(self.chamfer_coe * term for term in others), last])
 
     def _stage(self, stages: Stages, i: int) -> Tensor:
         if self.distortion is None:
@@ -116,8 +131,9 @@ class DPCCDistortion(DPCCTerm):
         return value
 
 
+@declare(takes="codec outputs")
 class DPCCDensity(DPCCTerm):
-    """How well the decoder knows the density it has to restore: mean absolute error of count and mean distance.
+    """Error of the predicted density: mean absolute errors of the counts and of the mean distances.
 
     Stage 0 is compared by position, its points being the encoder's last; stage i >= 1 with what the nearest gt point
     of each point of pred_xyzs[i - 1] has. ``density_coe * sum of (counts + mean_distance_coe * mean distances)``.
@@ -127,7 +143,7 @@ class DPCCDensity(DPCCTerm):
         layout, check_finite: as for every term.
     """
 
-    name = "density"
+    name, coefficient = "density", "density_coe"
     needs = "DPCCDensity needs gt_dnums, gt_mdis, pred_unums, pred_mdis, and gt_xyzs and pred_xyzs to match them by"
 
     def __init__(
@@ -138,25 +154,15 @@ class DPCCDensity(DPCCTerm):
         check_finite: bool = True,
     ) -> None:
         super().__init__(layout, check_finite)
-        self.density_coe = coefficient("density_coe", density_coe)
-        self.mean_distance_coe = coefficient("mean_distance_coe", mean_distance_coe)
-
-    def options(self) -> dict[str, Any]:
-        return {
-            "density_coe": self.density_coe,
-            "mean_distance_coe": self.mean_distance_coe,
-            "layout": self.layout,
-        }
+        self.density_coe = not_negative("density_coe", density_coe)
+        self.mean_distance_coe = not_negative("mean_distance_coe", mean_distance_coe)
 
     def value(self, stages: Stages) -> Tensor:
-        total = None
-        for i in range(stages.count):
-            counts = self._error(stages, i, "pred_unums", "gt_dnums")
-            distances = self._error(stages, i, "pred_mdis", "gt_mdis")
-            term = counts + self.mean_distance_coe * distances
-            total = term if total is None else total + term
-        assert total is not None
-        return self.density_coe * total
+        return self.density_coe * add(self._stage(stages, i) for i in range(stages.count))
+
+    def _stage(self, stages: Stages, i: int) -> Tensor:
+        counts = self._error(stages, i, "pred_unums", "gt_dnums")
+        return counts + self.mean_distance_coe * self._error(stages, i, "pred_mdis", "gt_mdis")
 
     def _error(self, stages: Stages, i: int, pred_name: str, gt_name: str) -> Tensor:
         s = stages.count - 1 - i
@@ -164,56 +170,52 @@ class DPCCDensity(DPCCTerm):
         gt = stages.per_point(gt_name, s, *stages.kept(s))
         mask = stages.taken_mask(i)
         if i > 0:
-            gt, found = stages.gather(i - 1, gt)
-            mask = both(mask, found)
+            gt, has_neighbour = stages.gather(i - 1, gt)
+            mask = both(mask, has_neighbour)
         pred = stages.finite(f"{pred_name}[{i}]", pred, mask)
         gt = stages.finite(f"{gt_name}[{s}]", gt, mask)
         return batch_mean((pred - gt).abs(), mask)
 
 
+@declare(takes="codec outputs")
 class DPCCPointsNumber(DPCCTerm):
-    """How far the number of points each decoder stage asks for is from the encoder's, over the whole batch.
+    """Difference between the number of points each decoder stage predicts and the encoder's, over the whole batch.
 
     Args:
         pts_num_coe: published 5e-7.
         layout, check_finite: as for every term.
     """
 
-    name = "points_number"
+    name, coefficient = "points_number", "pts_num_coe"
     needs = "DPCCPointsNumber needs pred_unums (decoder) and gt_xyzs (encoder), one entry for each stage"
 
     def __init__(self, pts_num_coe: float = 5e-7, layout: str = "BN3", check_finite: bool = True) -> None:
         super().__init__(layout, check_finite)
-        self.pts_num_coe = coefficient("pts_num_coe", pts_num_coe)
-
-    def options(self) -> dict[str, Any]:
-        return {"pts_num_coe": self.pts_num_coe, "layout": self.layout}
+        self.pts_num_coe = not_negative("pts_num_coe", pts_num_coe)
 
     def value(self, stages: Stages) -> Tensor:
-        total = None
-        for i in range(stages.count):
-            given = stages.several("pred_unums")[i]
-            # Without the decoder's clouds there is nothing to hold the numbers against but themselves.
-            alone = i > 0 and stages.outputs.pred_xyzs is None and isinstance(given, Tensor) and given.dim() == 2
-            points, of = (given.shape[1], f"pred_xyzs[{i - 1}]") if alone else stages.taken(i)
-            numbers = stages.per_point("pred_unums", i, points, of)
-            mask = None if alone else stages.taken_mask(i)
-            numbers = stages.finite(f"pred_unums[{i}]", numbers, mask)
-            term = (numbers.sum() - stages.gt_points(stages.count - 1 - i)).abs()
-            total = term if total is None else total + term
-        assert total is not None
-        return self.pts_num_coe * total
+        return self.pts_num_coe * add(self._stage(stages, i) for i in range(stages.count))
+
+    def _stage(self, stages: Stages, i: int) -> Tensor:
+        given = stages.several("pred_unums")[i]
+        # Without the decoder's clouds the numbers themselves say how many there must be.
+        alone = i > 0 and stages.outputs.pred_xyzs is None and isinstance(given, Tensor) and given.dim() == 2
+        points, of = (given.shape[1], f"pred_xyzs[{i - 1}]") if alone else stages.taken(i)
+        numbers = stages.per_point("pred_unums", i, points, of)
+        numbers = stages.finite(f"pred_unums[{i}]", numbers, None if alone else stages.taken_mask(i))
+        return (numbers.sum() - stages.gt_points(stages.count - 1 - i)).abs()
 
 
 class _Squares(DPCCTerm):
     def squares(self, stages: Stages, pred: Tensor, gt: Tensor, mask: Tensor | None) -> Tensor:
-        """Mean squared difference over points and coordinates, both free of padding."""
+        """Mean squared difference over points and coordinates; both have no padding left."""
         apart = (pred - gt).square().mean(dim=2)
         if stages.check_finite and not bool(torch.isfinite(apart.detach()).all()):
             raise LossValueError(f"{self.name}: NaN or Inf; look for a diverged network ({self.needs})")
         return batch_mean(apart, mask)
 
 
+@declare(takes="codec outputs")
 class DPCCLatent(_Squares):
     """Mean squared error of the decoded latent points.
 
@@ -222,15 +224,12 @@ class DPCCLatent(_Squares):
         layout, check_finite: as for every term.
     """
 
-    name = "latent"
+    name, coefficient, fields = "latent", "latent_xyzs_coe", ("pred_latent_xyzs", "latent_xyzs")
     needs = "DPCCLatent needs latent_xyzs (encoder), pred_latent_xyzs (decoded) and gt_xyzs"
 
     def __init__(self, latent_xyzs_coe: float = 1e-2, layout: str = "BN3", check_finite: bool = True) -> None:
         super().__init__(layout, check_finite)
-        self.latent_xyzs_coe = coefficient("latent_xyzs_coe", latent_xyzs_coe)
-
-    def options(self) -> dict[str, Any]:
-        return {"latent_xyzs_coe": self.latent_xyzs_coe, "layout": self.layout}
+        self.latent_xyzs_coe = not_negative("latent_xyzs_coe", latent_xyzs_coe)
 
     def value(self, stages: Stages) -> Tensor:
         gt, pred = stages.single("latent_xyzs"), stages.single("pred_latent_xyzs")
@@ -243,6 +242,7 @@ class DPCCLatent(_Squares):
         return self.latent_xyzs_coe * self.squares(stages, without_padding(pred, mask), without_padding(gt, mask), mask)
 
 
+@declare(takes="codec outputs")
 class DPCCNormal(_Squares):
     """Mean squared error of the normals, ``tanh(features)``, against that of each point's nearest gt point.
 
@@ -251,15 +251,12 @@ class DPCCNormal(_Squares):
         layout, check_finite: as for every term.
     """
 
-    name = "normal"
+    name, coefficient, fields = "normal", "normal_coe", ("gt_normals", "features")
     needs = "DPCCNormal needs features (decoder, at pred_xyzs[-1]), gt_normals (at gt_xyzs[0]), gt_xyzs and pred_xyzs"
 
     def __init__(self, normal_coe: float = 1e-2, layout: str = "BN3", check_finite: bool = True) -> None:
         super().__init__(layout, check_finite)
-        self.normal_coe = coefficient("normal_coe", normal_coe)
-
-    def options(self) -> dict[str, Any]:
-        return {"normal_coe": self.normal_coe, "layout": self.layout}
+        self.normal_coe = not_negative("normal_coe", normal_coe)
 
     def value(self, stages: Stages) -> Tensor:
         last = stages.count - 1

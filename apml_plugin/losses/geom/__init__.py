@@ -1,7 +1,9 @@
 """GeomLoss' losses under their names: Sinkhorn, kernel norms, Hausdorff divergence, pictures and volumes."""
 
 from apml_plugin.losses.geom.grids import ImagesSinkhorn, VolumesSinkhorn
-from apml_plugin.losses.geom.modules import Energy, Gaussian, HausdorffDivergence, Laplacian, Sinkhorn
+from apml_plugin.losses.geom.hausdorff import HausdorffDivergence
+from apml_plugin.losses.geom.kernels import Energy, Gaussian, Laplacian
+from apml_plugin.losses.geom.sinkhorn import Sinkhorn
 
 __all__ = [
     "Energy",

@@ -1,8 +1,8 @@
-"""Which code computes: ours in PyTorch, or the GeomLoss package where it is installed and right.
+"""Which code computes: this package's in PyTorch, or the GeomLoss package where it is installed and correct.
 
-What is wrong in GeomLoss 0.3.1 and never reached from here: unbalanced values of ``multiscale`` and unbalanced
-gradients (we take its potentials and sum them ourselves), distances floored at 1e-4 and tensorized p = 1, energy and
-laplacian with them, NaN without pykeops, cancellation far from the origin (clouds are centred first), half precision
+Errors of GeomLoss 0.3.1 that no call from here reaches: unbalanced values of ``multiscale`` and unbalanced
+gradients (its potentials are summed here instead), no distance below 1e-4 in tensorized p = 1, energy and
+laplacian, NaN without pykeops, cancellation far from the origin (clouds are centred first), half precision
 (computed in float32), a batch's diameter for each of its pairs (pairs are computed one by one, their diameter given),
 grad mode left on or off (restored whatever happens).
 """
@@ -69,37 +69,37 @@ def choose(
     *,
     p: int = 2,
     reach: float | None = None,
-    own: Any = None,
+    given: Any = None,
     tolerance: float | None = None,
 ) -> tuple[str, str]:
-    """The engine and the backend for one pair; what is asked for by name is never replaced.
+    """The engine and the backend for one pair. One that is asked for by name is never replaced.
 
     Args:
         kind: ``"sinkhorn"``, ``"energy"``, ``"gaussian"`` or ``"laplacian"``.
-        own: the caller's cost or kernel: a function, or a KeOps formula.
-        tolerance: of Sinkhorn, which only we have.
+        given: the caller's cost or kernel: a function, or a KeOps formula.
+        tolerance: of Sinkhorn; GeomLoss has none.
 
     Raises:
         BackendError: it cannot be computed that way; the message says why and what to do.
     """
-    formula = isinstance(own, str)
+    formula = isinstance(given, str)
     if backend == "auto":
         large = kind == "sinkhorn" and p == 2 and dimension <= 3 and n * m > MULTISCALE_FROM
-        plain = own is None and tolerance is None and engine != "torch"
+        plain = given is None and tolerance is None and engine != "torch"
         if large and plain and keops_missing() is None:
             backend = "multiscale"
         else:
             backend = "tensorized" if n * m <= TENSORIZED_UP_TO and not formula else "online"
     if engine == "auto":
-        engine = _best(backend, kind, p, reach, own, tolerance)
+        engine = _best(backend, kind, p, reach, given, tolerance)
     if engine == "torch":
         if backend == "multiscale":
             raise BackendError(
-                "backend='multiscale' is GeomLoss' own: engine='torch' has 'tensorized' and 'online'"
+                "backend='multiscale' is in GeomLoss only: engine='torch' has 'tensorized' and 'online'"
                 + (f"; for engine='geomloss': {keops_missing()}" if keops_missing() else "")
             )
         if formula:
-            raise BackendError(f"cost={own!r} is a KeOps formula, for engine='geomloss' only; give a function")
+            raise BackendError(f"cost={given!r} is a KeOps formula, for engine='geomloss' only; give a function")
         return engine, backend
     missing = geomloss_missing() if backend == "tensorized" else keops_missing()
     if missing:
@@ -107,19 +107,19 @@ def choose(
     if tolerance is not None:
         raise BackendError("tolerance= is for engine='torch': GeomLoss iterates along its schedule alone")
     if formula and backend == "tensorized":
-        raise BackendError(f"cost={own!r} is a KeOps formula, for backend='online' or 'multiscale'")
-    if own is not None and not formula and backend != "tensorized":
+        raise BackendError(f"cost={given!r} is a KeOps formula, for backend='online' or 'multiscale'")
+    if given is not None and not formula and backend != "tensorized":
         raise BackendError(f"GeomLoss' backend={backend!r} takes a KeOps formula, not a function; use engine='torch'")
     if formula and backend == "multiscale":
         raise BackendError("GeomLoss' multiscale backend cannot read a formula alone; use backend='online'")
     return engine, backend
 
 
-def _best(backend: str, kind: str, p: int, reach: float | None, own: Any, tolerance: float | None) -> str:
-    """GeomLoss where it is installed and right for this call, else ours."""
-    if backend == "multiscale" or isinstance(own, str):
+def _best(backend: str, kind: str, p: int, reach: float | None, given: Any, tolerance: float | None) -> str:
+    """GeomLoss where it is installed and correct for this call, else PyTorch."""
+    if backend == "multiscale" or isinstance(given, str):
         return "geomloss"
-    if own is not None or tolerance is not None:
+    if given is not None or tolerance is not None:
         return "torch"
     if backend == "online":
         return "torch" if keops_missing() else "geomloss"
@@ -142,7 +142,7 @@ def call(kind: str, a: Tensor, x: Tensor, b: Tensor, y: Tensor, backend: str, **
                 x, y = x - centre, y - centre
             if not torch.is_grad_enabled():
                 a, x, b, y = a.detach(), x.detach(), b.detach(), y.detach()
-            found = loss(a.contiguous(), x.contiguous(), b.contiguous(), y.contiguous())
+            result = loss(a.contiguous(), x.contiguous(), b.contiguous(), y.contiguous())
         except ApmlError:
             raise
         except Exception as error:
@@ -151,8 +151,8 @@ def call(kind: str, a: Tensor, x: Tensor, b: Tensor, y: Tensor, backend: str, **
                 f"{x.dtype}: {type(error).__name__}: {error}; engine='torch' computes it without GeomLoss"
             ) from error
     if parameters.get("potentials"):
-        return found[0].reshape(len(x)), found[1].reshape(len(y))
-    return found.reshape(())
+        return result[0].reshape(len(x)), result[1].reshape(len(y))
+    return result.reshape(())
 
 
 def _package() -> Any:

@@ -1,8 +1,8 @@
 """Sinkhorn divergences between densities on grids: pictures and volumes.
 
-GeomLoss announces ImagesLoss and VolumesLoss and has neither; its grid function wants squares of a power of two and
-KeOps, and ignores ``axes``. Ours: any rectangle, softmins one axis after the other, so that memory is that of a few
-pictures.
+GeomLoss announces ImagesLoss and VolumesLoss and has neither; its grid function needs squares of a power of two and
+KeOps, and ignores ``axes``. These take any rectangle and compute softmins one axis after the other, so that memory is
+that of a few pictures.
 """
 
 from __future__ import annotations
@@ -14,22 +14,20 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from apml_plugin.arguments import between, flag, number, one_of, optional_positive
 from apml_plugin.eager import eager
 from apml_plugin.errors import LossArgumentError, LossValueError
-from apml_plugin.losses.base import PointLoss
-from apml_plugin.losses.geom.annealing import temperatures
-from apml_plugin.losses.geom.arguments import between, optional_positive, order
+from apml_plugin.losses.base import PointLoss, declare
+from apml_plugin.losses.geom.base import same_mass
 from apml_plugin.losses.geom.sinkhorn import Masses, Potentials, Side, divergence, settle
-from apml_plugin.losses.geom.softmin import log_weights
-from apml_plugin.losses.geom.weights import same_mass
-from apml_plugin.matching.settings import flag, number, one_of
+from apml_plugin.losses.geom.softmin import log_weights, order, temperatures
 
 ENTRIES = 2**22
 """Entries of the largest intermediate tensor."""
 
 
 class _GridSinkhorn(PointLoss):
-    takes: ClassVar[str]
+    grids: ClassVar[str]
     axes_names: ClassVar[str]
 
     def __init__(
@@ -63,10 +61,6 @@ class _GridSinkhorn(PointLoss):
     def dimension(self) -> int:
         return len(self.axes_names.split(", "))
 
-    def options(self) -> dict[str, Any]:
-        names = ("p", "blur", "reach", "axes", "scaling", "debias", "potentials", "normalize", "tolerance", "reduction")
-        return {name: getattr(self, name) for name in names}
-
     def forward(self, pred: Tensor, gt: Tensor, pred_lengths: Any = None, gt_lengths: Any = None) -> Any:
         """The loss of densities of one shape, each channel a density of its own.
 
@@ -75,7 +69,7 @@ class _GridSinkhorn(PointLoss):
             of the densities' shape.
         """
         if pred_lengths is not None or gt_lengths is not None:
-            raise LossArgumentError(f"{type(self).__name__} compares {self.takes}, which have no lengths")
+            raise LossArgumentError(f"{type(self).__name__} compares {self.grids}, which have no lengths")
         return _grids(self, pred, gt)
 
     def _check_axes(self, axes: Any) -> tuple[tuple[float, float], ...] | None:
@@ -99,7 +93,7 @@ class _GridSinkhorn(PointLoss):
             raise LossArgumentError(f"{loss}: {name} must be a floating-point tensor {shape}, got {got}")
         if grid.dim() != self.dimension + 2:
             raise LossValueError(
-                f"{loss} compares {self.takes}: {name} must have shape {shape}, got {tuple(grid.shape)}; "
+                f"{loss} compares {self.grids}: {name} must have shape {shape}, got {tuple(grid.shape)}; "
                 "for point clouds (B, N, D) use Sinkhorn"
             )
         if 0 in grid.shape[1:]:
@@ -153,11 +147,10 @@ def _divergence(loss: _GridSinkhorn, a: Tensor, b: Tensor) -> Any:
         if loss.debias:
             sides += [(reduce, a_log), (reduce, b_log)]
         last, _ = settle(sides, eps_list, masses.rho, loss.tolerance)
-    found = Potentials(last[0], last[1], *(last[2:] if loss.debias else (None, None)))
+    dual = Potentials(last[0], last[1], *(last[2:] if loss.debias else (None, None)))
     if loss.potentials:
-        f, g, f_self, g_self = found
-        return (f, g) if f_self is None or g_self is None else (f - f_self, g - g_self)
-    values = divergence(a, b, found, masses, dims=tuple(range(2, a.dim()))).sum(dim=1)
+        return dual.debiased()
+    values = divergence(a, b, dual, masses, dims=tuple(range(2, a.dim()))).sum(dim=1)
     return values if loss.reduction == "none" else values.sum() / max(len(values), 1)
 
 
@@ -180,6 +173,7 @@ def softmin_grid(costs: Sequence[Tensor], eps: float, h: Tensor) -> Tensor:
     return -eps * h
 
 
+@declare(takes="two pictures")
 class ImagesSinkhorn(_GridSinkhorn):
     """Sinkhorn divergence between pictures (B, C, H, W), each channel a density on a grid; differentiable in them.
 
@@ -194,14 +188,15 @@ class ImagesSinkhorn(_GridSinkhorn):
         normalize: divide each channel by its sum first.
         tolerance: go on at the blur until no potential changes by more than this share of the temperature.
         reduction: ``"mean"`` over the batch or ``"none"`` for (B,); channels are summed.
-        check_finite: refuse NaN and Inf with an error.
+        check_finite: raise an error for NaN and Inf.
     """
 
     needs = "two pictures (B, C, H, W), densities on a grid"
-    takes = "pictures"
+    grids = "pictures"
     axes_names = "H, W"
 
 
+@declare(takes="two volumes")
 class VolumesSinkhorn(_GridSinkhorn):
     """Sinkhorn divergence between volumes (B, C, X, Y, Z), each channel a density on a grid; differentiable in them.
 
@@ -209,5 +204,5 @@ class VolumesSinkhorn(_GridSinkhorn):
     """
 
     needs = "two volumes (B, C, X, Y, Z), densities on a grid"
-    takes = "volumes"
+    grids = "volumes"
     axes_names = "X, Y, Z"

@@ -1,16 +1,29 @@
-"""Sinkhorn divergences of one pair of weighted clouds, balanced and unbalanced, with right gradients."""
+"""Sinkhorn divergences of weighted clouds, balanced and unbalanced: the loss and its algorithm."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from apml_plugin.losses.geom.annealing import damping
-from apml_plugin.losses.geom.softmin import Cost, Softmin, log_weights, softmin
+from apml_plugin.arguments import between, flag, function, optional_positive, positive
+from apml_plugin.losses.base import declare
+from apml_plugin.losses.geom import engine as engines
+from apml_plugin.losses.geom.base import GeometricLoss, Pair
+from apml_plugin.losses.geom.softmin import (
+    Cost,
+    Softmin,
+    damping,
+    diameter_of,
+    ground_cost,
+    log_weights,
+    order,
+    softmin,
+    temperatures,
+)
 
 MOST_ITERATIONS = 20_000
 
@@ -26,9 +39,14 @@ class Potentials(NamedTuple):
     pred_self: Tensor | None
     gt_self: Tensor | None
 
+    def debiased(self) -> tuple[Tensor, Tensor]:
+        """Those of pred and gt, less the ones of each cloud with itself."""
+        f, g, f_self, g_self = self
+        return (f, g) if f_self is None or g_self is None else (f - f_self, g - g_self)
+
 
 class Masses(NamedTuple):
-    """How strictly masses must be met, and how soft the plan is, in the last iteration."""
+    """The last iteration's temperature, and the strength of the mass constraints (None: they hold exactly)."""
 
     eps: float
     rho: float | None
@@ -47,7 +65,7 @@ def solve(
     keep: bool = True,
     tolerance: float | None = None,
 ) -> Potentials:
-    """GeomLoss' symmetric Sinkhorn loop, without its switching of the grad mode.
+    """GeomLoss' symmetric Sinkhorn loop. It leaves the grad mode as it is.
 
     Args:
         a, x, b, y: weights (n,), points (n, D), weights (m,), points (m, D).
@@ -60,7 +78,7 @@ def solve(
 
     Returns:
         Potentials whose derivative in the points is that of the loss (the envelope theorem: the loop itself is not
-        differentiated). None flows to the weights: their gradient is the potential itself.
+        differentiated). Weights get no gradient from here: theirs is the potential itself.
     """
     eps = eps_list[-1]
     with torch.no_grad():
@@ -70,10 +88,10 @@ def solve(
             sides += [(Softmin(cost, x, x, keep), a_log), (Softmin(cost, y, y, keep), b_log)]
         last, held = settle(sides, eps_list, rho, tolerance)
     ways = [(x, y), (y, x), (x, x), (y, y)][: len(sides)]
-    if torch.is_grad_enabled():  # the last iteration once more, for those who want a gradient
+    if torch.is_grad_enabled():  # the last iteration once more, with a graph
         last = [
-            damping(eps, rho) * softmin(cost, eps, here, there.detach(), h) if here.requires_grad else found
-            for (here, there), h, found in zip(ways, held, last, strict=True)
+            damping(eps, rho) * softmin(cost, eps, target, source.detach(), h) if target.requires_grad else potential
+            for (target, source), h, potential in zip(ways, held, last, strict=True)
         ]
     return Potentials(last[0], last[1], *(last[2:] if debias else (None, None)))
 
@@ -81,7 +99,7 @@ def solve(
 def settle(
     sides: list[Side], eps_list: list[float], rho: float | None, tolerance: float | None = None
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """The loop: every potential by the softmin over its source, averaged with what it was; then once, unaveraged.
+    """The loop: every potential becomes the mean of itself and the softmin over its source; at the end the softmin.
 
     Args:
         sides: softmins and logarithms of the weights they sum over: pred from gt, gt from pred, and, to debias,
@@ -93,28 +111,28 @@ def settle(
     """
     sources = (1, 0, 2, 3)[: len(sides)]
     eps = eps_list[0]
-    found = [damping(eps, rho) * reduce(eps, log) for reduce, log in sides]
+    potentials = [damping(eps, rho) * reduce(eps, log) for reduce, log in sides]
 
     def arguments(eps: float) -> list[Tensor]:
-        return [log + found[source] / eps for (_, log), source in zip(sides, sources, strict=True)]
+        return [log + potentials[source] / eps for (_, log), source in zip(sides, sources, strict=True)]
 
     def fresh(eps: float, held: list[Tensor]) -> list[Tensor]:
         return [damping(eps, rho) * reduce(eps, h) for (reduce, _), h in zip(sides, held, strict=True)]
 
     def averaged(eps: float) -> list[Tensor]:
-        return [(old + new) / 2 for old, new in zip(found, fresh(eps, arguments(eps)), strict=True)]
+        return [(old + new) / 2 for old, new in zip(potentials, fresh(eps, arguments(eps)), strict=True)]
 
     for eps in eps_list:
-        found = averaged(eps)
+        potentials = averaged(eps)
     if tolerance is not None:
         for _ in range(MOST_ITERATIONS):
-            before, found = found, averaged(eps)
-            # Clouds with themselves settle at once; the two with one another do in turns, four times as fast.
+            before, potentials = potentials, averaged(eps)
+            # Potentials of a cloud with itself converge at once; the other two converge four times as fast in turns.
             for side in (0, 1):
                 (reduce, log), source = sides[side], sources[side]
-                found[side] = damping(eps, rho) * reduce(eps, log + found[source] / eps)
-            change = max(float((u - v).abs().max()) for u, v in zip(before, found, strict=True))
-            rounding = 8 * torch.finfo(found[0].dtype).eps * max(float(u.abs().max()) for u in found)
+                potentials[side] = damping(eps, rho) * reduce(eps, log + potentials[source] / eps)
+            change = max(float((u - v).abs().max()) for u, v in zip(before, potentials, strict=True))
+            rounding = 8 * torch.finfo(potentials[0].dtype).eps * max(float(u.abs().max()) for u in potentials)
             if change <= max(tolerance * eps, rounding):
                 break
         else:
@@ -130,7 +148,7 @@ def settle(
 def divergence(
     a: Tensor, b: Tensor, potentials: Potentials, masses: Masses, dims: int | tuple[int, ...] = -1
 ) -> Tensor:
-    """The value from the potentials, debiased where those of the clouds themselves are there; sums over ``dims``."""
+    """The value from the potentials, debiased if they hold those of each cloud with itself; sums over ``dims``."""
     eps, rho = masses
     f, g, f_self, g_self = potentials
     if rho is None:
@@ -156,7 +174,7 @@ def _half_held(total: Tensor) -> Tensor:
     """Half of it, with the derivative of the whole.
 
     ``(rho + eps/2)`` in the value and ``(rho + eps)`` in the gradient are both right (Séjourné et al., arXiv
-    1910.12958, proposition 12): potentials held at their optimum hide the other half.
+    1910.12958, proposition 12): with the potentials held at their optimum, the other half is not visible.
     """
     return _HalfHeld.apply(total)
 
@@ -169,3 +187,128 @@ class _HalfHeld(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor) -> Tensor:  # type: ignore[override]
         return grad
+
+
+@declare(package="geomloss")
+class Sinkhorn(GeometricLoss):
+    """Sinkhorn divergence: entropic optimal transport, debiased; GeomLoss' ``SamplesLoss("sinkhorn")``.
+
+    Cost d (p = 1) or d^2/2 (p = 2) between points; 0 for equal clouds. As in GeomLoss, the number of iterations is
+    that of the schedule, so the value depends on ``scaling`` (0.5 is coarse, 0.9 is close to the limit).
+
+    Two engines give the same values: GeomLoss itself (``pip install geomloss pykeops``) and this package's in PyTorch.
+    ``engine="auto"`` takes GeomLoss where it is installed and correct, else PyTorch: with a tolerance or a cost
+    function, and in the tensorized backend for p = 1 (GeomLoss has no distance below 1e-4) and for ``reach``.
+
+    Args:
+        p: 1 or 2.
+        blur: the temperature is ``blur^p``; distances below it do not count. In the unit of the coordinates.
+        reach: masses need not match: mass is moved about this far at most (unbalanced). None: they must match.
+        diameter: where the schedule starts; None: each pair's own.
+        scaling: ratio of successive scales of the schedule, in (0, 1).
+        truncate: multiscale: pairs of cells further than this many blurs apart are left out; None: none.
+        cost: instead of p: a function (B, N, D), (B, M, D) -> (B, N, M), or a KeOps formula of X and Y.
+        cluster_scale: multiscale: side of the coarse cells.
+        debias: subtract what each cloud costs with itself.
+        potentials: return the dual potentials (B, N), (B, M) instead of the loss.
+        backend: ``"tensorized"`` (cost matrices in memory), ``"online"`` (memory O(N + M)), ``"multiscale"`` (GeomLoss
+            with pykeops, for large clouds in up to 3 coordinates: fast; it starts from coarse cells, so that its value
+            differs from the others by some per cent at scaling 0.5), or ``"auto"``: tensorized up to 5000 x 5000
+            points, multiscale above 10,000 x 10,000 (p = 2) where it can run, else online.
+        engine: ``"auto"``, ``"torch"`` or ``"geomloss"``.
+        tolerance: engine torch: go on at the blur until no potential changes by more than this share of the
+            temperature: the loss itself instead of the schedule's approximation, with its exact gradient.
+        reduction: ``"mean"`` over the batch or ``"none"`` for (B,).
+        ignore_zeros: drop points whose coordinates are all 0.
+        check_finite: raise an error for NaN and Inf.
+    """
+
+    def __init__(
+        self,
+        p: int = 2,
+        blur: float = 0.05,
+        reach: float | None = None,
+        diameter: float | None = None,
+        scaling: float = 0.5,
+        truncate: float | None = 5,
+        cost: Callable[[Tensor, Tensor], Tensor] | str | None = None,
+        cluster_scale: float | None = None,
+        debias: bool = True,
+        potentials: bool = False,
+        backend: str = "auto",
+        engine: str = "auto",
+        tolerance: float | None = None,
+        reduction: str = "mean",
+        ignore_zeros: bool = False,
+        check_finite: bool = True,
+    ) -> None:
+        super().__init__(potentials, backend, engine, reduction, ignore_zeros, check_finite)
+        self.p = order(p)
+        self.blur = positive("blur", blur)
+        self.reach = optional_positive("reach", reach)
+        self.diameter = optional_positive("diameter", diameter)
+        self.scaling = between("scaling", scaling, 0, 1)
+        self.truncate = optional_positive("truncate", truncate)
+        self.cost = function("cost", cost, or_formula=True)
+        self.cluster_scale = optional_positive("cluster_scale", cluster_scale)
+        self.debias = flag("debias", debias)
+        self.tolerance = optional_positive("tolerance", tolerance)
+        self.balanced = self.reach is None  # type: ignore[misc]
+
+    def pair(self, pair: Pair) -> Any:
+        a, x, b, y = pair
+        engine, backend = engines.choose(
+            self.engine,
+            self.backend,
+            "sinkhorn",
+            len(x),
+            len(y),
+            x.shape[1],
+            p=self.p,
+            reach=self.reach,
+            given=self.cost,
+            tolerance=self.tolerance,
+        )
+        diameter = self.diameter or diameter_of(x, y) or self.blur
+        eps_list = temperatures(self.p, diameter, self.blur, self.scaling)
+        masses = Masses(self.blur**self.p, None if self.reach is None else self.reach**self.p)
+        if engine == "torch":
+            dual = solve(
+                a,
+                x,
+                b,
+                y,
+                ground_cost(self.p, self.cost),  # type: ignore[arg-type]
+                eps_list,
+                masses.rho,
+                debias=self.debias,
+                keep=backend == "tensorized",
+                tolerance=self.tolerance,
+            )
+        elif self.reach is None:
+            return self._geomloss(pair, backend, diameter, self.debias, self.potentials)
+        else:  # GeomLoss' unbalanced sum has a wrong gradient, multiscale a wrong value; its potentials are right
+            f, g = self._geomloss(pair, backend, diameter, False, True)
+            selves = [
+                self._geomloss((w, z, w, z.detach()), backend, diameter, False, True)[0] if self.debias else None
+                for w, z in ((a, x), (b, y))
+            ]
+            dual = Potentials(f, g, *selves)
+        return dual.debiased() if self.potentials else divergence(a, b, dual, masses)
+
+    def _geomloss(self, pair: Pair, backend: str, diameter: float, debias: bool, potentials: bool) -> Any:
+        return engines.call(
+            "sinkhorn",
+            *pair,
+            backend,
+            p=self.p,
+            blur=self.blur,
+            reach=self.reach,
+            diameter=diameter,
+            scaling=self.scaling,
+            truncate=self.truncate,
+            cost=self.cost,
+            cluster_scale=self.cluster_scale,
+            debias=debias,
+            potentials=potentials,
+        )

@@ -1,8 +1,13 @@
 """Mixtures of Gaussians as a model's output: containers, densities, sampling, EM, and losses by name."""
 
 from apml_plugin.losses.mixture.container import Hierarchy, Mixture, MixtureOutput
-from apml_plugin.losses.mixture.density import flat_log_likelihood, log_densities, routed_log_likelihoods
-from apml_plugin.losses.mixture.likelihood import GMM, HGMM
+from apml_plugin.losses.mixture.likelihood import (
+    GMM,
+    HGMM,
+    flat_log_likelihood,
+    log_densities,
+    routed_log_likelihoods,
+)
 from apml_plugin.losses.mixture.penalties import EigenPenalty, LatentKL, PoseLoss
 from apml_plugin.losses.mixture.terms import judge
 

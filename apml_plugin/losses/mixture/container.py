@@ -1,4 +1,4 @@
-"""What a mixture is made of, one level or several, checked when it is put together."""
+"""Gaussian mixtures with one level or several, checked when they are built."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ class Hierarchy:
         return siblings.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1).reshape(logits.shape)
 
     def flat(self, level: int = -1) -> Mixture:
-        """One level as a mixture of its own: a weight is the product of the weights from the root down."""
+        """One level as a mixture: its weights are the products of the weights from the root down."""
         depth = range(len(self.levels))[level]
         total = self.log_weights(0)
         for below in range(1, depth + 1):
@@ -142,11 +142,11 @@ class Hierarchy:
 
 @dataclass(frozen=True)
 class MixtureOutput:
-    """All that a mixture model says about a batch; each loss takes the part it is about.
+    """The output of a mixture model for a batch; each loss takes the part that it is about.
 
     Args:
         hierarchy: the mixture.
-        points: (B, n, D) drawn from it, differentiable: what losses between two clouds compare.
+        points: (B, n, D) drawn from it, differentiable, for losses between two clouds.
         latent: mean and log-variance of a VAE's code, both (B, Z); None for a model without.
     """
 
@@ -156,7 +156,7 @@ class MixtureOutput:
 
 
 def as_hierarchy(needs: str, given: Any) -> Hierarchy:
-    """The hierarchy in what a loss was given; an error that says what the loss needs if there is none."""
+    """The hierarchy that a loss was given in any form; otherwise an error that says what the loss needs."""
     if isinstance(given, MixtureOutput):
         return given.hierarchy
     if isinstance(given, Hierarchy):
@@ -177,10 +177,10 @@ def _check_shapes(mixture: Mixture) -> None:
     wanted = ((batch, components), (batch, components, dim), (batch, components, dim, dim), (batch, components, dim))
     shapes = [tuple(t.shape) for t in mixture.tensors]
     if shapes != list(wanted) or components < 1 or dim < 1:
-        said = ", ".join(f"{name} {shape}" for name, shape in zip(NAMES, shapes, strict=True))
+        given = ", ".join(f"{name} {shape}" for name, shape in zip(NAMES, shapes, strict=True))
         raise LossValueError(
             f"a mixture has logits (B, K), means (B, K, D), frames (B, K, D, D) and eigenvalues (B, K, D) with K and D "
-            f"at least 1; got {said}"
+            f"at least 1; got {given}"
         )
     if len({t.device for t in mixture.tensors}) > 1:
         raise LossValueError("logits, means, frames and eigenvalues must be on one device")

@@ -1,4 +1,4 @@
-"""What mixture models are trained with besides the likelihood: flatness, a VAE's prior, a pose."""
+"""Losses that train mixture models besides the likelihood: flatness, a VAE's prior, a pose."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from apml_plugin.arguments import not_negative, one_of
 from apml_plugin.errors import LossArgumentError, LossValueError
-from apml_plugin.losses.base import PointLoss
+from apml_plugin.losses.base import PointLoss, declare
 from apml_plugin.losses.mixture.container import MixtureOutput, as_hierarchy
-from apml_plugin.matching.settings import number, one_of
 
 
+@declare(takes="a mixture")
 class EigenPenalty(PointLoss):
     """Mean of the components' smallest eigenvalue on the last level: pulls them onto the surface.
 
-    ``EigenPenalty()(mixture)``; a gt given beside it is not looked at. In squared units; PointGMM weighs it with 10.
+    ``EigenPenalty()(mixture)``; a gt is accepted and ignored. In squared units; PointGMM weighs it with 10.
     """
 
     needs = "EigenPenalty needs a mixture: EigenPenalty()(Hierarchy([Mixture(logits, means, frames, eigenvalues)]))"
@@ -25,6 +26,7 @@ class EigenPenalty(PointLoss):
         return as_hierarchy(self.needs, pred).levels[-1].eigenvalues.amin(-1).mean()
 
 
+@declare(takes="a latent code")
 class LatentKL(PointLoss):
     """Kullback-Leibler divergence of a VAE's code N(mean, exp(log_variance)) from N(0, 1), averaged over the batch.
 
@@ -40,9 +42,6 @@ class LatentKL(PointLoss):
         super().__init__()
         self.normalise = one_of("normalise", normalise, ("dims", "sum"))
 
-    def options(self) -> dict[str, Any]:
-        return {"normalise": self.normalise}
-
     def forward(self, pred: Any, *_: Any) -> Tensor:  # type: ignore[override]
         if isinstance(pred, MixtureOutput):
             pred = pred.latent
@@ -54,11 +53,12 @@ class LatentKL(PointLoss):
         return each.mean()
 
 
+@declare(takes="two poses")
 class PoseLoss(PointLoss):
-    """``translation * |t - t'|_1 - rotation * <r, r'>``: a rigid motion about one axis, as PointGMM's registration.
+    """Error of a rigid motion about one axis: ``translation * |t - t'|_1 - rotation * <r, r'>`` (PointGMM).
 
     ``PoseLoss()((t, r), (t', r'))``: translations (B, D) and rotations as unit (cos, sin), (B, 2). The L1 distance is
-    a mean over the coordinates. At best ``-rotation``.
+    a mean over the coordinates. The minimum is ``-rotation``.
 
     Args:
         translation, rotation: weights, 0 or more; 50 and 10 are published.
@@ -68,13 +68,8 @@ class PoseLoss(PointLoss):
 
     def __init__(self, translation: float = 50.0, rotation: float = 10.0) -> None:
         super().__init__()
-        self.translation, self.rotation = number("translation", translation), number("rotation", rotation)
-        for name in ("translation", "rotation"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise LossValueError(f"{name}={getattr(self, name)!r} must be 0 or more and finite")
-
-    def options(self) -> dict[str, Any]:
-        return {"translation": self.translation, "rotation": self.rotation}
+        self.translation = not_negative("translation", translation)
+        self.rotation = not_negative("rotation", rotation)
 
     def forward(self, pred: Any, gt: Any = None, *_: Any) -> Tensor:  # type: ignore[override]
         shift, turn = _pair(self.needs, pred, same=False)

@@ -1,4 +1,4 @@
-"""The hierarchical decoder: a code grows into 8 components, each splits into 4, and again."""
+"""The hierarchical decoder: a code becomes 8 components, each of which splits into 4, and so on."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from apml_plugin.arguments import between, count, number
 from apml_plugin.errors import LossValueError
 from apml_plugin.losses.mixture import Hierarchy, Mixture
-from apml_plugin.matching.settings import number
-from apml_plugin.models.layers import positive
-from apml_plugin.models.pointgmm.frames import orthonormal_frames
 
 LEVELS = (8, 32, 128, 512)
 NUMBERS = 6 + 3 + 3 + 1
-"""Of a component: two vectors for its frame, three roots of eigenvalues, a mean, a logit."""
+"""Numbers of a component: two vectors for its frame, three roots of eigenvalues, a mean, a logit."""
+
+SMALL = 1e-6
+"""Vectors shorter than this, and smaller angles, define no direction; a coordinate axis replaces them."""
 
 
 class MixtureDecoder(nn.Module):
@@ -32,7 +33,7 @@ class MixtureDecoder(nn.Module):
         attention: whether siblings attend to each other before they split.
         dropout: in heads and splits.
         dim_t: length of a second code that every head sees (a pose); 0 for none.
-        min_eigenvalue: what eigenvalues are bounded below by, in squared units.
+        min_eigenvalue: lower bound of the eigenvalues, in squared units.
     """
 
     def __init__(
@@ -47,12 +48,10 @@ class MixtureDecoder(nn.Module):
     ) -> None:
         super().__init__()
         self.levels = _check_levels(levels)
-        self.dim_z, self.dim_h, self.dim_t = positive("dim_z", dim_z), positive("dim_h", dim_h), dim_t
+        self.dim_z, self.dim_h, self.dim_t = count("dim_z", dim_z), count("dim_h", dim_h), dim_t
         if dim_h % 8:
             raise LossValueError(f"dim_h={dim_h} must be a multiple of 8, such as {max(8, dim_h - dim_h % 8)}")
-        self.min_eigenvalue = number("min_eigenvalue", min_eigenvalue)
-        if not 0 < self.min_eigenvalue < 1:
-            raise LossValueError(f"min_eigenvalue={min_eigenvalue!r} must lie in (0, 1); 1e-6 is usual")
+        self.min_eigenvalue = between("min_eigenvalue", min_eigenvalue, 0, 1)
         if not 0 <= number("dropout", dropout) < 1:
             raise LossValueError(f"dropout={dropout!r} must lie in [0, 1)")
         doublings = self.levels[0].bit_length() - 1
@@ -67,8 +66,8 @@ class MixtureDecoder(nn.Module):
         splits = [lower // upper for upper, lower in pairwise(self.levels)]
         self.splits = nn.ModuleList(_mlp(dim_h, 2 * dim_h, children * dim_h, dropout) for children in splits)
         for depth, head in enumerate(self.heads):
-            # Components begin half as wide on each next level, on the scale of normalised clouds, and apart from each
-            # other: siblings that begin alike stay alike for long.
+            # On each next level components start half as wide, on the scale of normalised clouds, and at different
+            # places: siblings that start equal stay similar for long.
             assert isinstance(head, nn.Sequential)
             final = head[-1]
             assert isinstance(final, nn.Linear)
@@ -97,15 +96,15 @@ class MixtureDecoder(nn.Module):
             batch, nodes = features.shape[:2]
             given = features.new_zeros(batch, self.dim_t) if pose is None else pose
             features = torch.cat([features, given[:, None].expand(-1, nodes, -1)], dim=-1)
-        said = head(features)
-        said = said.to(torch.promote_types(said.dtype, torch.float32))
-        vectors, roots, means, logits = said.split([6, 3, 3, 1], dim=-1)
+        numbers = head(features)
+        numbers = numbers.to(torch.promote_types(numbers.dtype, torch.float32))
+        vectors, roots, means, logits = numbers.split([6, 3, 3, 1], dim=-1)
         frames = orthonormal_frames(vectors.unflatten(-1, (2, 3)))
         return Mixture(logits[..., 0], means, frames, roots.square() + self.min_eigenvalue)
 
 
 class SiblingAttention(nn.Module):
-    """Self-attention among the children of one node; a gate that starts at 0 lets it in."""
+    """Self-attention among the children of one node, scaled by a gate that starts at 0."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -124,9 +123,42 @@ def _mlp(width: int, hidden: int, out: int, dropout: float) -> nn.Sequential:
 
 
 def _check_levels(levels: Sequence[int]) -> tuple[int, ...]:
-    given = tuple(positive("levels", size) for size in levels)
+    given = tuple(count("levels", size) for size in levels)
     if not given or given[0] < 2 or given[0] & (given[0] - 1):
         raise LossValueError(f"levels={list(levels)} must begin with a power of 2, at least 2, such as {list(LEVELS)}")
     if any(lower % upper or lower == upper for upper, lower in pairwise(given)):
         raise LossValueError(f"levels={list(levels)} must grow by whole factors, such as {list(LEVELS)}")
     return given
+
+
+def orthonormal_frames(vectors: Tensor) -> Tensor:
+    """(..., 3, 3) right-handed frames, rows orthonormal, from (..., 2, 3): Gram-Schmidt and a cross product.
+
+    By Gram-Schmidt and a cross product: the first row points along the first vector, the second lies in their plane.
+    A third vector could only change the sign of the third row, which makes no difference to a Gaussian. Where vectors
+    are 0 or parallel, coordinate axes replace the missing directions, and the vectors get no gradient there.
+    """
+    if vectors.shape[-2:] != (2, 3):
+        raise LossValueError(f"vectors has shape {tuple(vectors.shape)}, expected (..., 2, 3)")
+    a, b = vectors.unbind(-2)
+    axes = torch.eye(3, dtype=a.dtype, device=a.device)
+    first = _unit(a, axes[0].expand_as(a))
+    spare = axes[first.detach().abs().argmin(-1)]
+    b = _unit(b, spare)
+    across = _reject(_reject(spare, first), first)
+    second = _unit(_reject(b, first), across)
+    second = _unit(_reject(second, first), across)  # twice, because nearly parallel vectors lose digits the first time
+    return torch.stack([first, second, torch.linalg.cross(first, second)], dim=-2)
+
+
+def _reject(vector: Tensor, axis: Tensor) -> Tensor:
+    return vector - (vector * axis).sum(-1, keepdim=True) * axis
+
+
+def _unit(vector: Tensor, fallback: Tensor) -> Tensor:
+    """``vector`` of length 1, or the fallback's direction where it is too short. The fallback must not be short."""
+    # Scaled first, so that squares neither overflow nor vanish.
+    largest = vector.detach().abs().amax(-1, keepdim=True)
+    good = largest > SMALL
+    chosen = torch.where(good, vector / torch.where(good, largest, 1.0), fallback)
+    return chosen / chosen.square().sum(-1, keepdim=True).sqrt()

@@ -1,23 +1,67 @@
-"""PointGMM: a cloud to a code, the code to a hierarchy of mixtures."""
+"""PointGMM: PointNet encodes a cloud, and a decoder turns the code into a hierarchy of mixtures."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
+from apml_plugin.arguments import count, flag
 from apml_plugin.errors import LossValueError
 from apml_plugin.losses.mixture import Hierarchy, MixtureOutput
-from apml_plugin.matching.settings import flag
-from apml_plugin.models.layers import positive
 from apml_plugin.models.pointgmm.decoder import LEVELS, MixtureDecoder
-from apml_plugin.models.pointgmm.pointnet import PointNet
 from apml_plugin.models.pointgmm.sampling import interpolate, mixture_to_points, sample
 
 
+class PointNet(nn.Module):
+    """PointNet (Qi et al. 2017) without its input transform: (B, N, C) points, in any order, to a code (B, dim_out).
+
+    Args:
+        dim_out: length of the code.
+        widths: channels of the layers for every point, before the maximum over all points.
+        hidden: width of the layer after it.
+        dim_in: C.
+    """
+
+    def __init__(
+        self, dim_out: int = 256, widths: Sequence[int] = (64, 128, 1024), hidden: int = 512, dim_in: int = 3
+    ) -> None:
+        super().__init__()
+        channels = [count("dim_in", dim_in), *(count("widths", width) for width in widths)]
+        if len(channels) < 2:
+            raise LossValueError("widths is empty; PointNet's are (64, 128, 1024)")
+        self.dim_in = dim_in
+        layers: list[nn.Module] = []
+        for i, (one, other) in enumerate(pairwise(channels)):
+            layers += [nn.Conv1d(one, other, 1), nn.BatchNorm1d(other)]
+            if i + 2 < len(channels):
+                layers.append(nn.ReLU(inplace=True))
+        self.local = nn.Sequential(*layers)
+        self.merge = nn.Sequential(
+            nn.Linear(channels[-1], count("hidden", hidden)),
+            nn.BatchNorm1d(hidden),
+            nn.ReLU(inplace=True),
+            nn.Linear(hidden, count("dim_out", dim_out)),
+        )
+
+    def forward(self, points: Tensor) -> Tensor:
+        """LossValueError for other shapes, no points, or one cloud alone in training."""
+        if points.dim() != 3 or points.shape[2] != self.dim_in or points.shape[1] == 0:
+            raise LossValueError(
+                f"points has shape {tuple(points.shape)}, expected (B, N, {self.dim_in}) with at least one point; a "
+                "single cloud goes in as points[None]"
+            )
+        if self.training and len(points) < 2:
+            raise LossValueError(
+                "a batch of one cloud cannot train PointNet's batch norm: use a batch size of 2 or more and drop_last"
+            )
+        return self.merge(self.local(points.transpose(1, 2)).amax(2))
+
+
 class PointGMM(nn.Module):
-    """A hierarchical Gaussian mixture for a cloud (Hertz et al., CVPR 2020), in a size of one's choice.
+    """A hierarchical Gaussian mixture for a cloud (Hertz et al., CVPR 2020), in any size.
 
     ``mixture(cloud)`` gives the :class:`Hierarchy`; ``forward(cloud)`` gives two clouds, as every network here: the
     means of the last level, and ``num_pred`` points drawn from it (at random in training, evenly in evaluation, where
@@ -31,7 +75,7 @@ class PointGMM(nn.Module):
         attention: whether siblings attend to each other before they split.
         variational: the code is drawn from N(mean, exp(log_variance)) in training; pair it with ``LatentKL``.
         dropout: in the decoder.
-        min_eigenvalue: bound of the variances from below, in squared units.
+        min_eigenvalue: lower bound of the variances, in squared units.
         flatten: points are drawn from discs (see ``sample``).
 
     Raises:
@@ -52,7 +96,7 @@ class PointGMM(nn.Module):
         flatten: bool = False,
     ) -> None:
         super().__init__()
-        self.num_pred = positive("num_pred", num_pred)
+        self.num_pred = count("num_pred", num_pred)
         self.variational, self.flatten = flag("variational", variational), flag("flatten", flatten)
         self.encoder = PointNet(dim_z, tuple(encoder), 2 * dim_z)
         self.moments = nn.Linear(dim_z, 2 * dim_z) if self.variational else None
@@ -61,7 +105,7 @@ class PointGMM(nn.Module):
         )
 
     def encode(self, cloud: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
-        """``cloud`` (B, N, 3) to a code (B, dim_z), and the mean and log-variance it was drawn by if variational."""
+        """``cloud`` (B, N, 3) to a code (B, dim_z) and, if variational, the mean and log-variance it was drawn from."""
         code = self.encoder(cloud)
         if self.moments is None:
             return code, None
@@ -80,17 +124,17 @@ class PointGMM(nn.Module):
         return self.decode(self.encode(cloud)[0])
 
     def output(self, cloud: Tensor, draw: bool = True) -> MixtureOutput:
-        """All that losses read: the mixtures, the code's moments, and, if ``draw``, points from the last level."""
+        """What losses take: the mixtures, the code's moments, and, if ``draw``, points from the last level."""
         code, latent = self.encode(cloud)
         hierarchy = self.decode(code)
         return MixtureOutput(hierarchy, self.draw(hierarchy) if draw else None, latent)
 
     def draw(self, hierarchy: Hierarchy, points: int | None = None) -> Tensor:
         """(B, points or num_pred, 3): at random in training, evenly in evaluation."""
-        count = self.num_pred if points is None else points
+        number = self.num_pred if points is None else points
         if not self.training:
-            return mixture_to_points(hierarchy, count, flatten=self.flatten)
-        drawn = sample(hierarchy, count, flatten=self.flatten)
+            return mixture_to_points(hierarchy, number, flatten=self.flatten)
+        drawn = sample(hierarchy, number, flatten=self.flatten)
         assert isinstance(drawn, Tensor)
         return drawn
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Mapping
 from typing import Any
@@ -10,8 +9,9 @@ from typing import Any
 from torch import Tensor
 
 from apml_plugin.announce import announce
+from apml_plugin.arguments import reject_unknown
 from apml_plugin.chosen import chosen_loss
-from apml_plugin.errors import LossArgumentError, LossValueError
+from apml_plugin.errors import LossValueError
 from apml_plugin.losses.mixture import Hierarchy, Mixture, MixtureOutput, judge
 from apml_plugin.losses.mixture.terms import check_terms
 from apml_plugin.models.pointgmm.network import PointGMM as Network
@@ -24,8 +24,8 @@ DEFAULT = "HGMM"
 class PointGMM(Network):
     """:class:`apml_plugin.models.pointgmm.PointGMM`, made from a host's config and trained by its loop.
 
-    ``forward`` gives what such a host expects: the coarse cloud first, the fine one last; between them stand the
-    mixture's tensors, batch first, so that a host's parallel wrappers can carry them.
+    ``forward`` gives what such a host expects: the coarse cloud first, the fine one last. Between them are the
+    mixture's tensors, batch first, so that a host's parallel wrappers can gather them.
 
     Args:
         config: the host's ``model:``; the network's arguments, and ``loss:`` (by default HGMM), in which losses of
@@ -37,12 +37,7 @@ class PointGMM(Network):
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         given = {key: value for key, value in config.items() if key not in ("NAME", "loss", "loss_opts")}
-        takes = inspect.signature(Network).parameters
-        for key in given:
-            if key not in takes:
-                close = difflib.get_close_matches(key, takes, n=1, cutoff=0.5)
-                offer = f": did you mean {close[0]!r}?" if close else ""
-                raise LossArgumentError(f"model: PointGMM takes no {key!r}{offer} (it takes {', '.join(takes)})")
+        reject_unknown("model: PointGMM", given, inspect.signature(Network).parameters)
         super().__init__(**given)
         value, opts, _ = chosen_loss(config.get("loss"), config.get("loss_opts"))
         self.criterion = check_terms(build_loss(DEFAULT if value is None else value, opts), self.variational)
@@ -56,11 +51,11 @@ class PointGMM(Network):
         return (output.hierarchy.levels[-1].means.contiguous(), *levels, *(output.latent or ()), output.points)
 
     def get_loss(self, ret: tuple[Tensor, ...], gt: Tensor, epoch: int = 0) -> tuple[Tensor, Tensor]:
-        """(what the loss says of the mixture, what it says of the drawn points); a host adds them."""
+        """(loss of the mixture, loss of the drawn points); a host adds them."""
         set_epoch(self.criterion, epoch)
         output = self.read(ret)
         of_mixture, of_points = judge(self.criterion, output, gt)
-        # Every output takes part, so that a host's distributed wrapper does not wait for gradients of none.
+        # Every output is used, because a distributed wrapper waits for the gradient of each.
         return of_mixture + 0.0 * sum(tensor.float().sum() for tensor in ret), of_points
 
     def read(self, ret: tuple[Tensor, ...]) -> MixtureOutput:

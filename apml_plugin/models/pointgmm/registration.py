@@ -8,18 +8,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from apml_plugin.arguments import count, one_of
 from apml_plugin.errors import LossValueError
-from apml_plugin.losses.mixture import HGMM, Hierarchy, PoseLoss
-from apml_plugin.matching.settings import one_of
-from apml_plugin.models.layers import positive
+from apml_plugin.losses.mixture import HGMM, Hierarchy, Mixture, PoseLoss
 from apml_plugin.models.pointgmm.decoder import LEVELS, MixtureDecoder
-from apml_plugin.models.pointgmm.invariant import channels, invariant_features
-from apml_plugin.models.pointgmm.pointnet import PointNet
+from apml_plugin.models.pointgmm.network import PointNet
 from apml_plugin.models.pointgmm.poses import AXES, Pose, compose, inverse, move
 
 
 class Registered(NamedTuple):
-    """What the network says about a batch of clouds."""
+    """The output of the network for a batch of clouds."""
 
     canonical: Hierarchy
     """The shape in its own frame."""
@@ -32,10 +30,10 @@ class Registered(NamedTuple):
 class PointGMMRegistration(nn.Module):
     """Rigid registration about one axis (Hertz et al., CVPR 2020).
 
-    A shape code from features that no rigid motion changes; a pose code from the points, centred, and the shape code;
-    a translation and an angle from the pose code. The decoder sees the pose code in every head: with zeros in its
-    place it explains the shape in its own frame, with the code the cloud as it stands. Training shows clouds in their
-    own frame, moved by known poses, and asks for both: :meth:`loss`.
+    A shape code comes from features that no rigid motion changes, a pose code from the centred points and the shape
+    code, a translation and an angle from the pose code. Every head of the decoder takes the pose code: with zeros in
+    its place the decoder gives the shape in its own frame, with the code the shape where the cloud is. :meth:`loss`
+    trains both, on clouds in their own frame that are moved by known poses.
 
     Args:
         dim_z, dim_t: lengths of the shape's and the pose's code.
@@ -60,9 +58,9 @@ class PointGMMRegistration(nn.Module):
     ) -> None:
         super().__init__()
         self.axis = one_of("axis", axis, AXES)
-        self.neighbours = positive("neighbours", neighbours)
-        self.shape = PointNet(dim_z, tuple(encoder), 2 * dim_z, channels(neighbours))
-        self.place = PointNet(positive("dim_t", dim_t), tuple(encoder), 2 * dim_t, 3 + dim_z)
+        self.neighbours = count("neighbours", neighbours)
+        self.shape = PointNet(dim_z, tuple(encoder), 2 * dim_z, 1 + 3 * neighbours)
+        self.place = PointNet(count("dim_t", dim_t), tuple(encoder), 2 * dim_t, 3 + dim_z)
         self.pose_head = nn.Linear(dim_t, 5)
         self.decoder = MixtureDecoder(dim_z, dim_h, levels, attention, dropout, dim_t, min_eigenvalue)
 
@@ -71,23 +69,23 @@ class PointGMMRegistration(nn.Module):
         code = self.shape(invariant_features(clouds, self.neighbours))
         centre = clouds.mean(1, keepdim=True)
         centred = clouds - centre
-        # As large as the code beside it: batch norm would drown coordinates of a tenth of its size.
+        # Scaled to the size of the code beside them, so that batch norm does not suppress the coordinates.
         radius = centred.square().sum(-1, keepdim=True).mean(1, keepdim=True).clamp_min(1e-12).sqrt()
         placed = self.place(torch.cat([2 * centred / radius, code[:, None].expand(-1, clouds.shape[1], -1)], dim=-1))
-        said = self.pose_head(placed)
-        turn = said[:, 3:]
+        numbers = self.pose_head(placed)
+        turn = numbers[:, 3:]
         length = turn.square().sum(-1, keepdim=True)
         ahead = torch.tensor([1.0, 0.0], dtype=turn.dtype, device=turn.device)
         turn = torch.where(length > 1e-12, turn / length.clamp_min(1e-12).sqrt(), ahead)
-        return code, placed, Pose(said[:, :3] * radius[:, 0] + centre[:, 0], turn)
+        return code, placed, Pose(numbers[:, :3] * radius[:, 0] + centre[:, 0], turn)
 
     def forward(self, clouds: Tensor) -> Registered:
         """``clouds`` (B, N, 3), N above ``neighbours``. Both mixtures; the placed one moved to where the cloud is."""
         code, placed, at = self.encode(clouds)
         centre = clouds.mean(1)
-        there = self.decoder(code, placed)
+        centred = self.decoder(code, placed)
         moved = Hierarchy(
-            [type(level)(level.logits, level.means + centre[:, None], *level.tensors[2:]) for level in there.levels]
+            [Mixture(level.logits, level.means + centre[:, None], *level.tensors[2:]) for level in centred.levels]
         )
         return Registered(self.decoder(code), moved, at)
 
@@ -99,9 +97,9 @@ class PointGMMRegistration(nn.Module):
             pose_loss: its weights; 50 and 10 by default.
         """
         moved = move(canonical, by, self.axis)
-        said = self(moved)
-        apart = (PoseLoss() if pose_loss is None else pose_loss)(said.pose, by)
-        value: Tensor = HGMM()(said.canonical, canonical) + HGMM()(said.placed, moved) + apart
+        registered = self(moved)
+        error = (PoseLoss() if pose_loss is None else pose_loss)(registered.pose, by)
+        value: Tensor = HGMM()(registered.canonical, canonical) + HGMM()(registered.placed, moved) + error
         return value
 
     @torch.no_grad()
@@ -114,3 +112,42 @@ class PointGMMRegistration(nn.Module):
             raise LossValueError("register() in training mode uses batch statistics and dropout: call .eval() first")
         at_source, at_target = self.encode(source)[2], self.encode(target)[2]
         return compose(at_target, inverse(at_source, self.axis), self.axis)
+
+
+def invariant_features(points: Tensor, neighbours: int = 40) -> Tensor:
+    """(B, N, 3) to (B, N, 1 + 3 * neighbours), for each point, with its nearest points in order of distance:
+
+    its distance to the cloud's centroid; the distances to the neighbours; the angle at the point between each
+    neighbour and the centroid; and each neighbour's smallest angle to another neighbour, seen from the point.
+
+    Raises LossValueError where a cloud has no more points than ``neighbours``.
+    """
+    if points.dim() != 3 or points.shape[2] != 3 or points.shape[1] <= count("neighbours", neighbours):
+        raise LossValueError(
+            f"points has shape {tuple(points.shape)}, expected (B, N, 3) with more than neighbours={neighbours} points"
+        )
+    batch = len(points)
+    with torch.no_grad():
+        near = torch.cdist(points, points).topk(neighbours + 1, largest=False).indices[..., 1:]
+    rows = torch.arange(batch, device=points.device)[:, None, None]
+    offsets = points[rows, near] - points[:, :, None]
+    inwards = points.mean(1, keepdim=True) - points
+    distances, directions = _polar(offsets)
+    centre, towards = _polar(inwards)
+    angles = _angle((directions * towards[:, :, None]).sum(-1))
+    between = directions @ directions.mT
+    self_pairs = torch.eye(neighbours, dtype=torch.bool, device=points.device)
+    closest = _angle(between.masked_fill(self_pairs, -1.0).amax(-1))
+    return torch.cat([centre[..., None], distances, angles, closest], dim=-1)
+
+
+def _polar(vectors: Tensor) -> tuple[Tensor, Tensor]:
+    """Lengths and directions; the direction of a zero vector is 0."""
+    square = vectors.square().sum(-1)
+    length = torch.where(square > 0, square, 1.0).sqrt()
+    return length * (square > 0), vectors / length[..., None]
+
+
+def _angle(cosine: Tensor) -> Tensor:
+    """Angles whose gradient is finite at 0 and 180 degrees."""
+    return torch.acos(cosine.clamp(-1 + 1e-6, 1 - 1e-6))

@@ -292,12 +292,12 @@ def test_two_clouds_are_refused_with_what_is_needed(name: str) -> None:
 
 
 CHANGES: list[tuple[str, dict[str, Any], str]] = [
-    ("DPCC", {"gt_xyz": []}, "no 'gt_xyz': did you mean 'gt_xyzs'"),
+    ("DPCC", {"gt_xyz": []}, "no field 'gt_xyz': did you mean 'gt_xyzs'"),
     ("DPCC", {"gt_xyzs": None}, "gt_xyzs is missing"),
     ("DPCC", {"pred_mdis": None}, "pred_mdis is missing"),
     ("DPCC", {"likelihoods": None}, "likelihoods is missing"),
-    ("DPCC", {"features": None}, "features is missing, which gt_normals goes with"),
-    ("DPCC", {"latent_xyzs": None}, "latent_xyzs is missing, which pred_latent_xyzs goes with"),
+    ("DPCC", {"features": None}, "features is missing, which belongs to gt_normals"),
+    ("DPCC", {"latent_xyzs": None}, "latent_xyzs is missing, which belongs to pred_latent_xyzs"),
     ("DPCC", {"pred_xyzs": torch.rand(2, 5, 3)}, r"pred_xyzs must be a list .* write \[pred_xyzs\]"),
     ("DPCC", {"pred_xyzs": [torch.rand(2, 5, 3)]}, "pred_xyzs must hold one entry for each of the 3 stages, got 1"),
     ("DPCC", {"gt_xyzs": []}, "gt_xyzs must hold one entry"),

@@ -250,8 +250,8 @@ def test_who_computes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert auto("sinkhorn", p=1) == ("torch", "tensorized")
     assert auto("sinkhorn", reach=1.0) == ("torch", "tensorized")
     assert auto("sinkhorn", tolerance=1e-6) == ("torch", "tensorized")
-    assert auto("sinkhorn", own=lambda x, y: x) == ("torch", "tensorized")
-    assert auto("sinkhorn", own="Norm2(X-Y)") == ("geomloss", "online")
+    assert auto("sinkhorn", given=lambda x, y: x) == ("torch", "tensorized")
+    assert auto("sinkhorn", given="Norm2(X-Y)") == ("geomloss", "online")
     assert auto("sinkhorn", 6000) == ("geomloss", "online")
     assert auto("sinkhorn", 20_000) == ("geomloss", "multiscale")
     assert auto("sinkhorn", 20_000, p=1) == ("geomloss", "online")
@@ -259,7 +259,7 @@ def test_who_computes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert auto("sinkhorn") == ("torch", "tensorized")
     assert auto("sinkhorn", 20_000) == ("torch", "online")
     with pytest.raises(BackendError, match="KeOps formula"):
-        engines.choose("torch", "online", "sinkhorn", 5, 5, 3, own="Norm2(X-Y)")
+        engines.choose("torch", "online", "sinkhorn", 5, 5, 3, given="Norm2(X-Y)")
 
 
 @needs_geomloss

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from mixture.mixtures import random_hierarchy, random_mixture
+from mixtures import random_hierarchy, random_mixture
 
 from apml_plugin.errors import LossValueError
 from apml_plugin.losses.mixture import GMM, Mixture

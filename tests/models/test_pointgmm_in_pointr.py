@@ -92,7 +92,7 @@ def test_the_loss_chosen_for_a_run_counts(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ({"num_preds": 3}, "PointGMM takes no 'num_preds': did you mean 'num_pred'"),
+        ({"num_preds": 3}, "PointGMM takes no argument 'num_preds': did you mean 'num_pred'"),
         ({"loss": "LatentKL"}, "variational"),
         ({"loss": {"coarse": "APML"}}, "no stages"),
     ],

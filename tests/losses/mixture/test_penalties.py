@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from mixture.mixtures import random_hierarchy
+from mixtures import random_hierarchy
 from torch.distributions import Normal, kl_divergence
 
 from apml_plugin.errors import LossArgumentError, LossValueError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from mixture.mixtures import random_hierarchy, random_mixture
+from mixtures import random_hierarchy, random_mixture
 
 from apml_plugin.errors import LossArgumentError, LossValueError
 from apml_plugin.losses.mixture import Mixture

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from mixture.mixtures import random_hierarchy, random_mixture, reference_nll
+from mixtures import random_hierarchy, random_mixture, reference_nll
 from torch.distributions import MultivariateNormal
 
 from apml_plugin.errors import LossArgumentError, LossValueError

@@ -1,0 +1,54 @@
+"""The private API that the package calls: one small test each, so that a new release shows at once what it changed."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+import apml_plugin
+from apml_plugin import _torch_private as private
+
+VERSION = f"PyTorch {torch.__version__}"
+PACKAGE = Path(apml_plugin.__file__).parent
+
+
+def test_kernels_of_an_operator_are_found() -> None:
+    changed = f"torch._C._dispatch_has_kernel_for_dispatch_key has changed in {VERSION}: backends are not found"
+    assert private.has_kernel("aten::cdist", "cpu"), changed
+    assert not private.has_kernel("aten::_cudnn_rnn", "cpu"), changed
+
+
+def test_an_assertion_is_kept_in_the_graph() -> None:
+    changed = f"torch._assert_async has changed in {VERSION}: compiled losses do not check for NaN"
+    private.assert_in_graph(torch.tensor(True), "no")
+    with pytest.raises(RuntimeError, match="a message"):
+        private.assert_in_graph(torch.tensor(False), "a message")
+    compiled = torch.compile(
+        lambda x: private.assert_in_graph(x > 0, "below") or x + 1, backend="eager", fullgraph=True
+    )
+    assert compiled(torch.tensor(1.0)) == 2, changed
+
+
+def test_nodes_show_what_they_saved() -> None:
+    changed = f"autograd's _saved_* attributes have changed in {VERSION}: clouds that are copies are not recognised"
+    x = torch.rand(2, 3, 4, requires_grad=True)
+    assert private.saved_by(x.transpose(1, 2).grad_fn) == private.saved_by(x.transpose(1, 2).grad_fn) != {}, changed
+    assert private.saved_by(x.transpose(1, 2).grad_fn) != private.saved_by(x.transpose(0, 1).grad_fn), changed
+
+
+def test_writing_in_place_counts() -> None:
+    x = torch.zeros(3)
+    before = private.version_of(x)
+    x.add_(1)
+    assert private.version_of(x) == before + 1, f"Tensor._version has changed in {VERSION}"
+
+
+@pytest.mark.parametrize("folder", ["losses", "matching", "models", "compat", "metrics"])
+def test_private_names_of_torch_stay_in_one_module(folder: str) -> None:
+    private_name = re.compile(r"\btorch\._\w|\btorch\.utils\._\w|_saved_|\._version\b")
+    for path in [*(PACKAGE / folder).rglob("*.py"), *PACKAGE.glob("*.py")]:
+        if path.name != "_torch_private.py":
+            assert not private_name.search(path.read_text()), path
