@@ -112,7 +112,7 @@ def test_bad_options(option: str, value: object, error: type[Exception], message
 
 
 def test_a_backend_that_is_named_is_never_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(BackendError, match="cannot differentiate it; use backend=.auto. or"):
+    with pytest.raises(BackendError, match="cannot differentiate it; use backend='auto' or"):
         apml_loss(GOOD, GOOD, backend="sparse", differentiate_plan=True)
     wide = torch.rand(1, 4, 5)
     with pytest.raises(BackendError, match=r"backend='native' cannot be used: .* up to 3 coordinates, .* have 5"):
