@@ -124,9 +124,13 @@ def _build_named(cfg: Mapping[str, Any]) -> nn.Module:
         if alias in arguments:
             arguments[argument] = arguments.pop(alias)
     called = {argument: alias for alias, argument in aliases.items()}
-    missing = [called.get(key, key) for key, p in takes.items() if p.default is p.empty and key not in arguments]
-    if missing:
-        raise LossArgumentError(f"{name}: missing {' and '.join(map(repr, missing))} (it takes {', '.join(takes)})")
+    required = [key for key, p in takes.items() if p.default is p.empty]
+    if missing := [called.get(key, key) for key in required if key not in arguments]:
+        form = ", ".join(f"{called.get(key, key)}: ..." for key in required)
+        alike = f" (or {', '.join(called)})" if called else ""
+        raise LossArgumentError(
+            f"{name}: missing {' and '.join(map(repr, missing))}; write {{NAME: {name}, {form}}}{alike}"
+        )
     for key in getattr(cls, "nested", ()):
         if arguments.get(key) is not None:
             arguments[key] = build_loss(arguments[key])

@@ -53,7 +53,9 @@ def test_a_schedule_builds_from_models(ends: tuple[str, str]) -> None:
 
 
 def test_a_schedule_without_an_end_says_how_to_write_one() -> None:
-    with pytest.raises(LossArgumentError, match=r"missing 'to'.*first and last mean the same"):
+    with pytest.raises(
+        LossArgumentError, match=r"missing 'to'; write {NAME: Schedule, from: ..., to: ...} \(or first, last\)"
+    ):
         MODELS.build(dict(type="Schedule", first="ChamferL2"))
 
 
