@@ -13,20 +13,20 @@ from apml_plugin import _moved
 
 @pytest.fixture
 def moved(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(_moved.MOVED, "apml_plugin.old_errors", "apml_plugin.errors")
+    monkeypatch.setitem(_moved.MOVED, "apml_plugin.old_announce", "apml_plugin.announce")
     yield
-    sys.modules.pop("apml_plugin.old_errors", None)
+    sys.modules.pop("apml_plugin.old_announce", None)
 
 
 @pytest.mark.usefixtures("moved")
 def test_an_old_path_gives_the_same_module_and_warns() -> None:
-    from apml_plugin import errors
+    from apml_plugin import announce
 
-    with pytest.warns(FutureWarning, match=r"apml_plugin\.old_errors has moved to apml_plugin\.errors"):
-        old = importlib.import_module("apml_plugin.old_errors")
-    assert old is errors
-    assert errors.__spec__.name == "apml_plugin.errors"
-    assert importlib.reload(errors) is errors
+    with pytest.warns(FutureWarning, match=r"apml_plugin\.old_announce has moved to apml_plugin\.announce"):
+        old = importlib.import_module("apml_plugin.old_announce")
+    assert old is announce
+    assert announce.__spec__.name == "apml_plugin.announce"
+    assert importlib.reload(announce) is announce
 
 
 @pytest.mark.parametrize("old", sorted(_moved.MOVED))
