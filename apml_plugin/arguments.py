@@ -67,7 +67,7 @@ def whole(name: str, value: Any) -> int:
     return int(result)
 
 
-def count(name: str, value: Any) -> int:
+def positive_whole(name: str, value: Any) -> int:
     """An int of 1 or more, given as an int."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise LossArgumentError(f"{name}={value!r} must be a whole number, got {type(value).__name__}")

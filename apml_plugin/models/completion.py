@@ -9,7 +9,7 @@ from math import isqrt
 import torch
 from torch import Tensor, nn
 
-from apml_plugin.arguments import count
+from apml_plugin.arguments import positive_whole
 from apml_plugin.errors import LossValueError
 
 
@@ -40,7 +40,7 @@ class PointEncoder(nn.Module):
 
     def __init__(self, channels: int = 1024) -> None:
         super().__init__()
-        if count("encoder_channel", channels) % 8:
+        if positive_whole("encoder_channel", channels) % 8:
             raise LossValueError(
                 f"encoder_channel={channels} must be a multiple of 8, such as {max(8, channels - channels % 8)}"
             )
@@ -86,15 +86,15 @@ class PCN(nn.Module):
         hidden: int | None = None,
     ) -> None:
         super().__init__()
-        per_patch = count("grid", grid) ** 2
-        if count("num_pred", num_pred) % per_patch:
+        per_patch = positive_whole("grid", grid) ** 2
+        if positive_whole("num_pred", num_pred) % per_patch:
             lower = max(per_patch, num_pred - num_pred % per_patch)
             raise LossValueError(
                 f"num_pred={num_pred} must be a multiple of grid * grid = {per_patch}, such as {lower}"
             )
         self.num_pred, self.num_coarse, self.grid = num_pred, num_pred // per_patch, grid
         self.encoder = PointEncoder(encoder_channel)
-        width = encoder_channel if hidden is None else count("hidden", hidden)
+        width = encoder_channel if hidden is None else positive_whole("hidden", hidden)
         self.coarse = nn.Sequential(
             nn.Linear(encoder_channel, width),
             nn.ReLU(inplace=True),
@@ -138,7 +138,7 @@ class FoldingNet(nn.Module):
         self, num_pred: int = 16384, encoder_channel: int = 1024, grid_extent: float = 0.5, hidden: int | None = None
     ) -> None:
         super().__init__()
-        side = isqrt(count("num_pred", num_pred))
+        side = isqrt(positive_whole("num_pred", num_pred))
         if side * side != num_pred:
             raise LossValueError(
                 f"num_pred={num_pred} must be a square number, such as {side * side} or {(side + 1) ** 2}: "
@@ -146,7 +146,7 @@ class FoldingNet(nn.Module):
             )
         self.num_pred = num_pred
         self.encoder = PointEncoder(encoder_channel)
-        width = max(1, encoder_channel // 2) if hidden is None else count("hidden", hidden)
+        width = max(1, encoder_channel // 2) if hidden is None else positive_whole("hidden", hidden)
         self.first = per_point((encoder_channel + 2, width, width, 3))
         self.second = per_point((encoder_channel + 3, width, width, 3))
         # Computed from the sizes, so not in checkpoints; as a buffer it moves with the model to a device.

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from apml_plugin.arguments import count
+from apml_plugin.arguments import positive_whole
 from apml_plugin.errors import LossArgumentError, LossValueError
 
 from .families import FAMILIES, camera, make_shape, visible_from
@@ -64,8 +64,8 @@ class CompletionShapes(Dataset[dict[str, Any]]):
             raise LossValueError(f"families={families!r} must be a list of one or more of {', '.join(FAMILIES)}")
         if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
             raise LossArgumentError(f"seed={seed!r} must be a whole number of at least 0")
-        self.split, self.size, self.seed = split, count("size", size), seed
-        self.num_partial, self.num_gt = count("num_partial", num_partial), count("num_gt", num_gt)
+        self.split, self.size, self.seed = split, positive_whole("size", size), seed
+        self.num_partial, self.num_gt = positive_whole("num_partial", num_partial), positive_whole("num_gt", num_gt)
         self.families = tuple(families)
         self._made: dict[int, dict[str, Any]] = {}
 

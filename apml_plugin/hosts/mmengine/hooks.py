@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from apml_plugin import drawing
-from apml_plugin.arguments import count, flag, one_of
+from apml_plugin.arguments import flag, one_of, positive_whole
 from apml_plugin.drawing import Sample
 from apml_plugin.errors import LossArgumentError, LossValueError
 from apml_plugin.hosts.mmengine.compat import backends_of
@@ -82,7 +82,7 @@ class WatchingHook(Hook):
         gt_key: str = "gt",
         seed: int = 0,
     ) -> None:
-        self.interval = count("interval", interval)
+        self.interval = positive_whole("interval", interval)
         self.by_epoch, self.at_start = flag("by_epoch", by_epoch), flag("at_start", at_start)
         self.samples = _samples(samples)
         self.dataset = dataset
@@ -274,7 +274,7 @@ def _samples(samples: int | Sequence[int]) -> int | list[int]:
         if not samples or any(isinstance(i, bool) or not isinstance(i, int) or i < 0 for i in samples):
             raise LossArgumentError(f"samples={samples!r} must be a number of samples or a list of their indices")
         return list(samples)
-    return count("samples", samples)
+    return positive_whole("samples", samples)
 
 
 def _cloud(holder: Any, key: str) -> Tensor:

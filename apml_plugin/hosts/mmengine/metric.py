@@ -7,7 +7,7 @@ from typing import Any
 
 from mmengine.evaluator import BaseMetric
 
-from apml_plugin.arguments import count, number
+from apml_plugin.arguments import number, positive_whole
 from apml_plugin.errors import LossArgumentError
 from apml_plugin.metrics import METRICS, Pair, find
 from apml_plugin.metrics.table import measure_sets
@@ -48,7 +48,7 @@ class CompletionMetric(BaseMetric):
         self.scale, threshold = number("scale", scale), number("f_threshold", f_threshold)
         fixed: dict[str, dict[str, Any]] = {
             "F-Score": {"threshold": threshold},
-            "EMD": {"points": count("emd_points", emd_points)},
+            "EMD": {"points": positive_whole("emd_points", emd_points)},
         }
         try:
             self.metrics = {

@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from apml_plugin.arguments import between, count, number
+from apml_plugin.arguments import between, number, positive_whole
 from apml_plugin.errors import LossValueError
 from apml_plugin.losses.mixture import Hierarchy, Mixture
 
@@ -48,7 +48,7 @@ class MixtureDecoder(nn.Module):
     ) -> None:
         super().__init__()
         self.levels = _check_levels(levels)
-        self.dim_z, self.dim_h, self.dim_t = count("dim_z", dim_z), count("dim_h", dim_h), dim_t
+        self.dim_z, self.dim_h, self.dim_t = positive_whole("dim_z", dim_z), positive_whole("dim_h", dim_h), dim_t
         if dim_h % 8:
             raise LossValueError(f"dim_h={dim_h} must be a multiple of 8, such as {max(8, dim_h - dim_h % 8)}")
         self.min_eigenvalue = between("min_eigenvalue", min_eigenvalue, 0, 1)
@@ -123,7 +123,7 @@ def _mlp(width: int, hidden: int, out: int, dropout: float) -> nn.Sequential:
 
 
 def _check_levels(levels: Sequence[int]) -> tuple[int, ...]:
-    given = tuple(count("levels", size) for size in levels)
+    given = tuple(positive_whole("levels", size) for size in levels)
     if not given or given[0] < 2 or given[0] & (given[0] - 1):
         raise LossValueError(f"levels={list(levels)} must begin with a power of 2, at least 2, such as {list(LEVELS)}")
     if any(lower % upper or lower == upper for upper, lower in pairwise(given)):

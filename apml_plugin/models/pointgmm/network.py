@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from apml_plugin.arguments import count, flag
+from apml_plugin.arguments import flag, positive_whole
 from apml_plugin.errors import LossValueError
 from apml_plugin.losses.mixture import Hierarchy, MixtureOutput
 from apml_plugin.models.pointgmm.decoder import LEVELS, MixtureDecoder
@@ -29,7 +29,7 @@ class PointNet(nn.Module):
         self, dim_out: int = 256, widths: Sequence[int] = (64, 128, 1024), hidden: int = 512, dim_in: int = 3
     ) -> None:
         super().__init__()
-        channels = [count("dim_in", dim_in), *(count("widths", width) for width in widths)]
+        channels = [positive_whole("dim_in", dim_in), *(positive_whole("widths", width) for width in widths)]
         if len(channels) < 2:
             raise LossValueError("widths is empty; PointNet's are (64, 128, 1024)")
         self.dim_in = dim_in
@@ -40,10 +40,10 @@ class PointNet(nn.Module):
                 layers.append(nn.ReLU(inplace=True))
         self.local = nn.Sequential(*layers)
         self.merge = nn.Sequential(
-            nn.Linear(channels[-1], count("hidden", hidden)),
+            nn.Linear(channels[-1], positive_whole("hidden", hidden)),
             nn.BatchNorm1d(hidden),
             nn.ReLU(inplace=True),
-            nn.Linear(hidden, count("dim_out", dim_out)),
+            nn.Linear(hidden, positive_whole("dim_out", dim_out)),
         )
 
     def forward(self, points: Tensor) -> Tensor:
@@ -96,7 +96,7 @@ class PointGMM(nn.Module):
         flatten: bool = False,
     ) -> None:
         super().__init__()
-        self.num_pred = count("num_pred", num_pred)
+        self.num_pred = positive_whole("num_pred", num_pred)
         self.variational, self.flatten = flag("variational", variational), flag("flatten", flatten)
         self.encoder = PointNet(dim_z, tuple(encoder), 2 * dim_z)
         self.moments = nn.Linear(dim_z, 2 * dim_z) if self.variational else None

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from apml_plugin.arguments import count, one_of
+from apml_plugin.arguments import one_of, positive_whole
 from apml_plugin.errors import LossValueError
 from apml_plugin.losses.mixture import HGMM, Hierarchy, Mixture, PoseLoss
 from apml_plugin.models.pointgmm.decoder import LEVELS, MixtureDecoder
@@ -58,9 +58,9 @@ class PointGMMRegistration(nn.Module):
     ) -> None:
         super().__init__()
         self.axis = one_of("axis", axis, AXES)
-        self.neighbours = count("neighbours", neighbours)
+        self.neighbours = positive_whole("neighbours", neighbours)
         self.shape = PointNet(dim_z, tuple(encoder), 2 * dim_z, 1 + 3 * neighbours)
-        self.place = PointNet(count("dim_t", dim_t), tuple(encoder), 2 * dim_t, 3 + dim_z)
+        self.place = PointNet(positive_whole("dim_t", dim_t), tuple(encoder), 2 * dim_t, 3 + dim_z)
         self.pose_head = nn.Linear(dim_t, 5)
         self.decoder = MixtureDecoder(dim_z, dim_h, levels, attention, dropout, dim_t, min_eigenvalue)
 
@@ -122,7 +122,7 @@ def invariant_features(points: Tensor, neighbours: int = 40) -> Tensor:
 
     Raises LossValueError where a cloud has no more points than ``neighbours``.
     """
-    if points.dim() != 3 or points.shape[2] != 3 or points.shape[1] <= count("neighbours", neighbours):
+    if points.dim() != 3 or points.shape[2] != 3 or points.shape[1] <= positive_whole("neighbours", neighbours):
         raise LossValueError(
             f"points has shape {tuple(points.shape)}, expected (B, N, 3) with more than neighbours={neighbours} points"
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from apml_plugin.arguments import count, flag, positive, whole
+from apml_plugin.arguments import flag, positive, positive_whole, whole
 from apml_plugin.errors import LossValueError
 from apml_plugin.losses.mixture import Hierarchy, Mixture
 from apml_plugin.losses.mixture.likelihood import FLOOR, flat_log_likelihood, responsibilities
@@ -40,7 +40,7 @@ def sample(
         LossArgumentError, LossValueError: ``points`` is no count of at least 1.
     """
     flat = mixture.flat() if isinstance(mixture, Hierarchy) else mixture
-    count("points", points)
+    positive_whole("points", points)
     with torch.no_grad():
         weights = flat.logits.double().softmax(-1)
         chosen = torch.multinomial(weights, points, replacement=True, generator=generator).sort(-1).values
@@ -62,7 +62,7 @@ def mixture_to_points(
         seed: of the offsets within the components; None uses the global generator.
     """
     flat = mixture.flat() if isinstance(mixture, Hierarchy) else mixture
-    count("points", points)
+    positive_whole("points", points)
     generator = None if seed is None else torch.Generator(flat.means.device).manual_seed(seed)
     with torch.no_grad():
         upto = flat.logits.double().softmax(-1).cumsum(-1)
@@ -85,7 +85,7 @@ def _place(flat: Mixture, chosen: Tensor, flatten: bool, generator: torch.Genera
 
 def interpolate(start: Tensor, end: Tensor, steps: int) -> Tensor:
     """(steps, ...) codes on the line from ``start`` to ``end``, both included; ``steps`` at least 2."""
-    if count("steps", steps) < 2:
+    if positive_whole("steps", steps) < 2:
         raise LossValueError(f"steps={steps} must be 2 or more: both ends are included")
     if start.shape != end.shape:
         raise LossValueError(f"start {tuple(start.shape)} and end {tuple(end.shape)} must have one shape")
