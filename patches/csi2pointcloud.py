@@ -1,17 +1,12 @@
-"""Makes the training script of a CSI2PointCloud clone understand `loss:`, `dataset_root:` and `epochs:` in its YAML.
+"""Makes the training script of a CSI2PointCloud clone read `loss:`, `dataset_root:` and `epochs:` from its YAML.
 
-    python patches/csi2pointcloud.py PATH             patch the clone at PATH, showing the diff
-    python patches/csi2pointcloud.py PATH --revert    take it out again, every byte restored
-    python patches/csi2pointcloud.py PATH --check     exit code 0 if it is in place
-    python patches/csi2pointcloud.py PATH --explain   what is edited, and what is broken in the clone itself
+    python patches/csi2pointcloud.py PATH [--revert | --check | --diff | --explain]
     python patches/csi2pointcloud.py PATH --evaluate CHECKPOINT --config YAML
 
-One file gets one import and up to five lines, all marked `# apml-plugin`: where the YAML's path is set (APML_CONFIG
-may name another), where the YAML was read (dataset_root:), where the loss is made, where the number of epochs is set,
-and where a training batch arrives (padding is seen before the batch is standardised; schedules learn the epoch).
-
-In training `loss:` stands in the place of Chamfer, beside the host's regulariser; validation keeps Chamfer. What is
-not in the YAML stays as the script has it. `apml_plugin` must be installed where the clone runs.
+One import and up to five lines, all marked `# apml-plugin`, go where the script sets the YAML's path (APML_CONFIG can
+name another YAML), the dataset's folder, the loss and the number of epochs, and where a training batch arrives (padding
+must be seen before the batch is standardised). The loss replaces Chamfer in training; validation keeps Chamfer. What
+the YAML does not name stays as in the script. `apml_plugin` must be installed where the clone runs.
 """
 
 import sys
@@ -19,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from apml_plugin.cli.csi2pointcloud import script
+from apml_plugin.cli.patch import script
 
 if __name__ == "__main__":
-    sys.exit(script(__doc__))
+    sys.exit(script(None, __doc__))

@@ -1,18 +1,11 @@
-"""Makes FoldingNet of a PoinTr-style clone understand `loss:` in its YAML, and nothing else of the clone.
+"""Makes FoldingNet of a PoinTr-style clone read `loss:` from its YAML; the rest of the clone stays as it is.
 
-    python patches/foldingnet.py PATH             patch the clone at PATH, showing the diff
-    python patches/foldingnet.py PATH --revert    take it out again, every byte restored
-    python patches/foldingnet.py PATH --check     exit code 0 if it is in place
-    python patches/foldingnet.py PATH --diff      show the diff, write nothing
+    python patches/foldingnet.py PATH [--revert | --check | --diff | --explain]
 
-Two places get one import and one decorator each, both marked `# apml-plugin`:
-
-- the class FoldingNet: every instance gets the loss that `loss:` names, in its stages coarse and fine;
-- the function that reads the YAML: a `loss:` at the top of the file is handed to the model.
-
+One import and one decorator, marked `# apml-plugin`, go to the class FoldingNet, and one each to the function that
+reads the YAML. `apml patch PATH` patches all models at once; both can be used together. `apml_plugin` must be installed
+where the clone runs.
 FoldingNet returns one cloud as both stages: the loss is computed once and counted twice, as the host does.
-To patch all models of a clone at once use `apml patch PATH`; the two
-go together. `apml_plugin` must be installed where the clone runs.
 """
 
 import sys

@@ -1,18 +1,11 @@
-"""Makes PoinTr of a PoinTr-style clone understand `loss:` in its YAML, and nothing else of the clone.
+"""Makes PoinTr of a PoinTr-style clone read `loss:` from its YAML; the rest of the clone stays as it is.
 
-    python patches/pointr.py PATH             patch the clone at PATH, showing the diff
-    python patches/pointr.py PATH --revert    take it out again, every byte restored
-    python patches/pointr.py PATH --check     exit code 0 if it is in place
-    python patches/pointr.py PATH --diff      show the diff, write nothing
+    python patches/pointr.py PATH [--revert | --check | --diff | --explain]
 
-Two places get one import and one decorator each, both marked `# apml-plugin`:
-
-- the class PoinTr: every instance gets the loss that `loss:` names, in its stages coarse and fine;
-- the function that reads the YAML: a `loss:` at the top of the file is handed to the model.
-
-PoinTr copies its input points into its output, so exact coincidences with the ground truth are normal there.
-To patch all models of a clone at once use `apml patch PATH`; the two
-go together. `apml_plugin` must be installed where the clone runs.
+One import and one decorator, marked `# apml-plugin`, go to the class PoinTr, and one each to the function that
+reads the YAML. `apml patch PATH` patches all models at once; both can be used together. `apml_plugin` must be installed
+where the clone runs.
+PoinTr copies its input points into its output, so predicted and true points often coincide exactly.
 """
 
 import sys

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
-import tempfile
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import IO, Any
 import torch
 
 from ..errors import CheckpointError
+from ..files.writing import check_target, write_whole
 from .layouts import LAYOUTS, RAW, Checkpoint, with_prefix, without_prefix
 from .placeholders import Shell
 from .report import plain
@@ -43,7 +42,10 @@ def convert(
     Raises CheckpointError, and leaves nothing behind: ``out`` is there already, its folder is not, the disk is full,
     safetensors is not installed or cannot hold these weights.
     """
-    target = _target(out, force)
+    try:
+        target = check_target(out, force)
+    except OSError as error:
+        raise CheckpointError(f"{out}: {error.strerror}") from None
     prefix = prefix or ("strip" if form == SAFETENSORS else "keep")
     weights = {"keep": lambda w: w, "strip": without_prefix, "add": with_prefix}[prefix](found.weights)
     if form == SAFETENSORS:
@@ -51,19 +53,12 @@ def convert(
         _write(target, lambda file: file.write(data), force)
         return left
     value, left = _laid_out(found, weights, layout or found.layout)
-    _write(target, lambda file: torch.save(value, file), force, check=True)
+    _write(target, lambda file: torch.save(value, file), force, _loads)
     return left
 
 
-def _target(out: str | os.PathLike[str], force: bool) -> Path:
-    target = Path(out).expanduser()
-    if target.is_dir():
-        raise CheckpointError(f"{out}: is a folder; give the name of the file to write")
-    if not target.parent.is_dir():
-        raise CheckpointError(f"{out}: there is no folder {target.parent}; make it first")
-    if os.path.lexists(target) and not force:
-        raise CheckpointError(f"{out}: is there already; give --force to replace it")
-    return target
+def _loads(path: str) -> None:
+    torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _laid_out(found: Checkpoint, weights: Mapping[str, torch.Tensor], layout: str) -> tuple[Any, list[str]]:
@@ -157,44 +152,13 @@ def _safetensors(found: Checkpoint, weights: Mapping[str, torch.Tensor]) -> tupl
     return data, [f"{key}: safetensors holds weights alone" for key in found.others if key not in kept]
 
 
-def _write(target: Path, write: Callable[[IO[bytes]], Any], force: bool, check: bool = False) -> None:
-    """To a file beside ``target``, which then takes its name in one step."""
-    temporary = None
+def _write(target: Path, write: Callable[[IO[bytes]], Any], force: bool, check: Callable[[str], Any] = str) -> None:
     try:
-        number, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
-        with open(number, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        if check:
-            torch.load(temporary, map_location="cpu", weights_only=True)
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
-        if force:
-            os.replace(temporary, target)
-        else:
-            _name_new(temporary, target)
-    except FileExistsError:
-        raise CheckpointError(f"{target}: is there already; give --force to replace it") from None
+        write_whole(target, write, force, check)
+    except FileExistsError as error:
+        raise CheckpointError(f"{target}: {error.strerror}") from None
     except CheckpointError:
         raise
     except Exception as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
-        raise CheckpointError(f"{target}: could not be written ({reason}); nothing was left there") from None
-    finally:
-        if temporary is not None:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)
-
-
-def _name_new(temporary: str, target: Path) -> None:
-    """Gives the file its name unless another has taken it meanwhile, where the file system can say so."""
-    try:
-        os.link(temporary, target)
-    except FileExistsError:
-        raise
-    except OSError:  # no hard links here
-        if os.path.lexists(target):
-            raise FileExistsError(str(target)) from None
-        os.replace(temporary, target)
+        raise CheckpointError(f"{target}: could not be written ({reason}); nothing was left behind") from None

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from apml_plugin.hosts.base import Host
+    from apml_plugin.hosts.csi2pointcloud.reading import CsiHost
     from apml_plugin.patching import Plan, Recipe
 
 
@@ -41,12 +42,18 @@ def register(app: typer.Typer) -> None:
         model's own), and the one that reads the YAML. In others it is where the training loss is. A clone for which
         no loss is named behaves exactly as before. Exit code 1: refused, nothing was changed.
         """
-        mode = Mode.EXPLAIN if explain else Mode.CHECK if check else Mode.SHOW if dry_run else Mode.WRITE
-        raise typer.Exit(run(path, model, revert=revert, mode=mode))
+        raise typer.Exit(run(path, model, revert=revert, mode=_mode(explain, check, dry_run)))
 
 
-def script(model: str, description: str | None) -> int:
-    """What the files in patches/ run: `python patches/<model>.py PATH [--revert] [--check] [--diff]`."""
+def _mode(explain: bool, check: bool, show: bool) -> Mode:
+    return Mode.EXPLAIN if explain else Mode.CHECK if check else Mode.SHOW if show else Mode.WRITE
+
+
+def script(model: str | None, description: str | None) -> int:
+    """The command line of the files in patches/; returns the exit code.
+
+    model: the class to patch. None is CSI2PointCloud, whose script can also measure a checkpoint.
+    """
     import argparse
     import sys
 
@@ -54,16 +61,48 @@ def script(model: str, description: str | None) -> int:
 
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("path", type=Path, metavar="PATH", help="the root of the clone")
-    parser.add_argument("--revert", action="store_true", help="take the patch out again")
-    parser.add_argument("--check", action="store_true", help="only say whether it is patched")
+    parser.add_argument("--revert", action="store_true", help="take the patch out again, every byte restored")
+    parser.add_argument("--check", action="store_true", help="only say whether it is patched: exit code 0 if so")
     parser.add_argument("--diff", action="store_true", help="show the diff, write nothing")
+    parser.add_argument("--explain", action="store_true", help="say what would be edited, write nothing")
+    if model is None:
+        parser.add_argument("--evaluate", type=Path, metavar="CHECKPOINT", help="measure it on the validation data")
+        parser.add_argument("--config", type=Path, metavar="YAML", help="for --evaluate: split, loader, dataset_root")
     given = parser.parse_args()
-    mode = Mode.CHECK if given.check else Mode.SHOW if given.diff else Mode.WRITE
+    evaluate, config = getattr(given, "evaluate", None), getattr(given, "config", None)
+    if (evaluate is None) != (config is None):
+        parser.error("--evaluate CHECKPOINT and --config YAML go together")
+    mode = _mode(given.explain, given.check, given.diff)
     try:
-        return run(given.path, [model], revert=given.revert, mode=mode)
+        if model is None:
+            host = _csi2pointcloud(given.path)
+            if evaluate is not None:
+                return _evaluate(host, evaluate, config)
+        return run(
+            given.path, [model] if model else [], revert=given.revert, mode=Mode.EXPLAIN if given.explain else mode
+        )
     except ApmlError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+
+
+def _csi2pointcloud(path: Path) -> CsiHost:
+    """The CSI2PointCloud clone at `path`. Raises HostError for any other codebase."""
+    from apml_plugin.hosts.base import Clone
+    from apml_plugin.hosts.csi2pointcloud.reading import recognise
+
+    return recognise(Clone(path).project)
+
+
+def _evaluate(host: CsiHost, checkpoint: Path, config: Path) -> int:
+    from apml_plugin.studies.evaluate.csi2pointcloud import evaluate
+
+    result = evaluate(host, checkpoint, config)
+    epoch = f", epoch {result.epoch}" if result.epoch is not None else ""
+    print(f"{result.checkpoint}{epoch}: {result.frames} validation frames, standardised coordinates")
+    for name, value in result.values.items():
+        print(f"  {name + ':':<22} {value:.4f}")
+    return 0
 
 
 def run(path: Path, models: Sequence[str], *, revert: bool = False, mode: Mode = Mode.WRITE) -> int:
@@ -110,7 +149,6 @@ def _explain(console: Console, found: Host, wanted: Sequence[Recipe], there: tup
         "stays the host's": found.kept,
         "changes with another loss": found.warnings,
         "left alone, because it cannot be replaced safely": found.refused,
-        "broken in the host itself, reported only": found.findings,
         "edited, one import and one marked line each": [f"{edit.file}: {edit}" for edit in edits],
         "the loss is taken from": [found.source],
         "now": [f"patched for {', '.join(there)}" if there else "not patched; nothing was written"],

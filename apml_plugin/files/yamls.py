@@ -1,8 +1,14 @@
-"""Plain values from YAML, with limits on its size, its depth, and the values that its anchors expand to."""
+"""Plain values from YAML, and a single value changed in a YAML text.
+
+Reading has limits: on the size, on the depth, and on the number of values that anchors expand to.
+"""
 
 from __future__ import annotations
 
+import copy
+import itertools
 import os
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import yaml
@@ -25,6 +31,73 @@ def load_yaml(text: str | bytes) -> Any:
         return yaml.load(text, Loader=_Loader)
     except (yaml.YAMLError, ValueError, ArithmeticError) as error:  # the last two: an impossible date or number
         raise ValueError(" ".join(str(error).split())[:300]) from None
+
+
+def set_value(text: str, path: Sequence[str], value: Any, before: str = "") -> str:
+    """`text` with `value` at a path of keys; comments, order and layout stay as they are.
+
+    The value is written on one line. A new last key is put before the key `before` of the same mapping, else first.
+    Raises ValueError if that is not possible: the path leads through something that is not a mapping, or an anchor
+    or a merge key connects the value with another one.
+
+    >>> print(set_value("model: {NAME: PCN}  # small\\nlr: 0.1", ["lr"], 0.01))
+    model: {NAME: PCN}  # small
+    lr: 0.01
+    """
+    expected = target = copy.deepcopy(load_yaml(text))
+    for key in path[:-1]:
+        target = target.get(key) if isinstance(target, dict) else None
+    if not isinstance(target, dict) or not target:
+        raise ValueError(f"{'.'.join(path[:-1]) or 'the top level'} is not a mapping with keys")
+    target[path[-1]] = value
+    result = _with_value(text, path, dump_line(value), before)
+    try:
+        same = load_yaml(result) == expected
+    except ValueError:
+        same = False
+    if not same:
+        raise ValueError(f"{'.'.join(path)} shares its value with another key (&name, *name or <<); write it out")
+    return result
+
+
+def dump_line(value: Any) -> str:
+    """A value as YAML on one line."""
+    text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=float("inf"), allow_unicode=True)
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
+def _with_value(text: str, path: Sequence[str], value: str, before: str) -> str:
+    node = yaml.compose(text, Loader=_Loader)
+    pairs: dict[str, tuple[yaml.Node, yaml.Node]] = {}
+    for depth, key in enumerate(path):
+        pairs = {str(name.value): (name, item) for name, item in node.value}
+        if key in pairs and depth < len(path) - 1:
+            node = pairs[key][1]
+    if path[-1] in pairs:
+        name, old = pairs[path[-1]]
+        start, end = old.start_mark.index, _end_of(old)
+        if not text[name.end_mark.index : start].replace(":", "", 1).strip():  # no comment behind the key
+            return f"{text[: name.end_mark.index]}: {value}{text[end:]}"
+        return text[:start] + value + text[end:]
+    new, (place, _) = f"{path[-1]}: {value}", pairs.get(before) or next(iter(pairs.values()))
+    start = place.start_mark.index
+    if node.flow_style:
+        return f"{text[:start]}{new}, {text[start:]}"
+    indent, newline = place.start_mark.column, "\r\n" if "\r\n" in text else "\n"
+    start -= indent
+    comments = itertools.takewhile(lambda x: x.lstrip().startswith("#"), reversed(text[:start].splitlines(True)))
+    # The comment above a key stays with it; one at the top of the file is about the whole file.
+    above = sum(map(len, comments))
+    start -= above if above < start else 0
+    return f"{text[:start]}{' ' * indent}{new}{newline}{text[start:]}"
+
+
+def _end_of(node: yaml.Node) -> int:
+    """Where a value's text ends; PyYAML's mark of a block collection lies behind the comments after it."""
+    if isinstance(node, yaml.CollectionNode) and not node.flow_style and node.value:
+        last = node.value[-1]
+        return _end_of(last[1] if isinstance(last, tuple) else last)
+    return int(node.end_mark.index)
 
 
 class _Loader(yaml.FullLoader):

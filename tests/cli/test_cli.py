@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from apml_plugin import __version__
 from apml_plugin.cli import main
 from apml_plugin.registry import LOSSES
 
@@ -20,6 +21,11 @@ def test_losses_lists_every_loss_with_its_defaults(capsys: pytest.CaptureFixture
         assert name in out
     for default in ("p_min=0.8", "threshold=1e-20", "threshold=1e-10", "reduction=mean", "min_softmax_value=0.8"):
         assert default in out
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"apml {__version__}\n"
 
 
 def test_doctor_names_backend_and_reason(capsys: pytest.CaptureFixture[str], monkeypatch) -> None:

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 import yaml
 
+from apml_plugin.hosts.derive import derive
 from apml_plugin.hosts.pointr.decorating import hoist
 from apml_plugin.hosts.pointr.stages import KNOWN
 from apml_plugin.losses import APML
 from apml_plugin.registry import build_loss
 
 FOLDER = Path(__file__).resolve().parents[2] / "configs" / "pointr"
-PCN = sorted(FOLDER.glob("*.yaml"))
-OTHERS = sorted(FOLDER.glob("*/*.yaml"))
+SHIPPED = sorted(FOLDER.glob("*.yaml"))
 _BLOCKS = {"embed_dim", "depth", "num_heads", "k", "n_group", "mlp_ratio"}
 NEEDED: dict[str, dict[str, set[str]]] = {
     "PCN": {"": {"num_pred", "encoder_channel"}},
@@ -38,15 +38,6 @@ NEEDED: dict[str, dict[str, set[str]]] = {
     "SnowFlakeNet": {"": {"dim_feat", "num_pc", "num_p0", "radius", "up_factors"}},
 }
 """What each class reads of its config, under `model:` and in the mappings there."""
-_SHAPENET = {"PCN", "FoldingNet", "TopNet", "PoinTr", "AdaPoinTr", "GRNet"}
-DATASETS = {
-    "shapenet55": ("ShapeNet-55", "ShapeNet-55", 8192, _SHAPENET),
-    "shapenet34": ("ShapeNet-34", "ShapeNet-34", 8192, _SHAPENET),
-    "projected55": ("Projected_ShapeNet-55_noise", "Projected_ShapeNet-55_noise", 8192, {"AdaPoinTr"}),
-    "projected34": ("Projected_ShapeNet-34_noise", "Projected_ShapeNet-34_noise", 8192, {"AdaPoinTr"}),
-    "kitti": ("PCNCars", "KITTI", 16384, _SHAPENET - {"AdaPoinTr"}),
-}
-"""Folder -> the host's dataset file for training, that for testing, the ground truth's points, the models."""
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -54,7 +45,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def label(path: Path) -> str:
-    return path.relative_to(FOLDER).with_suffix("").as_posix()
+    return path.stem
 
 
 def points_of(model: dict[str, Any]) -> int | None:
@@ -63,25 +54,17 @@ def points_of(model: dict[str, Any]) -> int | None:
     return given + 2048 if model["NAME"] == "PoinTr" else given
 
 
-def test_each_model_has_four_for_pcn() -> None:
-    kinds = {"", "_sum", "_finetune", "_finetune_sum"}
-    assert {path.stem for path in PCN} == {f"{name.lower()}{kind}" for name in NEEDED for kind in kinds}
+def test_each_model_has_one_and_there_is_an_example_of_fine_tuning() -> None:
+    assert {path.stem for path in SHIPPED} == {*(name.lower() for name in NEEDED), "pcn_finetune"}
 
 
-def test_the_other_data_sets_have_what_the_host_has() -> None:
-    expected = {f"{folder}/{name.lower()}_finetune" for folder, (*_, names) in DATASETS.items() for name in names}
-    assert {label(path) for path in OTHERS} == expected
-
-
-@pytest.mark.parametrize("path", [*PCN, *OTHERS], ids=label)
+@pytest.mark.parametrize("path", SHIPPED, ids=label)
 def test_loads_and_builds(path: Path) -> None:
     config = read(path)
     loss = build_loss(config["model"]["loss"])
     assert isinstance(loss, APML)
-    sums = path.stem.endswith("_sum")
-    assert loss.reduction == ("sum" if sums else "mean")
-    # The clipping of the sum is that of the mean, times the number of ground-truth points.
-    assert config.get("grad_norm_clip") == (10 * 16384 if sums else None)
+    assert loss.reduction == "mean"
+    assert "grad_norm_clip" not in config
     name = config["model"]["NAME"]
     assert path.stem.split("_")[0] == name.lower()
     for part, keys in NEEDED[name].items():
@@ -97,32 +80,53 @@ def test_loads_and_builds(path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("path", PCN, ids=label)
+@pytest.mark.parametrize("path", SHIPPED, ids=label)
 def test_reads_the_host_s_pcn(path: Path) -> None:
     config = read(path)
     assert {part["_base_"] for part in config["dataset"].values()} == {"cfgs/dataset_configs/PCN.yaml"}
     assert points_of(config["model"]) in (16384, None)
 
 
-@pytest.mark.parametrize("path", OTHERS, ids=label)
-def test_reads_the_host_s_data_set(path: Path) -> None:
-    config = read(path)
-    train, test, points, _ = DATASETS[path.parent.name]
-    bases = {subset: part["_base_"] for subset, part in config["dataset"].items()}
-    assert bases["train"] == bases["val"] == f"cfgs/dataset_configs/{train}.yaml"
-    assert bases["test"] == f"cfgs/dataset_configs/{test}.yaml"
-    assert points_of(config["model"]) == points
-    assert f"grad_norm_clip: {10 * points} " in path.read_text()
+DERIVED = {  # learning rate, step of its schedule, batch norm's momentum when fine-tuning
+    "PCN": (1e-05, {"step_size": 10}, None),
+    "FoldingNet": (1e-05, {"step_size": 10}, None),
+    "TopNet": (1e-04, {"step_size": 10}, None),
+    "PoinTr": (5e-05, {"decay_step": 7}, 0.01),
+    "AdaPoinTr": (1e-05, {"decay_step": 7}, 0.01),
+    "GRNet": (1e-05, {"step_size": 10}, None),
+    "SnowFlakeNet": (1e-04, {"step_size": 10}, None),
+}
 
 
-@pytest.mark.parametrize("name", [name.lower() for name in NEEDED])
-def test_fine_tuning_is_gentler(name: str) -> None:
-    scratch, fine = read(FOLDER / f"{name}.yaml"), read(FOLDER / f"{name}_finetune.yaml")
-    assert fine["optimizer"]["kwargs"]["lr"] == pytest.approx(scratch["optimizer"]["kwargs"]["lr"] / 10)
-    assert fine["max_epoch"] < scratch["max_epoch"]
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("finetune", [False, True])
+@pytest.mark.parametrize("name", NEEDED)
+def test_variants_are_derived(name: str, reduction: str, finetune: bool) -> None:
+    """The variants that `apml config` derives differ from the shipped YAML in these keys only."""
+    path = FOLDER / f"{name.lower()}.yaml"
+    derived = derive(path.read_text(), {"NAME": "APML", "reduction": reduction}, finetune)
+    config, expected = read(path), yaml.safe_load(derived.text)
+    config["loss"] = config["model"].pop("loss")
+    config["loss"]["reduction"] = reduction
+    if reduction == "sum" and name != "SnowFlakeNet":  # its number of points is only in the host's data set
+        config["grad_norm_clip"] = 10 * 16384
+    assert bool(derived.warnings) == (reduction == "sum" and name == "SnowFlakeNet")
+    if finetune:
+        rate, step, momentum = DERIVED[name]
+        config["optimizer"]["kwargs"]["lr"] = rate
+        config["scheduler"]["kwargs_1" if name == "SnowFlakeNet" else "kwargs"].update(step)
+        if momentum is not None:
+            config["bnmscheduler"]["kwargs"]["bn_momentum"] = momentum
+        config["max_epoch"] = 30
+    assert expected == config
 
 
-@pytest.mark.parametrize("path", [path for path in PCN if path.stem.startswith("adapointr")], ids=label)
+def test_the_example_of_fine_tuning_is_what_the_command_derives() -> None:
+    derived = derive((FOLDER / "pcn.yaml").read_text(), "APML", finetune=True)
+    assert yaml.safe_load(derived.text) == yaml.safe_load((FOLDER / "pcn_finetune.yaml").read_text())
+
+
+@pytest.mark.parametrize("path", [FOLDER / "adapointr.yaml"], ids=label)
 def test_adapointr_blocks_are_as_deep_as_they_are_listed(path: Path) -> None:
     model = read(path)["model"]
     for part in ("encoder_config", "decoder_config"):
@@ -161,6 +165,6 @@ def test_the_readmes_examples_build() -> None:
         assert set(loss.names) <= {stage for sites in KNOWN.values() for site in sites for stage in site.stages}
 
 
-def test_every_folder_and_model_is_named() -> None:
-    for word in (*DATASETS, *(f"| {name} |" for name in NEEDED)):
-        assert word in README
+def test_every_model_is_named() -> None:
+    for name in NEEDED:
+        assert f"| {name} |" in README

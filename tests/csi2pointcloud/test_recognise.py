@@ -11,9 +11,8 @@ import pytest
 
 from apml_plugin.errors import HostError, PatchError
 from apml_plugin.hosts.base import Clone, around
-from apml_plugin.hosts.csi2pointcloud.findings import findings
+from apml_plugin.hosts.csi2pointcloud.kind import all_recipes, unreachable
 from apml_plugin.hosts.csi2pointcloud.reading import recognise
-from apml_plugin.hosts.csi2pointcloud.recipes import all_recipes, unreachable
 from apml_plugin.patching import MARKER, check, plan_apply, plan_revert, write
 
 TRAIN = "scripts/train.py"
@@ -131,22 +130,6 @@ def test_not_a_folder_and_not_a_host(tmp_path: Path) -> None:
         recognise(Clone(tmp_path / "x").project)
     with pytest.raises(HostError, match="training script: a function that loads a YAML"):
         recognise(Clone(tmp_path).project)
-
-
-def test_what_is_broken_is_reported(host: Path) -> None:
-    told = "\n".join(findings(recognise(Clone(host).project)))
-    for words in (
-        "try_it.py, line 1: imports a_package_nobody_has, which is not installed",
-        "passes frames= to src/reader/frames.py: make_dataset, which takes no such argument",
-        "builds the network with width=32, num_encoder_layers=3, scripts/train.py with width=16, num_encoder_layers=2",
-        "torch.load refuses the checkpoints",
-        "placeholder, '/path/to/data'",
-        "takes points and drops it",
-    ):
-        assert words in told
-    assert "every" not in told
-    change(host, "scripts/try_it.py", "width=32, points=64, num_encoder_layers=3", "width=16, points=64")
-    assert "builds the network" not in "\n".join(findings(recognise(Clone(host).project)))
 
 
 def test_a_patched_script_imports_no_torch_of_ours(host: Path) -> None:

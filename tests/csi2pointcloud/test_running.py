@@ -13,8 +13,8 @@ import torch
 import yaml
 
 from apml_plugin.hosts.base import Clone
+from apml_plugin.hosts.csi2pointcloud.kind import all_recipes
 from apml_plugin.hosts.csi2pointcloud.reading import recognise
-from apml_plugin.hosts.csi2pointcloud.recipes import all_recipes
 from apml_plugin.patching import memory, plan_apply, write
 from apml_plugin.studies.evaluate.csi2pointcloud import evaluate
 

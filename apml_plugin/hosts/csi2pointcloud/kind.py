@@ -6,16 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...errors import ApmlError
-from ...patching import Recipe
+from ...patching import Line, Recipe
 from ..base import Clone, Finding, Host
-from .findings import findings
-from .reading import recognise
-from .recipes import all_recipes, unreachable
-from .records import Script
+from .reading import CsiHost, Script, recognise
 
 __all__ = ["NAME", "check", "find"]
 
 NAME = "CSI2PointCloud host"
+_IMPORTED = "csi2pointcloud"
+"""What inserted lines import from `apml_plugin.hooks`."""
 _OURS = ("loss", "loss_opts", "chamfer_weight", "regularization_weight", "dataset_root", "epochs")
 _MEANT = {
     "losses": "loss", "loss_fn": "loss", "root": "dataset_root", "data_root": "dataset_root",
@@ -48,11 +47,51 @@ def find(clone: Clone, others: tuple[Host, ...] = ()) -> Host:
         ),
         ("its regulariser and both weights (chamfer_weight:, regularization_weight: in the YAML)", "validation"),
         tuple(f"{script.file}: {line}" for script in host.scripts for line in unreachable(script)),
-        findings=findings(host),
         source=SOURCE,
         then=THEN,
         detail=host,
     )
+
+
+def recipe_for_script(script: Script) -> Recipe:
+    """The lines of one training script. What it does not have, or sets too late, is left out; see `unreachable`."""
+    main, config, step = script.main.name, script.config, script.step
+    edits = []
+    if script.yaml_path:
+        edits.append(
+            _line(script, main, script.yaml_path, f"{script.yaml_path} = {_IMPORTED}.config_file({script.yaml_path})")
+        )
+    for name, call in ((script.root, "dataset_root"), (script.loss, "loss"), (script.epochs, "epochs")):
+        if name:
+            behind = max(name, config, key=lambda word: script.lines[word])
+            edits.append(_line(script, main, behind, f"{name} = {_IMPORTED}.{call}({name}, {config})"))
+    if step.gt:
+        epoch = f", {step.epoch}" if step.epoch else ""
+        text = f"{_IMPORTED}.batch({step.loss}, {step.gt}{epoch})"
+        edits.append(_line(script, step.definition.name, step.gt, text, which=0))
+    return Recipe(script.file, tuple(edits))
+
+
+def all_recipes(host: CsiHost) -> tuple[Recipe, ...]:
+    """Every recipe this host could carry: one per training script."""
+    return tuple(recipe_for_script(script) for script in host.scripts)
+
+
+def unreachable(script: Script) -> tuple[str, ...]:
+    """What a YAML cannot say in this script, each with what happens instead."""
+    step = script.step
+    told = (
+        (script.yaml_path, "APML_CONFIG is not read: the script opens its YAML by no path held in a variable"),
+        (script.root, "dataset_root: is not read: the script passes no variable with a path beside its YAML"),
+        (script.epochs, "epochs: is not read: the script has no variable with a number that range() gets"),
+        (step.gt, "padding is not seen: the ground truth has no name before it is standardised, all points count"),
+        (step.epoch, f"Schedule is refused: {step.definition.name} is not told the epoch"),
+    )
+    return tuple(text for name, text in told if not name)
+
+
+def _line(script: Script, scope: str, after: str, text: str, which: int = -1) -> Line:
+    return Line(script.file, scope, after, text, _IMPORTED, which)
 
 
 def _described(script: Script) -> tuple[tuple[str, str], ...]:

@@ -23,7 +23,7 @@ from apml_plugin.checkpoints.layouts import take_apart
 from apml_plugin.checkpoints.reading import read
 from apml_plugin.errors import CheckpointError, HostError
 from apml_plugin.hosts.base import read_yaml
-from apml_plugin.hosts.csi2pointcloud.records import CsiHost, Script
+from apml_plugin.hosts.csi2pointcloud.reading import CsiHost, Script
 from apml_plugin.hosts.project import Definition
 from apml_plugin.metrics import METRICS, Metric, Pair
 
