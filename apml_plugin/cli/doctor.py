@@ -130,6 +130,7 @@ def _host(path: Path) -> list[tuple[str, str]]:
     rows = [("host", f"{found.kind} at {found.root}"), *found.described]
     rows += [("replaced in training", line) for line in found.replaced]
     rows += [("left alone", line) for line in found.refused]
+    rows += [("broken in the host itself", line) for line in found.findings]
     try:
         patched = check(found.root, found.recipes)
     except PatchError as error:

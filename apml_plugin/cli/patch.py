@@ -76,7 +76,7 @@ def script(model: str | None, description: str | None) -> int:
     try:
         if model is None:
             host = _csi2pointcloud(given.path)
-            if evaluate is not None:
+            if evaluate is not None and config is not None:
                 return _evaluate(host, evaluate, config)
         return run(
             given.path, [model] if model else [], revert=given.revert, mode=Mode.EXPLAIN if given.explain else mode
@@ -149,6 +149,7 @@ def _explain(console: Console, found: Host, wanted: Sequence[Recipe], there: tup
         "stays the host's": found.kept,
         "changes with another loss": found.warnings,
         "left alone, because it cannot be replaced safely": found.refused,
+        "broken in the host itself, reported only": found.findings,
         "edited, one import and one marked line each": [f"{edit.file}: {edit}" for edit in edits],
         "the loss is taken from": [found.source],
         "now": [f"patched for {', '.join(there)}" if there else "not patched; nothing was written"],

@@ -5,7 +5,6 @@ Reading has limits: on the size, on the depth, and on the number of values that 
 
 from __future__ import annotations
 
-import copy
 import itertools
 import os
 from collections.abc import Sequence
@@ -44,12 +43,7 @@ def set_value(text: str, path: Sequence[str], value: Any, before: str = "") -> s
     model: {NAME: PCN}  # small
     lr: 0.01
     """
-    expected = target = copy.deepcopy(load_yaml(text))
-    for key in path[:-1]:
-        target = target.get(key) if isinstance(target, dict) else None
-    if not isinstance(target, dict) or not target:
-        raise ValueError(f"{'.'.join(path[:-1]) or 'the top level'} is not a mapping with keys")
-    target[path[-1]] = value
+    expected = _replaced(load_yaml(text), path, value)
     result = _with_value(text, path, dump_line(value), before)
     try:
         same = load_yaml(result) == expected
@@ -66,8 +60,16 @@ def dump_line(value: Any) -> str:
     return text.removesuffix("\n").removesuffix("\n...")
 
 
+def _replaced(data: Any, path: Sequence[str], value: Any, above: str = "the top level") -> dict[str, Any]:
+    """`data` with another value at a path. Copies: what anchors share must not change elsewhere."""
+    if not isinstance(data, dict) or not data:
+        raise ValueError(f"{above} is not a mapping with keys")
+    first, *rest = path
+    return {**data, first: _replaced(data.get(first), rest, value, first) if rest else value}
+
+
 def _with_value(text: str, path: Sequence[str], value: str, before: str) -> str:
-    node = yaml.compose(text, Loader=_Loader)
+    node: Any = yaml.compose(text, Loader=_Loader)
     pairs: dict[str, tuple[yaml.Node, yaml.Node]] = {}
     for depth, key in enumerate(path):
         pairs = {str(name.value): (name, item) for name, item in node.value}
@@ -76,8 +78,9 @@ def _with_value(text: str, path: Sequence[str], value: str, before: str) -> str:
     if path[-1] in pairs:
         name, old = pairs[path[-1]]
         start, end = old.start_mark.index, _end_of(old)
-        if not text[name.end_mark.index : start].replace(":", "", 1).strip():  # no comment behind the key
-            return f"{text[: name.end_mark.index]}: {value}{text[end:]}"
+        between = text[name.end_mark.index : start]
+        if start == end or ("\n" in between and not between.replace(":", "", 1).strip()):
+            return f"{text[: name.end_mark.index]}: {value}{text[end:]}"  # onto the line of its key
         return text[:start] + value + text[end:]
     new, (place, _) = f"{path[-1]}: {value}", pairs.get(before) or next(iter(pairs.values()))
     start = place.start_mark.index

@@ -29,7 +29,7 @@ class Host:
 
     replaced, kept, refused: training losses that become ours, that stay, that cannot be replaced, each with file:line
     (and for the refused, what to write by hand). warnings: what else changes or goes wrong with another loss.
-    source: where the loss is taken from. then: what to do after
+    findings: what is broken in the host itself. source: where the loss is taken from. then: what to do after
     patching. models: name -> recipe for one model alone. detail: the kind's own record. inside: the
     hosts of several kinds that this one stands for. nodes: definitions (file, name) that loops of other kinds leave be.
     """
@@ -42,6 +42,7 @@ class Host:
     kept: tuple[str, ...] = ()
     refused: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    findings: tuple[str, ...] = ()
     source: str = ""
     then: str = ""
     models: Mapping[str, Recipe] = field(default_factory=dict, compare=False)
@@ -159,6 +160,7 @@ def _merged(root: Path, hosts: list[Host]) -> Host:
         both("kept"),
         both("refused"),
         both("warnings"),
+        both("findings"),
         source="; ".join(host.source for host in hosts),
         then=hosts[0].then,
         models={name: recipe for host in hosts for name, recipe in host.models.items()},

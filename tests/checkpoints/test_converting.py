@@ -136,7 +136,7 @@ def test_never_over_another_file_unless_forced(tmp_path: Path, capsys: pytest.Ca
     path = old_file(tmp_path / "old.pth")
     before = path.read_bytes()
     assert main(["checkpoint", "convert", str(path), "-o", str(path)]) == 1
-    assert "is there already; give --force to replace it" in capsys.readouterr().err
+    assert "exists already; give --force to replace it" in capsys.readouterr().err
     assert path.read_bytes() == before
     path.chmod(0o600)
     assert main(["checkpoint", "convert", str(path), "-o", str(path), "--force"]) == 0
@@ -180,7 +180,7 @@ def test_a_file_that_appears_meanwhile_is_kept(tmp_path: Path, monkeypatch: pyte
         out.write_bytes(b"precious")
 
     monkeypatch.setattr(torch, "save", slow)
-    with pytest.raises(CheckpointError, match="is there already"):
+    with pytest.raises(CheckpointError, match="exists already"):
         writing.convert(found, out)
     assert out.read_bytes() == b"precious"
     assert len(list(tmp_path.iterdir())) == 2

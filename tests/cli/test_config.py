@@ -86,13 +86,16 @@ def test_the_number_of_points_is_that_of_the_data_set(folder: Path) -> None:
     [
         ("ChamferL1", "ChamferL1"),
         ("{coarse: ChamferL1, fine: APML}", {"coarse": "ChamferL1", "fine": {"NAME": "APML", "reduction": "mean"}}),
-        ("[APML, {NAME: ChamferL2, weight: 0.1}]", [{"NAME": "APML", "reduction": "mean"}, {"NAME": "ChamferL2", "weight": 0.1}]),
+        (
+            "[APML, {NAME: ChamferL2, weight: 0.1}]",
+            [{"NAME": "APML", "reduction": "mean"}, {"NAME": "ChamferL2", "weight": 0.1}],
+        ),
         (
             "{NAME: Schedule, from: ChamferL2, to: APML, end: 3}",
             {"NAME": "Schedule", "from": "ChamferL2", "to": {"NAME": "APML", "reduction": "mean"}, "end": 3},
         ),
     ],
-)  # fmt: skip
+)
 def test_every_form_of_loss(loss: str, expected: object, folder: Path) -> None:
     assert derived("--loss", loss)["loss"] == expected
 
