@@ -19,7 +19,7 @@ from apml_plugin.hosts.base import Clone
 from apml_plugin.hosts.pointr.structure import recognise
 from apml_plugin.launch import probe
 
-HOST = Path(apml_plugin.__file__).parent / "demo" / "host"
+HOST = Path(apml_plugin.__file__).parent / "studies" / "demo" / "host"
 CONFIG = Path("cfgs/PCN_models/PCN.yaml")
 
 

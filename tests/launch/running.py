@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,12 @@ HOME = Path(__file__).parents[2]
 APML = [sys.executable, "-m", "apml_plugin", "run"]
 LOSS = "{NAME: APML, reduction: mean}"
 MISSING = {name: f"ModuleNotFoundError: No module named {name!r}" for name in STANDINS}
+
+
+def demo_host(folder: Path) -> Path:
+    """A copy of the demo's host there."""
+    source = HOME / "apml_plugin" / "studies" / "demo" / "host"
+    return Path(shutil.copytree(source, folder, ignore=shutil.ignore_patterns("__pycache__")))
 
 
 def planned(

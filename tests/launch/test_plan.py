@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
+from launch.running import demo_host
 
 from apml_plugin.cli import main
 from apml_plugin.errors import HostError, LossArgumentError, UnknownLossError
@@ -28,9 +28,7 @@ CONFIGS = {
 
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    clone = tmp_path / "host"
-    source = Path(__file__).parents[2] / "apml_plugin" / "demo" / "host"
-    shutil.copytree(source, clone, ignore=shutil.ignore_patterns("__pycache__"))
+    clone = demo_host(tmp_path / "host")
     for name, text in CONFIGS.items():
         (clone / name).write_text(text)
     monkeypatch.chdir(clone)

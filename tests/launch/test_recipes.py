@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
 from hosts import fork_hosts
-from launch.running import HOME, run
+from launch.running import demo_host, run
 
 from apml_plugin.hosts.base import identify
 from apml_plugin.launch import recipes
@@ -63,8 +62,7 @@ def same_text(root: Path) -> int:
 
 
 def test_a_pointr_style_host(tmp_path: Path) -> None:
-    source = HOME / "apml_plugin" / "demo" / "host"
-    shutil.copytree(source, tmp_path / "host", ignore=shutil.ignore_patterns("__pycache__"))
+    demo_host(tmp_path / "host")
     assert same_text(tmp_path / "host") == 2
 
 
@@ -124,8 +122,7 @@ CONFIGS = {
 
 
 def test_the_loss_of_the_yaml_and_no_other(tmp_path: Path) -> None:
-    host = tmp_path / "host"
-    shutil.copytree(HOME / "apml_plugin" / "demo" / "host", host, ignore=shutil.ignore_patterns("__pycache__"))
+    host = demo_host(tmp_path / "host")
     (host / "build.py").write_text(BUILDS)
     for name, text in CONFIGS.items():
         (host / name).write_text(text)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,37 +9,31 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from forking import clean_environment
 from hosts.real_pointr import pcn_data
+from launch.running import APML, demo_host
 
-HOME = Path(__file__).parents[2]
 NOW = '"--local_rank", "--local-rank", type=int, default=int(os.environ.get("LOCAL_RANK", 0))'
 OLD = '"--local_rank", type=int, default=0'
+INIT = '        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")\n'
 EDITS = {
-    "utils/parser.py": {NOW: OLD},
-    "main.py": {
-        # What hosts of that time do: workers are spawned, and the two ranks must agree.
-        "        dist_utils.init_dist()\n": "        import torch\n"
-        '        torch.multiprocessing.set_start_method("spawn")\n'
-        "        dist_utils.init_dist()\n"
-        "        assert args.local_rank == torch.distributed.get_rank()\n"
-    },
-    "tools/builder.py": {
-        "    if args.local_rank != 0:\n        return\n": "",
-        'prefix + ".pth"': 'f"{prefix}-{args.local_rank}.pth"',
-    },
+    NOW: OLD,
+    # What hosts of that time do: workers are spawned, and the two ranks must agree.
+    INIT: INIT
+    + '        torch.multiprocessing.set_start_method("spawn")\n        assert args.local_rank == dist.get_rank()\n',
+    "    if args.local_rank == 0:\n": "    if True:\n",
+    'prefix + ".pth"': 'f"{prefix}-{args.local_rank}.pth"',
 }
 
 
 @pytest.fixture
 def host(tmp_path: Path) -> Path:
-    clone = tmp_path / "host"
-    shutil.copytree(HOME / "apml_plugin" / "demo" / "host", clone, ignore=shutil.ignore_patterns("__pycache__"))
-    for file, replaced in EDITS.items():
-        text = (clone / file).read_text()
-        for old, new in replaced.items():
-            assert old in text
-            text = text.replace(old, new)
-        (clone / file).write_text(text)
+    clone = demo_host(tmp_path / "host")
+    text = (clone / "main.py").read_text()
+    for old, new in EDITS.items():
+        assert old in text
+        text = text.replace(old, new)
+    (clone / "main.py").write_text(text)
     data = str(pcn_data(tmp_path / "data", points=128, train=8, test=2, views=1))
     config = yaml.safe_load((clone / "cfgs/PCN_models/PCN.yaml").read_text())
     for part in config["dataset"].values():
@@ -57,12 +49,9 @@ def host(tmp_path: Path) -> Path:
 def test_both_ranks_train_the_same_network(host: Path) -> None:
     start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     words = ["main.py", "--launcher", "pytorch", "--config", "two.yaml", "--num_workers", "1"]
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("APML_", "RANK", "LOCAL_RANK"))}
     done = subprocess.run(
-        [sys.executable, "-m", "apml_plugin", "run", *start, *words],
-        cwd=host, env={**clean, "PYTHONPATH": str(HOME), "OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, timeout=180,
-    )  # fmt: skip
+        [*APML, *start, *words], cwd=host, env=clean_environment(), capture_output=True, text=True, timeout=180
+    )
     assert done.returncode == 0, done.stderr[-4000:]
     files = [next((host / "experiments").rglob(f"ckpt-last-{rank}.pth")) for rank in range(2)]
     one, two = (torch.load(file, weights_only=True)["base_model"] for file in files)
