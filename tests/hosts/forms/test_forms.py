@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
 import torch
 from forking import Done, Forking
+
+from apml_plugin.cli import main
 
 from . import bindings, libraries, places, trainers
 from .building import EITHER, LOSS, STOPS, TRAINS, Clone, Form, assert_trained, validation, with_a_chamfer, with_apml
@@ -30,6 +34,7 @@ TWINS = {
 text, are tested with the rest."""
 EVERY = [pytest.param(name, marks=pytest.mark.twin) if name in TWINS else name for name in FORMS]
 RUN = [param for param, form in zip(EVERY, FORMS.values(), strict=True) if form.run]
+Own = Callable[[Form], torch.Tensor]
 BY_HAND = ("from apml_plugin.hooks import training_value", "loss = training_value(loss, pred, gt)")
 
 
@@ -48,28 +53,38 @@ def apml(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forking]:
     made.close()
 
 
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory, python: Forking) -> Own:
+    """Form -> its weights with its own Chamfer: plain `python`, no plugin. Each form is run once.
+
+    They show that what is expected of the form is worked out from the right stages, weights and steps.
+    """
+    known: dict[int, torch.Tensor] = {}
+
+    def weights(form: Form) -> torch.Tensor:
+        if id(form) not in known:
+            clone = Clone(form, tmp_path_factory.mktemp("own"))
+            done = clone.start(python, form.patched_words)
+            assert done.returncode == 0, done.said
+            assert "[apml]" not in done.said
+            known[id(form)] = clone.weights()
+            assert any(torch.allclose(known[id(form)], one, rtol=0, atol=2e-6) for one in with_a_chamfer(form))
+            assert not torch.allclose(known[id(form)], with_apml(form), rtol=0, atol=2e-3)
+            if form.evaluation:
+                assert validation(clone.go_on(python, (form.evaluation,))).startswith(("val 0.", "val 1."))
+        return known[id(form)]
+
+    return weights
+
+
 def test_nine_in_ten_train() -> None:
     wanted = [form.run for form in FORMS.values() if form.run] + [form.patch for form in FORMS.values() if form.patch]
     assert set(wanted) <= {TRAINS, STOPS, EITHER}
     assert wanted.count(TRAINS) >= 0.9 * len(wanted)
 
 
-@pytest.mark.parametrize("name", EVERY)
-def test_without_the_plugin(name: str, tmp_path: Path, python: Forking) -> None:
-    """What is expected of a form is worked out from the right stages, weights and steps: its own Chamfer shows it."""
-    form = FORMS[name]
-    clone = Clone(form, tmp_path)
-    own = own_weights(clone, python)
-    assert any(torch.allclose(own, weights, rtol=0, atol=2e-6) for weights in with_a_chamfer(form))
-    assert not torch.allclose(own, with_apml(form), rtol=0, atol=2e-3)
-    if form.evaluation:
-        assert validation(clone.go_on(python, (form.evaluation,))).startswith(("val 0.", "val 1."))
-    for file, edits in form.by_hand.items():
-        assert [form.files[file].count(old) for old, _ in edits] == [1] * len(edits)
-
-
 @pytest.mark.parametrize("name", RUN)
-def test_run(name: str, tmp_path: Path, python: Forking, apml: Forking) -> None:
+def test_run(name: str, tmp_path: Path, python: Forking, apml: Forking, own: Own) -> None:
     form = FORMS[name]
     clone = Clone(form, tmp_path)
     before = clone.snapshot()
@@ -77,24 +92,19 @@ def test_run(name: str, tmp_path: Path, python: Forking, apml: Forking) -> None:
     if form.run == STOPS or (form.run == EITHER and done.returncode != 0):
         assert_stopped(clone, done, names_a_line=form.run == STOPS)
     else:
-        trained = clone.weights() if clone.weights_file.is_file() else None
-        numbers = clone.go_on(python, (form.evaluation,)) if form.evaluation and trained is not None else None
-        weights_of_plain = own_weights(clone, python)  # after the run: it must have left nothing behind
-        if trained is not None:
-            save(clone, trained)
-        assert_trained(clone, done, weights_of_plain)
-        if numbers is not None and validation(done):
-            assert validation(done) == validation(numbers), "validation is no longer the host's own"
+        assert_trained(clone, done, own(form))
+        if form.evaluation:
+            numbers = validation(clone.go_on(python, (form.evaluation,)))
+            assert validation(done) in ("", numbers), "validation is no longer the host's own"
     assert clone.snapshot() == before
 
 
 @pytest.mark.parametrize("name", PATCH)
-def test_patch(name: str, tmp_path: Path, python: Forking, apml: Forking) -> None:
+def test_patch(name: str, tmp_path: Path, python: Forking, own: Own) -> None:
     form = FORMS[name]
     clone = Clone(form, tmp_path)
-    before, words = clone.snapshot(), form.patched_words or form.words
-    own = own_weights(clone, python)
-    done = apml(["patch", str(clone.root)], tmp_path)
+    before, words, weights = clone.snapshot(), form.patched_words or form.words, own(form)
+    done = patch(clone)
     patched = clone.snapshot()
     if form.patch == STOPS:
         assert done.returncode != 0, done.said
@@ -108,16 +118,16 @@ def test_patch(name: str, tmp_path: Path, python: Forking, apml: Forking) -> Non
         assert patched.get(file) == before.get(file), f"{file} was edited\n{done.said}"
 
     trained = clone.start(python, words, APML_LOSS=LOSS)
-    assert_trained(clone, trained, own)
+    assert_trained(clone, trained, weights)
     if form.evaluation:
         ours = clone.go_on(python, (form.evaluation,), APML_LOSS=LOSS)
         assert validation(ours), ours.said
         assert validation(trained) in ("", validation(ours)), "validation in the script is no longer the host's own"
     kept = clone.weights()
     clone.start(python, words)
-    assert torch.equal(clone.weights(), own), "with no loss chosen it does not train as before"
+    assert torch.equal(clone.weights(), weights), "with no loss chosen it does not train as before"
 
-    done = apml(["patch", str(clone.root), "--revert"], tmp_path)
+    done = patch(clone, "--revert")
     assert done.returncode == 0, done.said
     assert clone.snapshot() == before
     if form.evaluation:
@@ -126,55 +136,51 @@ def test_patch(name: str, tmp_path: Path, python: Forking, apml: Forking) -> Non
 
 
 @pytest.mark.parametrize("name", [name for name, form in FORMS.items() if form.by_hand])
-def test_the_two_lines_by_hand(name: str, tmp_path: Path, python: Forking, apml: Forking) -> None:
+def test_the_two_lines_by_hand(name: str, tmp_path: Path, python: Forking, apml: Forking, own: Own) -> None:
     form = FORMS[name]
-    own = own_weights(Clone(form, tmp_path / "untouched"), python)
-    clone = Clone(form, tmp_path / "edited")
+    clone, weights = Clone(form, tmp_path), own(form)
     for file, edits in form.by_hand.items():
         text = (clone.root / file).read_text()
         for old, new in edits:
             assert text.count(old) == 1
             text = text.replace(old, new)
         (clone.root / file).write_text(text)
-    assert_trained(clone, clone.start(apml, ("run", "--loss", LOSS, *form.words)), own)
-    assert_trained(clone, clone.start(python, APML_LOSS=LOSS), own)
+    assert_trained(clone, clone.start(apml, ("run", "--loss", LOSS, *form.words)), weights)
+    assert_trained(clone, clone.start(python, APML_LOSS=LOSS), weights)
     clone.start(python)
-    assert torch.equal(clone.weights(), own)
+    assert torch.equal(clone.weights(), weights)
 
 
-def test_a_library_that_is_not_installed(tmp_path: Path, python: Forking, apml: Forking) -> None:
-    clone = Clone(libraries.NO_PACKAGE, tmp_path / "without")
-    with_package = Clone(libraries.FORMS["pytorch3d_from_import"], tmp_path / "with")
-    own = own_weights(with_package, python)
+def test_a_library_that_is_not_installed(tmp_path: Path, apml: Forking, own: Own) -> None:
+    clone, weights = Clone(libraries.NO_PACKAGE, tmp_path), own(FORMS["pytorch3d_from_import"])
     done = clone.start(apml, ("run", "--loss", LOSS, "main.py"))
-    assert_trained(clone, done, own)
+    assert_trained(clone, done, weights)
     assert "[apml] pytorch3d" in done.stderr
     plain = clone.start(apml, ("run", "main.py"))
     assert plain.returncode == 0, plain.said
-    torch.testing.assert_close(clone.weights(), own, rtol=0, atol=2e-6)
+    torch.testing.assert_close(clone.weights(), weights, rtol=0, atol=2e-6)
 
 
-def test_explain_and_diff_write_nothing_and_name_the_same_files(tmp_path: Path, apml: Forking) -> None:
+def test_explain_and_diff_write_nothing_and_name_the_same_files(tmp_path: Path) -> None:
     for name in ("own_def_in_the_script", "script_beside_the_packages", "made_in_init_loop_over_stages"):
         clone = Clone(FORMS[name], tmp_path / name)
         before = clone.snapshot()
-        explained = apml(["patch", str(clone.root), "--explain"], tmp_path)
-        shown = apml(["patch", str(clone.root), "--diff"], tmp_path)
+        explained = patch(clone, "--explain")
+        shown = patch(clone, "--diff")
         assert (explained.returncode, shown.returncode) == (0, 0), explained.said + shown.said
         assert clone.snapshot() == before
-        assert apml(["patch", str(clone.root)], tmp_path).returncode == 0
+        assert patch(clone).returncode == 0
         changed = {file for file, digest in clone.snapshot().items() if before.get(file) != digest}
         assert {line[6:] for line in shown.stdout.splitlines() if line.startswith("+++ b/")} == changed & set(before)
         assert all(file in explained.stdout for file in changed & set(before)), explained.said
 
 
-def test_without_a_loss_a_run_is_the_hosts(tmp_path: Path, python: Forking, apml: Forking) -> None:
+def test_without_a_loss_a_run_is_the_hosts(tmp_path: Path, apml: Forking, own: Own) -> None:
     for name in ("script_in_tools_of_a_zip", "pytorch3d_from_import"):
         clone = Clone(FORMS[name], tmp_path / name)
-        own = own_weights(clone, python)
         done = clone.start(apml, ("run", *FORMS[name].words))
         assert done.returncode == 0, done.said
-        assert torch.equal(clone.weights(), own), done.said
+        assert torch.equal(clone.weights(), own(FORMS[name])), done.said
 
 
 NOTHING_TO_REPLACE = Form(
@@ -197,30 +203,29 @@ torch.save(net.state_dict(), 'weights.pth')
 def test_a_host_without_a_chamfer(tmp_path: Path, apml: Forking) -> None:
     clone = Clone(NOTHING_TO_REPLACE, tmp_path)
     before = clone.snapshot()
-    done = apml(["patch", str(clone.root)], tmp_path)
+    done = patch(clone)
     assert done.returncode == 1, done.said
     assert clone.snapshot() == before
     assert_stopped(clone, clone.start(apml, ("run", "--loss", LOSS, "main.py")), names_a_line=True)
 
 
-def test_a_pointr_style_clone_in_which_nothing_can_be_replaced(tmp_path: Path, apml: Forking) -> None:
+def test_a_pointr_style_clone_in_which_nothing_can_be_replaced(tmp_path: Path) -> None:
     files = {
         **bindings.REC_LOSS.files,
         "models/MAE.py": bindings.REC_LOSS.files["models/MAE.py"].replace("ChamferDistanceL2()", "nn.MSELoss()"),
     }
     clone = Clone(Form(files=files, words=("main.py",)), tmp_path)
     before = clone.snapshot()
-    done = apml(["patch", str(clone.root)], tmp_path)
+    done = patch(clone)
     assert done.returncode == 1, done.said
     assert clone.snapshot() == before
 
 
-def own_weights(clone: Clone, python: Forking) -> torch.Tensor:
-    """The weights with the host's own Chamfer: plain `python`, no plugin."""
-    done = clone.start(python, clone.form.patched_words)
-    assert done.returncode == 0, done.said
-    assert "[apml]" not in done.said
-    return clone.weights()
+def patch(clone: Clone, *options: str) -> Done:
+    """`apml patch`, in this process."""
+    with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
+        code = main(["patch", str(clone.root), *options])
+    return Done(code, out.getvalue(), err.getvalue())
 
 
 def save(clone: Clone, weights: torch.Tensor) -> None:
