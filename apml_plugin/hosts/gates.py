@@ -183,10 +183,11 @@ def gated(own: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], label: str
     pair = ends if len(ends) == 2 else ("x_lengths", "y_lengths")
     lengths = {ours: rest.pop(name) for ours, name in zip(_OURS, pair, strict=True) if rest.get(name) is not None}
     weights = [name for name in _WEIGHTS if rest.get(name) is not None]
-    kind = f"uses {weights[0]}" if weights else _kind(own, clouds, more, rest, holder)
+    host = functools.partial(own, *args, **kwargs)
+    kind = f"uses {weights[0]}" if weights else _kind(own, host, clouds, more, rest, holder)
     if kind not in KINDS:
         _stays(label, kind)
-        return own(*args, **kwargs)
+        return host()
     pred, gt = _ordered(clouds, False)
     if lengths and _prediction(*clouds) == 1:
         lengths = {ours: lengths.get(other) for ours, other in zip(_OURS, _OURS[::-1], strict=True)}
@@ -194,21 +195,24 @@ def gated(own: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], label: str
     if not kind.startswith("first"):
         return value
     with no_training():
-        result = own(*args, **kwargs)
+        result = host()
     return type(result)([value, *result[1:]]) if type(result) in (tuple, list) else (value, *result[1:])
 
 
-def _kind(own: Any, clouds: tuple[Any, ...], more: tuple[Any, ...], kwargs: dict[str, Any], holder: Any) -> str:
-    """One of `KINDS`, or why the result cannot be replaced; found once for each holder and further arguments."""
+def _kind(own: Any, host: Any, clouds: tuple[Any, ...], more: tuple[Any, ...], kwargs: Any, holder: Any) -> str:
+    """One of `KINDS`, or why the result of `host()` cannot be replaced.
+
+    Found once for each holder and further arguments (`more`, `kwargs`), with which `own` is called to find it.
+    """
     tensors = any(hasattr(value, "data_ptr") for value in (*more, *kwargs.values()))
     key = None if tensors else (coordinates_first(*clouds), repr(more), repr(kwargs))
     known: dict[Any, str] = holder.__dict__.get("_apml_kinds", {})
     if key not in known:
         with no_training():
             kind = kind_of(own, clouds[0], more, kwargs)
-            if kind.startswith("cannot be probed"):  # it takes no clouds but the host's: the shape must do
+            if kind.startswith("cannot be probed"):  # it takes only clouds of the host: the shape must do
                 with sys.modules["torch"].no_grad():
-                    kind = kind_of_result(own(*clouds, *more, **kwargs), len(clouds[0]))[0] or kind
+                    kind = kind_of_result(host(), len(clouds[0]))[0] or kind
         known = {**known, key: kind}
         object.__setattr__(holder, "_apml_kinds", known)
     return known[key]

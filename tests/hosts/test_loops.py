@@ -293,6 +293,23 @@ def test_what_is_found(name: str, tmp_path: Path) -> None:
     assert {p: p.read_bytes() for p in tmp_path.rglob("*.py")} == before
 
 
+@pytest.mark.parametrize(
+    ("selected", "part"),
+    [
+        ("pred[:, :512]", "pred[:, :512]"),
+        ("pred[pred.sum(-1).ne(0)].unsqueeze(0)", "pred[pred.sum(-1).ne(0)]"),
+        ("pred[:, :, None].squeeze(2)", ""),
+    ],
+)
+def test_a_function_that_measures_a_part_of_a_cloud_is_reported(selected: str, part: str, tmp_path: Path) -> None:
+    body = f"pred = {selected}\nd = torch.cdist(pred, gt)\nreturn d.min(1)[0].mean() + d.min(2)[0].mean()"
+    fork = recognise(make(tmp_path, defined(body)))
+    assert edits(fork) == [ON_CHAMFER]
+    assert list(fork.warnings) == (
+        [f"main.py:7 chamfer: {part} is only a part of a cloud; another loss gets the whole cloud"] if part else []
+    )
+
+
 def test_a_function_of_another_kind_is_not_a_loss_of_its_two_arguments(tmp_path: Path) -> None:
     """What it measures is the network's output, not its own argument: a decorator would measure another cloud."""
     body = "out = net(pred)\nd = torch.cdist(out, gt)\nreturn d.min(1)[0].mean() + d.min(2)[0].mean()"
