@@ -1,4 +1,8 @@
-"""What a kind of host answers, the list of kinds, and what a clone is: one or more hosts in one folder."""
+"""The protocol of a kind of host, the list of kinds, and how the hosts in a folder are found.
+
+A host is a codebase that we plug into. To add a kind, make a folder beside this file with a module ``kind`` that has
+the names of `Kind`, and add the folder to `KINDS`.
+"""
 
 from __future__ import annotations
 
@@ -20,18 +24,27 @@ if TYPE_CHECKING:
     from .project import Project
 
 KINDS = ("csi2pointcloud", "pointr", "loops")
-"""Folders beside this file, each with a module ``kind`` (see `Kind`). Loops come last: they are of every form."""
+"""Folders beside this file, in the order in which they look at a clone. The most general one comes last."""
 
 
 @dataclass(frozen=True)
 class Host:
-    """What a kind says of a codebase. described: label and text, line by line. recipes: the first is for everything.
+    """What a kind says of a codebase: which lines a patch inserts, and what `apml patch --explain` shows.
 
-    replaced, kept, refused: training losses that become ours, that stay, that cannot be replaced, each with file:line
-    (and for the refused, what to write by hand). warnings: what else changes or goes wrong with another loss.
-    findings: what is broken in the host itself. source: where the loss is taken from. then: what to do after
-    patching. models: name -> recipe for one model alone. detail: the kind's own record. inside: the
-    hosts of several kinds that this one stands for. nodes: definitions (file, name) that loops of other kinds leave be.
+    Attributes:
+        described: (label, text) of each line that describes it.
+        recipes: what a patch can insert; the first recipe is for the whole host.
+        replaced: training losses that are replaced, each with file:line. So are `kept` and `refused`:
+        kept: losses that stay the host's.
+        refused: training losses that cannot be replaced, and what to write by hand.
+        warnings: what else changes, or goes wrong, with another loss.
+        findings: what is broken in the host itself.
+        source: where the loss is taken from.
+        then: what to do after patching.
+        models: name -> recipe for one model alone.
+        detail: the kind's own record.
+        inside: the hosts of several kinds that this one consists of.
+        nodes: definitions (file, name) that other kinds leave out.
     """
 
     root: Path
@@ -52,7 +65,7 @@ class Host:
 
     @property
     def parts(self) -> tuple[Host, ...]:
-        """The hosts that this one is made of: itself, or several kinds in one clone."""
+        """The hosts that this one consists of: itself, or those of several kinds."""
         return self.inside or (self,)
 
     @property
@@ -60,7 +73,7 @@ class Host:
         return tuple(dict.fromkeys(self.recipes[0].edits)) if self.recipes else ()
 
     def recipe(self, model: str) -> Recipe:
-        """The recipe for one model alone. Raises HostError where there is no such model."""
+        """The recipe for one model alone. Raises HostError if there is no such model."""
         if model in self.models:
             return self.models[model]
         has = f"it has {', '.join(self.models)}" if self.models else "leave out --model"
@@ -69,7 +82,16 @@ class Host:
 
 @dataclass
 class Finding:
-    """What `apml check` tells of a config. stages: stage -> description of its loss. error: the run would stop."""
+    """What `apml check` says of a config.
+
+    Attributes:
+        patched: names of the recipes that are in place.
+        model: name of the model.
+        found_at: where the config names the loss.
+        stages: stage -> description of its loss; empty for the host's own loss.
+        error: why the run would stop.
+        half_patched: whether only some lines of a recipe are in place.
+    """
 
     config: Path
     host: Host | None = None
@@ -87,7 +109,7 @@ class NoTraining(HostError):
 
 
 class Clone:
-    """A folder that kinds of hosts are looked for in. project: its Python files, parsed once for all of them."""
+    """A folder that may hold hosts. Its Python files (`project`) are parsed once for all kinds."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.root = Path(path).expanduser().resolve()
@@ -102,18 +124,26 @@ class Clone:
 
 
 class Kind(Protocol):
-    """The names in a kind's module. NAME: what `Host.kind` says for it."""
+    """The names in the module ``kind`` of a kind's folder."""
 
     NAME: str
+    """What `Host.kind` is for it, in words: "PoinTr-style host"."""
 
     def find(self, clone: Clone, others: tuple[Host, ...]) -> Host:
-        """The host in `clone`, without what `others`, found before, answer for. Raises HostError saying why not.
+        """The host of this kind in `clone`, recognised by its structure, never by importing any of it.
 
-        One without recipes is a host of this kind in which nothing can be replaced; `refused` says why.
+        Args:
+            others: the hosts of the kinds before, whose definitions are to be left out.
+
+        Returns a host without recipes if nothing in it can be replaced; its `refused` says why.
+        Raises HostError saying what was looked for, and where, if there is no host of this kind.
         """
 
     def check(self, found: Finding, config: dict[str, Any]) -> bool:
-        """Fill in what a run with `config` would use; False for a config of another kind. The host is known by then."""
+        """Fills in `found` (its `host` is set) with what a run with `config` would use.
+
+        Returns False if `config` is not one of this kind.
+        """
 
 
 def kinds() -> tuple[Kind, ...]:
@@ -122,9 +152,11 @@ def kinds() -> tuple[Kind, ...]:
 
 
 def identify(path: str | os.PathLike[str]) -> Host:
-    """The hosts in the clone at `path`, as one.
+    """The host in the clone at `path`; several kinds of hosts are merged into one.
 
     Raises HostError saying what was looked for, what was found where, and what to do by hand.
+
+    >>> identify("PoinTr").recipes  # doctest: +SKIP
     """
     clone = Clone(path)
     root = clone.root
@@ -147,20 +179,20 @@ def identify(path: str | os.PathLike[str]) -> Host:
 
 
 def _merged(root: Path, hosts: list[Host]) -> Host:
-    def both(name: str) -> tuple[Any, ...]:
+    def merged(name: str) -> tuple[Any, ...]:
         return tuple(dict.fromkeys(entry for host in hosts for entry in getattr(host, name)))
 
     every = Recipe("everything", tuple(dict.fromkeys(edit for host in hosts for edit in host.recipes[0].edits)))
     return Host(
         root,
         " and ".join(host.kind for host in hosts),
-        both("described"),
+        merged("described"),
         (every, *(recipe for host in hosts for recipe in host.recipes)),
-        both("replaced"),
-        both("kept"),
-        both("refused"),
-        both("warnings"),
-        both("findings"),
+        merged("replaced"),
+        merged("kept"),
+        merged("refused"),
+        merged("warnings"),
+        merged("findings"),
         source="; ".join(host.source for host in hosts),
         then=hosts[0].then,
         models={name: recipe for host in hosts for name, recipe in host.models.items()},
@@ -174,7 +206,7 @@ def check_config(
     *,
     near: str | os.PathLike[str] | None = None,
 ) -> Finding:
-    """Read a config as its host would and say which loss a run with it gets.
+    """Reads a config as its host would, and says which loss a run with it gets.
 
     The host is that at `host`, else the one around `near`, else the one that the file lies in, else the one around the
     current folder.
@@ -191,15 +223,15 @@ def check_config(
                 found.patched = patched(found.host.root, at.recipes)  # type: ignore[union-attr]
             except PatchError as error:
                 found.half_patched = True
-                told = str(error).removesuffix(". Nothing was changed")
-                found.warnings.append(f"{told}. Until then part of what a config says may be ignored")
+                half = str(error).removesuffix(". Nothing was changed")
+                found.warnings.append(f"{half}. Until then part of what a config says may be ignored")
         if kind.check(found, config):
             return found
     raise HostError(f"{file} is no config of a kind of host this plugin knows")
 
 
 def around(start: Path) -> Host | None:
-    """The host that a file lies in: the nearest folder upwards that is one, or None."""
+    """The host that a file is in: the nearest folder upwards that is one, or None."""
     here = start.expanduser().resolve()
     for folder in sources.upwards(here if here.is_dir() else here.parent):
         if any(sources.holds_python(folder / name) for name in (".", "scripts", "src")):
@@ -209,7 +241,7 @@ def around(start: Path) -> Host | None:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file as a mapping. Raises HostError naming the file when it is missing, broken or no mapping."""
+    """A YAML file as a mapping. Raises HostError with its name if it is missing, broken or no mapping."""
     from ..files import opening, yamls
 
     try:

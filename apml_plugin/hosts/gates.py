@@ -2,7 +2,7 @@
 
 A call counts as training if gradients are recorded and one of its two clouds requires one. Every other call, such as
 the one that selects the best checkpoint, is the host's. So is every call if no loss is chosen; its result is then
-bit-identical. `apml_plugin.hooks` documents the functions that inserted lines call.
+bit-identical. Inserted lines call these functions through `apml_plugin.hooks`.
 
 This module does not import torch: patched files import it before the host has chosen its devices.
 """
@@ -17,13 +17,15 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from ..announce import announce
 from ..chosen import VARIABLE, chosen_loss
 from ..eager import eager
 from . import guard
 from .probing import KINDS, coordinates_first, kind_of, kind_of_result
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 LOSS = "_apml_loss"
 """Attribute of an object whose own config chose a loss: (value, opts)."""
@@ -62,6 +64,12 @@ state = State()
 
 
 def trains_with_loss(function: Any = None, *, per_sample: bool = False) -> Any:
+    """Decorator for a two-sided Chamfer function ``f(pred (B, N, 3), gt (B, M, 3), ...)``, or such a method.
+
+    per_sample: it returns a vector (B,), or a tuple whose first one or two entries are such vectors, which are
+    replaced. Otherwise it returns one number. The prediction is found as in `training_value`; where that cannot tell,
+    it is the first cloud, unless the parameter's name begins with ``gt``, ``target`` or the like.
+    """
     if function is None:
         return functools.partial(trains_with_loss, per_sample=per_sample)
     if hasattr(function, MARK):
@@ -99,6 +107,15 @@ def _signature(function: Any) -> tuple[int, str]:
 
 
 def training_loss(own: Any) -> Any:
+    """`own`, a Chamfer object, class or function, replaced by the chosen loss in training.
+
+    ``own(pred (B, N, 3), gt (B, M, 3), ...)`` may return one number, one value (B,) per sample, or a tuple with one of
+    these first, as pytorch3d's ``(loss, loss_normals)``. That value is replaced in calls that record a gradient. An
+    object that measures one direction only, or returns raw distances, stays as it is. Modules and classes are changed
+    in place and returned; a function is wrapped. Idempotent.
+
+    >>> chamfer = training_loss(chamfer)  # doctest: +SKIP
+    """
     if hasattr(own, MARK):
         return own
     torch = sys.modules.get("torch")
@@ -153,6 +170,19 @@ def _gated_function(function: Any) -> Any:
 
 @eager()
 def training_value(own: Any, *clouds: Any, label: str = "") -> Any:
+    """The chosen loss of ``(pred, gt)`` in training, else the host's value.
+
+    Args:
+        own: the host's value, or a function without arguments that computes it.
+        clouds: pred (B, N, 3) and gt (B, M, 3). The one that requires a gradient is the prediction; of two that do,
+            the one that was computed.
+        label: what messages call this loss.
+
+    Returns a 0-dim tensor if gradients are recorded, one of the clouds requires one, and a loss is chosen; else `own`
+    (or what it returns). Raises LossValueError for a loss with ``reduction: none``, and what building the loss raises.
+
+    >>> loss = training_value(loss, pred, gt)  # doctest: +SKIP
+    """
     loss = loss_for(clouds, None)
     if loss is None:
         return own() if callable(own) else own
@@ -218,8 +248,14 @@ def _kind(own: Any, host: Any, clouds: tuple[Any, ...], more: tuple[Any, ...], k
     return known[key]
 
 
-def lets_loss_through(parameter: str, known: str) -> Callable[[Any], Any]:
-    def decorate(function: Any) -> Any:
+def lets_loss_through(parameter: str, known: str) -> Callable[[F], F]:
+    """Decorator for a function that chooses its loss by the string `parameter` and does not know our names.
+
+    If the value names one of our losses (with ``APML_LOSS`` set: for any value), the host's code gets `known`, a name
+    of its Chamfer, and training uses the chosen loss.
+    """
+
+    def decorate(function: F) -> F:
         if hasattr(function, MARK):
             return function
         signature = inspect.signature(function)
@@ -235,12 +271,16 @@ def lets_loss_through(parameter: str, known: str) -> Callable[[Any], Any]:
             return function(*args, **kwargs) if passed is value else function(*bound.args, **bound.kwargs)
 
         setattr(wrapper, MARK, True)
-        return wrapper
+        return wrapper  # type: ignore[return-value]
 
     return decorate
 
 
 def host_loss_name(value: Any, known: str, owner: Any = None, opts: Any = None) -> Any:
+    """`value` if it is one of the host's own names; `known` if it names one of our losses, which is then chosen.
+
+    owner: the object that trains with it; without one, the whole run does. opts: what may hold ``loss_opts``.
+    """
     beside = opts.get("loss_opts") if isinstance(opts, Mapping) else getattr(opts, "loss_opts", None)
     wanted, given, where = chosen_loss(value, beside)
     if where == VARIABLE:
@@ -264,7 +304,8 @@ def choose(value: Any, opts: Any) -> None:
     state.named = (value, opts)
 
 
-def keeps_host_loss(function: Any) -> Any:
+def keeps_host_loss(function: F) -> F:
+    """Decorator for a validation that records gradients nevertheless: inside it, the host's own loss is used."""
     if hasattr(function, MARK):
         return function
 
@@ -286,7 +327,7 @@ def keeps_host_loss(function: Any) -> Any:
 
     wrapper = steps if inspect.isgeneratorfunction(function) else wrapper
     setattr(wrapper, MARK, True)
-    return wrapper
+    return wrapper  # type: ignore[return-value]
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""A codebase as syntax trees, with what a name in one file means in another. Nothing of it is imported."""
+"""A codebase as syntax trees, and what a name in one file means in another. Nothing of it is imported."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from ..patching.source import bare
 
 T = TypeVar("T", bound=ast.AST)
 Node = tuple[str, str]
-"""(file, qualified name of a function or class in it); the name is empty for the file's own top level.
+"""(file, qualified name of a function or class); an empty name is the top level of the file.
 
-With an empty file it is something outside of the project: ("", "pytorch3d.loss.chamfer_distance").
+An empty file is for what the project imports from elsewhere: ("", "pytorch3d.loss.chamfer_distance").
 """
 
 _FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
 _DEFINITION = (*_FUNCTION, ast.ClassDef)
 _PASSED = (ast.expr_context, ast.operator, ast.cmpop, ast.boolop, ast.unaryop)
-# Methods that everything has: a call of one on an unknown object says nothing about whose it is.
+# Methods that many objects have: a call of one on an unknown object does not tell its class.
 _COMMON = {name for kind in (dict, list, str, set, object) for name in dir(kind)} | {
     "forward", "train", "eval", "cuda", "cpu", "to", "step", "backward", "mean", "sum", "min", "max", "view", "reset",
     "reshape", "item", "detach", "load", "save", "apply", "parameters", "state_dict", "log", "avg", "val", "size",
@@ -44,9 +44,16 @@ class Definition:
 
 
 class Project:
-    """The Python files below `root`. count: how many there are. broken: why some of them were not looked at.
+    """The Python files below `root`. Lines that a patch inserted count as comments, so a patched codebase is the same.
 
-    Marked lines of a patch are read as comments, so a patched codebase looks as it did before.
+    Attributes:
+        trees: file -> its syntax tree.
+        text: file -> its bytes.
+        nodes: the syntax tree of each definition, and of each file.
+        code: the syntax nodes of each definition in source order, without those of definitions inside it.
+        duplicates: names that are defined more than once.
+        broken: file -> why it was not read.
+        count: how many files there are.
     """
 
     def __init__(self, root: Path) -> None:
@@ -72,10 +79,7 @@ class Project:
         self.count = len(self.trees) + len(self.broken)
 
     def _scan(self, file: str) -> None:
-        """Takes in every function and class, each one's own code in the source's order.
-
-        The code of a definition within another is not the outer one's own.
-        """
+        """Adds the definitions in a file to `nodes` and `code`."""
         tree = self.nodes[file, ""] = self.trees[file]
         self.code[file, ""] = []
         todo: list[tuple[ast.AST, list[ast.AST], str]] = [(tree, self.code[file, ""], "")]
@@ -101,7 +105,7 @@ class Project:
 
     @cached_property
     def methods(self) -> dict[str, list[Node]]:
-        """Name -> the methods called so, but for names that tell nothing."""
+        """Name -> the methods with that name, but for common names."""
         found: dict[str, list[Node]] = {}
         for nodes in self.members.values():
             for node in nodes:
@@ -111,14 +115,14 @@ class Project:
         return found
 
     def owner(self, node: Node) -> Node | None:
-        """The class a method is in."""
+        """The class that a method is in."""
         above = (node[0], node[1].rpartition(".")[0])
         return above if above[1] and isinstance(self.nodes.get(above), ast.ClassDef) else None
 
     def bases(self, node: Node) -> list[Node]:
-        """A class of the project and those of its bases that are of the project, too."""
+        """A class of the project and those of its bases that are in the project, too."""
         if node not in self._mros:
-            self._mros[node] = [node]  # a circle ends here
+            self._mros[node] = [node]  # ends a circle
             tree = self.nodes[node]
             for base in tree.bases if isinstance(tree, ast.ClassDef) else ():
                 target = self.resolve(node[0], base)
@@ -131,7 +135,7 @@ class Project:
         return next((node for node in found if node in self.nodes), None)
 
     def resolve(self, file: str, expression: ast.expr, within: Node | None = None) -> Node | None:
-        """What a (dotted) name in `file` refers to: a definition of this project, its file, or a name outside."""
+        """What a (dotted) name in `file` refers to: a definition or file of this project, or an outside name."""
         name = dotted(expression)
         if not name:
             return None
@@ -153,7 +157,7 @@ class Project:
         return None
 
     def around(self, node: Node) -> Iterator[Node]:
-        """A definition and those it is in, from within."""
+        """A definition and those that it is in, the innermost first."""
         name = node[1]
         while name:
             yield node[0], name
@@ -170,7 +174,7 @@ class Project:
         return (module, "") if module else found
 
     def uses(self, node: Node) -> tuple[set[Node], set[str]]:
-        """Definitions that a function's own code refers to, called or not, and methods of objects it cannot tell."""
+        """(definitions that the code of a definition refers to, names of methods of unknown objects in it)."""
         if node not in self._used:
             found, unknown = set(), set()
             if isinstance(self.nodes[node], ast.ClassDef):
@@ -181,7 +185,7 @@ class Project:
                     if target is None and isinstance(inner, ast.Attribute):
                         unknown.add(inner.attr)
                     elif target and target[0]:
-                        # a variable: what its file's top level makes of it
+                        # a variable: the top level of its file makes it
                         found.add(target if target in self.nodes else (target[0], ""))
                 elif isinstance(inner, _FUNCTION) and node[1]:
                     found.add((node[0], f"{node[1]}.{inner.name}"))
@@ -189,9 +193,9 @@ class Project:
         return self._used[node]
 
     def reachable(self, roots: set[Node], stop: set[Node], by_name: bool = False) -> set[Node]:
-        """Everything that `roots` refer to, directly or not, without going into `stop`.
+        """Everything that `roots` refer to, directly or not, without entering `stop`.
 
-        by_name: of objects that nothing is known of, too, any method that is called so.
+        by_name: whether a method call of an unknown object refers to every method with that name.
         """
         seen, todo = set(), [root for root in roots if root not in stop]
         while todo:
@@ -205,10 +209,10 @@ class Project:
         return seen
 
     def bound(self, file: str) -> dict[str, Node]:
-        """What the (dotted) names stand for that a file imports, defines or assigns at its top level."""
+        """What the (dotted) names refer to that a file imports, defines or assigns at its top level."""
         if file in self._bound:
             return self._bound[file]
-        names = self._bound[file] = {}  # a circle ends here
+        names = self._bound[file] = {}  # ends a circle
         for node in (n for at in self.definitions[file] for n in self.code[at]):
             if isinstance(node, ast.Import):
                 for alias in node.names:
@@ -224,7 +228,7 @@ class Project:
 
     @cached_property
     def definitions(self) -> dict[str, list[Node]]:
-        """File -> what is defined in it."""
+        """File -> the definitions in it."""
         found: dict[str, list[Node]] = {}
         for node in self.nodes:
             found.setdefault(node[0], []).append(node)
@@ -244,7 +248,7 @@ class Project:
                 names[name] = ("", inner)
 
     def module(self, file: str, name: str, level: int) -> str | None:
-        """The file of a module: beside the importing file, in the folders above, else the one that ends so."""
+        """The file of a module: beside the importing file, in a folder above, or the only one with such an end."""
         here = Path(file).parent
         bases = [here, *here.parents]
         path = name.replace(".", "/")
@@ -260,7 +264,7 @@ class Project:
 
     @cached_property
     def _endings(self) -> dict[str, list[str]]:
-        """The end of a module's path -> files: what `sys.path.append("../utils")` makes importable."""
+        """End of a path -> files, for what `sys.path.append("../utils")` makes importable."""
         found: dict[str, list[str]] = {}
         for file in self.trees:
             parts = file.removesuffix(".py").removesuffix("/__init__").split("/")
@@ -270,7 +274,7 @@ class Project:
 
 
 def dotted(expression: ast.AST) -> str:
-    """`a.b.c` of a name or an attribute of names, else nothing."""
+    """`a.b.c` for a name or attributes of a name, else an empty text."""
     parts: list[str] = []
     while isinstance(expression, ast.Attribute):
         parts.append(expression.attr)
@@ -284,7 +288,7 @@ def inside(tree: ast.AST, kind: type[T]) -> Iterator[T]:
 
 
 def last_name(expression: ast.AST) -> str:
-    """`c` of `a.b.c` and of `f().c`, `a` of `a`, else nothing."""
+    """`c` for `a.b.c` and `f().c`, `a` for `a`, else an empty text."""
     if isinstance(expression, ast.Attribute):
         return expression.attr
     return expression.id if isinstance(expression, ast.Name) else ""

@@ -1,3 +1,3 @@
-"""Where lines inserted before :mod:`apml_plugin.hooks` was there look for it."""
+"""What lines that were inserted before :mod:`apml_plugin.hooks` existed import."""
 
 from ..hooks import *  # noqa: F403

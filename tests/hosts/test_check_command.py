@@ -127,7 +127,7 @@ def test_the_command_line(write: Any, host: Path, tmp_path: Path, capsys: pytest
     [
         ({"Loss": "APML"}, "Loss: at the top level is not read; did you mean loss:?"),
         ({"loss": None}, "loss: at the top level is empty"),
-        ({"loss_opts": {"p_min": 0.7}}, "loss_opts: at the top level stands alone"),
+        ({"loss_opts": {"p_min": 0.7}}, "loss_opts: at the top level has no loss: beside it"),
     ],
 )
 def test_near_misses_of_the_key_are_pointed_out(keys: dict[str, Any], words: str, write: Any) -> None:

@@ -1,6 +1,6 @@
 """PoinTr-style hosts: a registry of models, built from a YAML that names the model and its loss.
 
-`takes_loss` and `hoists_loss` are here for clones that were patched before :mod:`apml_plugin.hooks` was there.
+Clones that were patched before :mod:`apml_plugin.hooks` existed import `takes_loss` and `hoists_loss` from here.
 Nothing here imports torch.
 """
 

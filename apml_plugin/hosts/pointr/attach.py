@@ -1,7 +1,7 @@
-"""Putting our loss in the place of a host's, in one model instance.
+"""Replaces a host's loss by the chosen one in a model instance.
 
-The host's attribute becomes a `HostLoss`; its `get_loss` is wrapped once, in the class, so that a call knows which
-stage it is for and schedules learn the epoch. A model without an attached loss passes straight through.
+The attribute that holds the host's loss becomes a `HostLoss`. The class's `get_loss` is wrapped once, so that a call
+knows its stage and schedules get the epoch. Models without an attached loss are not affected.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from .stages import LossSite, check_stages, sites_of
 
 
 def attach(model: nn.Module, config: Any) -> nn.Module:
-    """Give `model` the loss that its `config` (what its constructor got) names under `loss:`.
+    """Gives `model` the loss that its `config` (what its constructor got) names under `loss:`; returns the model.
 
-    Without `loss:`, or where `loss:` is the host's own (numbers, or a string the host reads itself), the model comes
-    back untouched. A second call changes nothing. Prints one line naming the loss, its parameters and backend.
+    Without `loss:`, or if `loss:` is the host's own (numbers, or a string that the host reads itself), the model is
+    unchanged. Idempotent. Prints one line with the loss, its parameters and its backend.
 
-    Every Chamfer object that hangs on the model is gated, whichever method made it. Where none does, the loss is the
-    one of the gates in the host's functions, and the guard sees to it that one of them is used.
+    Every Chamfer object that the model holds is gated, whichever method made it. If it holds none, the loss is used by
+    the gates in the host's functions, and the guard stops a run in which none of them is called.
 
     Raises:
-        UnknownLossError, LossArgumentError, LossValueError: from building the loss; also LossValueError for a
-            stage this host does not have and for a Schedule in a host that does not pass the epoch.
-        HostError: a loss whose replacement would change the model's state dict.
+        UnknownLossError, LossArgumentError, LossValueError: the loss cannot be built. LossValueError also for a stage
+            that the model does not have, and for a Schedule if its `get_loss` takes no epoch.
+        HostError: replacing the loss would change the model's state dict.
     """
     value, opts, where = chosen_loss(_lookup(config, "loss"), _lookup(config, "loss_opts"))
     if not isinstance(model, nn.Module) or attached(model):
@@ -75,12 +75,12 @@ _ONE_WAY = ("_PM", "_split")
 
 
 def looks_like_chamfer(value: Any) -> bool:
-    """Whether a callable goes by the name of a Chamfer distance; what it gives is found out when it is called."""
+    """Whether a callable has the name of a Chamfer distance; what it returns is found when it is called."""
     if isinstance(value, type | HostLoss) or not callable(value):
         return False
     inner = getattr(value, "func", getattr(value, "__func__", value))
     if isinstance(inner, nn.Module):
-        # Of a class that computes something of a Chamfer it inherits, such as a weight, only that Chamfer is ours.
+        # Of a class that adds to a Chamfer that it inherits, such as a weight, only that Chamfer is replaced.
         name = next(base.__name__ for base in type(inner).__mro__ if "forward" in vars(base))
     else:
         name = getattr(inner, "__name__", type(inner).__name__)
@@ -88,7 +88,7 @@ def looks_like_chamfer(value: Any) -> bool:
 
 
 def _inherited(model: nn.Module) -> Iterator[type]:
-    """The Chamfer classes whose ``forward`` classes on the model override."""
+    """The Chamfer classes whose ``forward`` is overridden by classes of modules in the model."""
     for module in model.modules():
         first, *others = [base for base in type(module).__mro__ if "forward" in vars(base)]
         if not _CHAMFER.search(first.__name__):
@@ -96,13 +96,13 @@ def _inherited(model: nn.Module) -> Iterator[type]:
 
 
 def model_sites(cls: type) -> tuple[LossSite, ...]:
-    """Where a model class keeps its training loss, read from its methods, inherited ones included."""
+    """The attributes in which a model class holds its training loss, read from its and its bases' methods."""
     names = [base.__name__ for base in cls.__mro__]
     return sites_of(names, _method(cls, "build_loss_func"), _method(cls, "get_loss"))
 
 
 def _method(cls: type, name: str) -> ast.FunctionDef | None:
-    """The syntax tree of a method; one that calls super().<name> makes its calls in the class it inherits from."""
+    """The syntax tree of a method; of the base's, if a class only calls super().<name>."""
     for owner in cls.__mro__:
         function = vars(owner).get(name)
         if function is None:
@@ -120,7 +120,7 @@ def _method(cls: type, name: str) -> ast.FunctionDef | None:
 def _host_loss(cls: type, slot: Slot, site: LossSite | None, loss: nn.Module) -> HostLoss:
     own = slot.own
     if not callable(own):
-        raise HostError(f"{cls.__name__}.{slot.name} is not a loss but {own!r}; nothing was replaced")
+        raise HostError(f"{cls.__name__}.{slot.name} is {own!r}, not a loss; nothing was replaced")
     if loss.state_dict() or (isinstance(own, nn.Module) and own.state_dict()):
         raise HostError(
             f"{cls.__name__}.{slot.name} or the loss to put there has weights or buffers of its own; replacing it "
@@ -144,7 +144,7 @@ def check_two_clouds(model: str, loss: nn.Module) -> None:
 
 def _check_stages(cls: type, sites: list[LossSite | None], loss: nn.Module) -> None:
     if not isinstance(loss, PerStage) or None in sites:
-        return  # the calls of a get_loss are counted when it runs
+        return  # only a run shows the number of stages
     check_stages(
         cls.__name__, loss.names, list(dict.fromkeys(stage for site in sites if site for stage in site.stages))
     )
@@ -152,20 +152,20 @@ def _check_stages(cls: type, sites: list[LossSite | None], loss: nn.Module) -> N
 
 def _check_schedule(cls: type, loss: nn.Module) -> None:
     get_loss = getattr(cls, "get_loss", None)
-    told = get_loss is not None and "epoch" in inspect.signature(get_loss).parameters
-    if not told and any(isinstance(part, Schedule) for part in loss.modules()):
+    has_epoch = get_loss is not None and "epoch" in inspect.signature(get_loss).parameters
+    if not has_epoch and any(isinstance(part, Schedule) for part in loss.modules()):
         raise LossValueError(
             f"loss: a Schedule needs the epoch, which {cls.__name__}.get_loss does not take; use a fixed loss"
         )
 
 
 def _is_numbers(value: Any) -> bool:
-    """A mapping of weights: another host's `loss:`."""
+    """Whether a `loss:` is the host's own: a mapping of weights."""
     return isinstance(value, Mapping) and bool(value) and all(isinstance(v, int | float) for v in value.values())
 
 
 def _reads_loss_itself(cls: type) -> bool:
-    """True if the constructor reads `config.loss` itself, or takes it as an argument: then the key is not only ours."""
+    """Whether the constructor reads `config.loss` itself, or takes it as an argument: then the key has two meanings."""
     code = getattr(inspect.unwrap(cls.__init__), "__code__", None)  # type: ignore[misc]
     return code is not None and "loss" in (*code.co_names, *code.co_consts, *code.co_varnames)
 
@@ -178,14 +178,14 @@ def _line(cls: type, losses: list[HostLoss], where: str) -> str:
         if len({id(part) for part in loss.chosen.values()}) == 1:
             parts.append(f"{describe(next(iter(loss.chosen.values())))} in place of {own} ({stages})")
         else:
-            said = ", ".join(f"{stage}: {describe(part)}" for stage, part in loss.chosen.items())
-            parts.append(f"{{{said}}} in place of {own}")
+            each = ", ".join(f"{stage}: {describe(part)}" for stage, part in loss.chosen.items())
+            parts.append(f"{{{each}}} in place of {own}")
         kept = [stage for stage in loss.stages or () if stage not in loss.chosen]
         if kept:
             parts[-1] += f", {own} kept for {', '.join(kept)}"
-    said = "; ".join(dict.fromkeys(parts))
+    losses_text = "; ".join(dict.fromkeys(parts))
     source = f" (from {where})" if where == VARIABLE else ""
-    return f"[apml] {cls.__name__} trains with {said}{source}; validation keeps the host's own metrics"
+    return f"[apml] {cls.__name__} trains with {losses_text}{source}; validation keeps the host's own metrics"
 
 
 def _lookup(config: Any, key: str) -> Any:

@@ -1,4 +1,4 @@
-"""What a run with a YAML would use, found without importing or running anything of the host."""
+"""What a run with a YAML would use (`apml check`), found without importing or running anything of the host."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MISSPELT = ("loss", "losses", "los", "lss", "loses", "loss_func", "loss_fn", "cr
 
 
 def check(found: Finding, config: dict[str, Any]) -> bool:
-    """Say which loss a run with a YAML gets, read as its host would read it."""
+    """Fills in which loss a run with a YAML gets; see `Kind.check`."""
     _resolve_loss(found, config)
     _warn_about_samples(found, config)
     return True
@@ -75,7 +75,7 @@ def _describe(found: Finding, loss: Any) -> None:
     if known:
         check_two_clouds(found.model, loss)
     per_stage = isinstance(loss, PerStage)
-    # Where only a run tells how many stages there are, those that are named stand here.
+    # If only a run shows how many stages there are, these are the stages that the YAML names.
     stages = (known and known.stages) or (loss.names if per_stage else ("every stage",))
     if per_stage:
         check_stages(found.model, loss.names, stages)
@@ -94,7 +94,7 @@ def _warn_about_run(found: Finding, config: dict[str, Any], loss: Any) -> None:
     if found.host is None:
         found.warnings.append("no host found around this YAML or the current folder; name one with --host")
     elif _host_model(found) is None and found.model in OURS:
-        # The plugin brings it, and it reads loss: itself.
+        # A model of the plugin, which reads loss: itself.
         if not found.half_patched and "all models" not in found.patched:
             found.warnings.append(
                 f"{found.model} comes with the plugin: plain `python main.py` of an unpatched clone does not know it. "
@@ -112,7 +112,7 @@ def _warn_about_run(found: Finding, config: dict[str, Any], loss: Any) -> None:
         )
     elif not found.half_patched and "all models" not in found.patched and found.model not in found.patched:
         found.warnings.append(
-            f"the host is not patched for {found.model}: plain `python main.py` ignores loss: without a word and "
+            f"the host is not patched for {found.model}: plain `python main.py` ignores loss: silently and "
             "trains with Chamfer. Run `apml patch` on it, or start it with `apml run main.py ...`"
         )
     if any(getattr(part, "reduction", None) == "sum" for part in loss.modules()):
@@ -127,13 +127,13 @@ def _warn_about_run(found: Finding, config: dict[str, Any], loss: Any) -> None:
 
 
 def _warn_about_spelling(found: Finding, config: dict[str, Any], model: dict[str, Any]) -> None:
-    """A key that looks like `loss` and is not read would train with Chamfer without a word."""
+    """Warns of keys that look like `loss` and are not read: the run would silently train with Chamfer."""
     for where, mapping in (("the top level", config), ("model:", model)):
         for key in mapping:
             if str(key) not in KEYS and str(key).lower() in MISSPELT:
                 found.warnings.append(f"{key}: at {where} is not read; did you mean loss:?")
         if mapping.get("loss_opts") is not None and config.get("loss") is None and model.get("loss") is None:
-            found.warnings.append(f"loss_opts: at {where} stands alone; write loss: APML beside it")
+            found.warnings.append(f"loss_opts: at {where} has no loss: beside it; write loss: APML")
         if "loss" in mapping and mapping["loss"] is None:
             found.warnings.append(f"loss: at {where} is empty and counts as not given; write for example loss: APML")
 
@@ -156,13 +156,13 @@ def _warn_about_scale(found: Finding, config: dict[str, Any]) -> None:
 
 
 def _missing_keys(found: Finding, model: dict[str, Any]) -> str:
-    """What the model's constructor reads from its config in any case, and the YAML does not give."""
+    """The config keys that the model's constructor requires and the YAML does not give."""
     known = _host_model(found)
     return ", ".join(f"model.{key}" for key in known.reads if key not in model) if known else ""
 
 
 def _warn_about_samples(found: Finding, config: dict[str, Any]) -> None:
-    """PoinTr prints every (samples // 10)-th validation line: fewer than ten samples divide by zero."""
+    """PoinTr's validation prints every (samples // 10)-th line: with fewer than ten samples it divides by zero."""
     subset = config.get("dataset", {}).get("val") if isinstance(config.get("dataset"), dict) else None
     if not isinstance(subset, dict) or not isinstance(subset.get("_base_"), str):
         return

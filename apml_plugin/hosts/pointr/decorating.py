@@ -17,6 +17,7 @@ from ...chosen import VARIABLE
 from .. import guard
 
 T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
 _TAKES = "__apml_takes_loss__"
 _HOISTS = "__apml_hoists_loss__"
 KEYS = ("loss", "loss_opts")
@@ -25,14 +26,22 @@ OURS = {"PointGMM": "apml_plugin.models.pointgmm.pointr"}
 
 
 def takes_loss(obj: T) -> T:
-    """See :func:`apml_plugin.hooks.takes_loss`. Idempotent."""
+    """Decorator for the function ``build(config, ...)`` that makes models, or for one model class.
+
+    The model trains with the loss that its config names under ``loss:``, or that ``APML_LOSS`` names; without either it
+    is unchanged. A class is changed in place and returned, so pickling and registries keep working. Idempotent.
+    """
     if isinstance(obj, type) and _TAKES not in vars(obj):
         _wrap_init(obj)
     return obj if hasattr(obj, _TAKES) else _wrap_builder(obj)  # type: ignore[arg-type, return-value]
 
 
-def hoists_loss(read: Callable[..., Any]) -> Callable[..., Any]:
-    """See :func:`apml_plugin.hooks.hoists_loss`."""
+def hoists_loss(read: F) -> F:
+    """Decorator for the function that reads a YAML: a top-level ``loss:`` of ours moves under ``model:``.
+
+    A ``loss:`` that is something else, such as a mapping of weights, stays where it is. ``metrics:`` adds our metrics
+    to the host's. Idempotent.
+    """
     if hasattr(read, _HOISTS):
         return read
 
@@ -54,7 +63,7 @@ def hoists_loss(read: Callable[..., Any]) -> Callable[..., Any]:
         return config
 
     setattr(reader, _HOISTS, True)
-    return reader
+    return reader  # type: ignore[return-value]
 
 
 def hoist(config: Any) -> Any:

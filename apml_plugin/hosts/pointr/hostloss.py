@@ -1,4 +1,4 @@
-"""The module that stands where a host's loss stood."""
+"""The module that replaces a host's loss in a model."""
 
 from __future__ import annotations
 
@@ -24,13 +24,17 @@ _Memo = tuple[nn.Module, torch.Tensor, torch.Tensor, torch.Tensor, tuple[int, ..
 
 
 class HostLoss(nn.Module):
-    """`loss(pred (B, N, 3), gt (B, M, 3))` with the chosen loss in training and the host's own everywhere else.
+    """`loss(pred (B, N, 3), gt (B, M, 3))`: the chosen loss in training, the host's own everywhere else.
 
-    Holds no parameters and no buffers: checkpoints load and save exactly as without it. own: the host's loss, also
-    used for stages that keep it. stages: what the calls within one `get_loss` are for, in order; None where only a
-    run can tell. chosen: stage -> loss; for unknown stages, a PerStage or one loss under "". Outside of `get_loss` a
-    call counts as the last stage. The same pair twice within one `get_loss` (FoldingNet and TopNet return one cloud
-    as both coarse and fine) is computed once.
+    It has no parameters and no buffers, so checkpoints load and save as without it. A pair of clouds that comes twice
+    within one `get_loss` is computed once: FoldingNet and TopNet return one cloud as both coarse and fine.
+
+    Args:
+        own: the host's loss, which is also used for stages that keep it.
+        stages: what the calls within one `get_loss` are for, in order; None if only a run shows it. A call outside
+            of `get_loss` counts as the last stage.
+        chosen: stage -> loss. For unknown stages, a PerStage or one loss under "".
+        host_class: the class of the model.
     """
 
     def __init__(
@@ -47,23 +51,23 @@ class HostLoss(nn.Module):
         self._memo: list[_Memo] = []
 
     def begin(self, epoch: int | None) -> None:
-        """A `get_loss` starts: count its calls from zero and tell schedules the epoch, if it is known."""
+        """A `get_loss` starts: its calls are counted from zero, and schedules get the epoch, if it is known."""
         self.running, self._call, self._memo = True, 0, []
         if epoch is not None:
             for loss in self.chosen.values():
                 set_epoch(loss, int(epoch))
 
     def end(self) -> None:
-        """The `get_loss` is over: forget its tensors."""
+        """The `get_loss` ends: its tensors are released."""
         self.running, self._memo = False, []
 
     @property
     def must_count(self) -> bool:
-        """Whether losses differ by stage and the calls of a `get_loss` must be counted first."""
+        """Whether losses differ by stage, so that the calls of a `get_loss` must be counted first."""
         return self.stages is None and any(isinstance(loss, PerStage) for loss in self.chosen.values())
 
     def name_stages(self) -> None:
-        """After a `get_loss` in which calls were only counted. Raises LossValueError for a stage there is not."""
+        """Names the stages after a `get_loss` that only counted. Raises LossValueError for an unknown stage."""
         self.stages = stage_names(self._call)
         losses = self.chosen["every stage"]
         check_stages(self.host_class.__name__, losses.names, self.stages)  # type: ignore[arg-type, union-attr]
@@ -84,7 +88,7 @@ class HostLoss(nn.Module):
 
     def _value(self, loss: nn.Module, pred: torch.Tensor, gt: torch.Tensor, **lengths: Any) -> torch.Tensor:
         for used, old_pred, old_gt, value, versions in self._memo:
-            # After an in-place change by the host (`value += ...`) a tensor is no longer what was computed.
+            # The host may have changed a tensor in place since (`value += ...`).
             fresh = used is loss and versions == _versions(old_pred, old_gt, value)
             if fresh and same_tensor(pred, old_pred) and same_tensor(gt, old_gt):
                 return value.clone()
@@ -115,13 +119,13 @@ class HostLoss(nn.Module):
         )
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """A whole model unpickled in a fresh process needs its class wrapped there, too."""
+        """A model that is unpickled in a new process needs its class wrapped there, too."""
         super().__setstate__(state)
         ensure_wrapped(self.host_class)
 
 
 class Slot(NamedTuple):
-    """Where an object hangs on a model: an attribute of a module in it, or an entry of a dict or list in one."""
+    """Where a model holds an object: in an attribute of one of its modules, or in a dict or list in one."""
 
     name: str
     own: Any
@@ -129,7 +133,7 @@ class Slot(NamedTuple):
 
 
 def slots(model: nn.Module) -> list[Slot]:
-    """Everything that hangs on a model, modules and not."""
+    """Everything that a model holds, modules or not."""
     found = []
     for path, module in model.named_modules():
         for key, value in [*vars(module).items(), *module._modules.items()]:
@@ -146,12 +150,12 @@ def slots(model: nn.Module) -> list[Slot]:
 
 
 def attached(model: nn.Module) -> tuple[HostLoss, ...]:
-    """The losses this plugin put into a model."""
+    """The losses that `attach` put into a model."""
     return tuple({id(slot.own): slot.own for slot in slots(model) if isinstance(slot.own, HostLoss)}.values())
 
 
 def ensure_wrapped(cls: type) -> None:
-    """Wrap `get_loss` in the class that defines it, once."""
+    """Wraps `get_loss` in the class that defines it. Idempotent."""
     for owner in cls.__mro__:
         original = vars(owner).get("get_loss")
         if original is None:
@@ -167,7 +171,7 @@ def _wrapper(original: Any) -> Any:
     @functools.wraps(original)
     def get_loss(self: Any, *args: Any, **kwargs: Any) -> Any:
         losses = attached(self)
-        # A subclass that calls super().get_loss() opens the outer call only.
+        # In a subclass that calls super().get_loss(), only the outer call counts.
         if not losses or losses[0].running:
             return original(self, *args, **kwargs)
         epoch = signature.bind(self, *args, **kwargs).arguments.get("epoch")
@@ -185,7 +189,7 @@ def _wrapper(original: Any) -> Any:
 
 
 def _count_calls(losses: tuple[HostLoss, ...], get_loss: Any) -> None:
-    """Where stages have losses of their own and only a run tells how many there are: one run that only counts."""
+    """Calls `get_loss` once to count its calls, if losses differ by stage and only a run shows the stages."""
     counting = [loss for loss in losses if loss.must_count]
     if not counting:
         return
@@ -199,5 +203,5 @@ def _count_calls(losses: tuple[HostLoss, ...], get_loss: Any) -> None:
 
 
 def _versions(*tensors: torch.Tensor) -> tuple[int, ...]:
-    """How often each was changed in place; inference tensors keep no count."""
+    """How often each tensor was changed in place; inference tensors keep no count."""
     return tuple(0 if tensor.is_inference() else tensor._version for tensor in tensors)

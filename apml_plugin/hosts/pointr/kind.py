@@ -1,4 +1,4 @@
-"""What is said of a PoinTr-style host, and what a patch edits in it."""
+"""PoinTr-style hosts: what is said of one, and which lines a patch inserts."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def find(clone: Clone, others: tuple[Host, ...] = ()) -> Host:
         if not model.sites:
             place = f"{model.definition.file}:{model.definition.line} {model.name}"
             if model.makes:
-                replaced.append(f"{place}: every Chamfer object that hangs on it")
+                replaced.append(f"{place}: every Chamfer object that it holds")
             else:
                 kept.append(f"{place}: makes no Chamfer object")
     if not replaced and not functions.sites:
-        told = "\n  ".join(map(str, functions.refused)) or "\n    ".join(["By hand, in its get_loss:", *BY_HAND])
+        by_hand = "\n  ".join(map(str, functions.refused)) or "\n    ".join(["By hand, in its get_loss:", *BY_HAND])
         why = (
             f"{found.root} is PoinTr-style (models {', '.join(model.name for model in found.models)}), but none of its "
-            f"models trains with a Chamfer distance that can be replaced. {told}"
+            f"models trains with a Chamfer distance that can be replaced. {by_hand}"
         )
         return Host(found.root, NAME, (), (), refused=(why,), nodes=nodes)
     kept.append("every other loss of these models (partial matching, expansion, gridding, ...), validation, metrics")
@@ -75,20 +75,20 @@ def find(clone: Clone, others: tuple[Host, ...] = ()) -> Host:
 
 
 def recipe_for_all(host: RegistryHost, functions: tuple[Line, ...] = ()) -> Recipe:
-    """Every model of the host: what builds them, what reads the YAML, and the Chamfer functions they call."""
+    """The recipe for all models: what builds them, what reads the YAML, and the Chamfer functions that they call."""
     builder = decorator(host.builder.file, host.builder.name, "takes_loss")
     chains = [edit for model in host.models for edit in _chain(model)]
     return Recipe("all models", (builder, *chains, *functions, _reader(host)))
 
 
 def recipe_for_model(host: RegistryHost, model: HostModel) -> Recipe:
-    """One model only: its class, and the function that reads the YAML."""
+    """The recipe for one model: its class, and the function that reads the YAML."""
     place = model.definition
     return Recipe(model.name, (decorator(place.file, place.name, "takes_loss"), *_chain(model), _reader(host)))
 
 
 def _chain(model: HostModel) -> tuple[Line, ...]:
-    """Shared by the recipe for all models and the one for this model."""
+    """The line that lets our names through a model that chooses its loss by a string."""
     if model.chain is None:
         return ()
     arguments = '("{}", "{}")'.format(*model.chain)
@@ -101,7 +101,7 @@ def _reader(host: RegistryHost) -> Line:
 
 
 def _reads_of_loss(project: Project) -> tuple[str, ...]:
-    """Where the host reads entries of a top-level ``loss:`` of its own: ``config.loss.weight``."""
+    """Where the host reads entries of its own top-level ``loss:``, such as ``config.loss.weight``."""
     return tuple(
         f"{file}:{node.lineno} {dotted(node)}"
         for file, tree in project.trees.items()
@@ -111,7 +111,7 @@ def _reads_of_loss(project: Project) -> tuple[str, ...]:
 
 
 def _imports_of_nothing(host: RegistryHost, project: Project) -> Iterator[str]:
-    """Files that import the builder from a module that the clone does not have: a folder is missing or renamed."""
+    """Files that import the builder from a module that is not in the clone, because a folder was renamed, say."""
     name = host.builder.name
     for file, tree in project.trees.items():
         for node in inside(tree, ast.ImportFrom):

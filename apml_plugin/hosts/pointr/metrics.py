@@ -1,8 +1,8 @@
-"""Our metrics beside a PoinTr-style host's own: `metrics: [EMD, DCD]` at the top of its YAML.
+"""Our metrics beside those of a PoinTr-style host: `metrics: [EMD, DCD]` at the top of its YAML.
 
-Such a host keeps a class with a table `ITEMS`, one row a metric, whose `eval_func` is text that it evaluates. Ours are
-rows more, behind the host's: its own numbers, their order and the choice of the best checkpoint stay what they were.
-EMD is that of 1,024 points of each cloud.
+Such a host has a class with a table `ITEMS`, a row per metric, whose `eval_func` is text that it evaluates. Our rows
+are added behind the host's, so its numbers, their order and the choice of the best checkpoint stay the same. EMD is
+computed on 1,024 points of each cloud.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from ...errors import HostError, LossArgumentError
 def add_metrics(config: Any) -> None:
     """Adds the metrics that a config names under `metrics:` to the host's table; nothing without that key.
 
-    Names are those of the metrics of pairs in :data:`apml_plugin.metrics.METRICS`. Left alone: anything that is no list
-    of names, and a list of which no name is ours. A metric the host has under the same name stays the host's. Raises
-    LossArgumentError for a name there is no metric of, HostError in a host without such a table.
+    Names are those of the metrics of pairs in :data:`apml_plugin.metrics.METRICS`. Anything else than a list with at
+    least one of them is ignored. A metric that the host has under the same name stays the host's. Raises
+    LossArgumentError for a name that no metric has, HostError if the host has no such table.
     """
     names = wanted(config)
     if not names:
@@ -36,7 +36,7 @@ def add_metrics(config: Any) -> None:
 
 
 def wanted(config: Any) -> list[str]:
-    """Our metrics that a config names, none if the key is not ours. Raises LossArgumentError for a misspelt one."""
+    """The metrics of ours that a config names; none if the key is the host's. Raises LossArgumentError for a typo."""
     names = config.get("metrics") if isinstance(config, Mapping) else None
     names = [names] if isinstance(names, str) else names
     if not isinstance(names, list | tuple) or not names or not all(isinstance(name, str) for name in names):
