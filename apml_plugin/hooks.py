@@ -15,14 +15,8 @@ from __future__ import annotations
 
 from .chosen import VARIABLE, chosen_loss
 from .hosts import csi2pointcloud, guard
-from .hosts.gates import (
-    host_loss_name,
-    keeps_host_loss,
-    lets_loss_through,
-    training_loss,
-    training_value,
-    trains_with_loss,
-)
+from .hosts.calls import host_loss_name, keeps_host_loss, lets_loss_through
+from .hosts.gates import training_loss, training_value, trains_with_loss
 from .hosts.pointr.decorating import hoists_loss, takes_loss
 
 __all__ = [

@@ -11,7 +11,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 import torch
 
-from apml_plugin.hosts import gates, guard
+from apml_plugin.hosts import calls, guard
 
 try:
     from hypothesis import HealthCheck, settings
@@ -48,4 +48,4 @@ def _no_guard() -> Iterator[None]:
     yield
     for undo in guard.state.undo:
         undo()
-    guard.state, gates.state.named = guard.State(), None
+    guard.state, calls.state.named = guard.State(), None

@@ -18,7 +18,7 @@ from torch import nn
 from apml_plugin.errors import HostError, LossArgumentError, LossValueError, UnknownLossError
 from apml_plugin.functional import apml_loss
 from apml_plugin.hooks import takes_loss
-from apml_plugin.hosts import gates, guard
+from apml_plugin.hosts import calls, guard
 from apml_plugin.hosts.pointr.attach import attach, attached
 from apml_plugin.losses import ChamferL1, ChamferL2
 
@@ -297,7 +297,7 @@ def test_a_model_without_a_loss_leaves_it_to_the_functions_it_calls() -> None:
         def get_loss(self, ret: Any, gt: Any) -> None: ...
 
     attach(Bare(), {"loss": "APML", "loss_opts": None})
-    assert gates.state.named == ("APML", None)
+    assert calls.state.named == ("APML", None)
     assert "APML" in guard.state.asked
 
 

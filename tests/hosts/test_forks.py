@@ -17,8 +17,7 @@ from hosts import fork_hosts as forks
 from apml_plugin.cli import main as cli
 from apml_plugin.errors import HostError, LossArgumentError, LossValueError, UnknownLossError
 from apml_plugin.functional import apml_loss
-from apml_plugin.hosts import gates as calls
-from apml_plugin.hosts import training
+from apml_plugin.hosts import calls, training
 from apml_plugin.hosts.base import identify
 from apml_plugin.hosts.loops.kind import Loops
 from apml_plugin.hosts.loops.kind import recognise as recognise_project

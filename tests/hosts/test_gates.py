@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from apml_plugin.functional import apml_loss
 from apml_plugin.hooks import training_loss, training_value, trains_with_loss
-from apml_plugin.hosts import gates
+from apml_plugin.hosts import calls
 
 
 @pytest.fixture(autouse=True)
 def _apml(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("APML_LOSS", "{NAME: APML, reduction: mean}")
-    monkeypatch.setattr(gates, "state", gates.State())
+    monkeypatch.setattr(calls, "state", calls.State())
 
 
 def chamfer(a: Tensor, b: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ import torch
 from apml_plugin.cli import main as cli
 from apml_plugin.errors import HostError
 from apml_plugin.functional import apml_loss
-from apml_plugin.hosts import gates as calls
+from apml_plugin.hosts import calls
 from apml_plugin.hosts.loops.kind import Loops
 from apml_plugin.hosts.loops.kind import recognise as recognise_project
 from apml_plugin.hosts.project import Project

@@ -20,7 +20,7 @@ from ...chosen import VARIABLE, chosen_loss
 from ...errors import HostError, LossArgumentError, LossValueError
 from ...losses import PerStage, Schedule
 from ...registry import build_loss, describe, looks_like_loss
-from .. import gates, guard
+from .. import calls, gates, guard
 from .hostloss import HostLoss, Slot, attached, ensure_wrapped, slots
 from .stages import LossSite, check_stages, sites_of
 
@@ -56,7 +56,7 @@ def attach(model: nn.Module, config: Any) -> nn.Module:
     ]
     inherited = [gates.training_loss(base) for base in _inherited(model)]
     if (inherited or not found) and where != VARIABLE and not own_key:
-        gates.choose(value, opts)
+        calls.choose(value, opts)
     if not found:
         return model
     _check_schedule(cls, loss)

@@ -15,7 +15,7 @@ from ...errors import LossValueError
 from ...losses import PerStage
 from ...registry import set_epoch
 from ...repeats import same_tensor
-from .. import gates, guard
+from .. import calls, gates, guard
 from .stages import check_stages, stage_names
 
 _WRAPPED = "__apml_get_loss__"
@@ -80,7 +80,7 @@ class HostLoss(nn.Module):
             return self.own(*args, **kwargs)
         clouds = (*args, *kwargs.values())[:2]
         loss = self._next()
-        if loss is self.own or not gates.trains(*clouds):
+        if loss is self.own or not calls.trains(*clouds):
             if loss is not self.own and torch.is_grad_enabled():
                 guard.saw(f"{gates.name_of(self.own)} is not called with two clouds of which one wants a gradient")
             return self.own(*args, **kwargs)
