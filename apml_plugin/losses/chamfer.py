@@ -78,7 +78,8 @@ def _evaluate(loss: NearestLoss, pred: Tensor, gt: Tensor, pred_lengths: Lengths
 
 
 class _Chamfer(PointLoss):
-    norm: ClassVar[str]
+    norm: str
+    direction = "both"
 
     def __init__(self, reduction: str = "mean", ignore_zeros: bool = False, check_finite: bool = True) -> None:
         super().__init__()
@@ -91,6 +92,7 @@ class _Chamfer(PointLoss):
             pred,
             gt,
             norm=self.norm,
+            direction=self.direction,
             reduction=self.reduction,
             ignore_zeros=self.ignore_zeros,
             pred_lengths=pred_lengths,
@@ -124,7 +126,7 @@ class ChamferL2(_Chamfer):
 
 
 @declare()
-class OneSidedChamfer(NearestLoss):
+class OneSidedChamfer(_Chamfer):
     """One direction of Chamfer, for partial clouds: mean distance from each point of one cloud to the other.
 
     By default the prediction has to pass through every gt point and may reach further, so that a partial scan can be
@@ -145,11 +147,9 @@ class OneSidedChamfer(NearestLoss):
         ignore_zeros: bool = False,
         check_finite: bool = True,
     ) -> None:
-        super().__init__(one_of("direction", direction, DIRECTIONS[1:]), reduction, ignore_zeros, check_finite)
+        super().__init__(reduction, ignore_zeros, check_finite)
+        self.direction = one_of("direction", direction, DIRECTIONS[1:])
         self.norm = one_of("norm", norm, ("L1", "L2"))
-
-    def points(self, way: Way) -> Tensor:
-        return way.distance() if self.norm == "L1" else way.dist
 
 
 @declare()
