@@ -1,4 +1,4 @@
-"""What a user cannot miss: lines in the host's own log and on stderr. Standard library only, at import."""
+"""Lines for the user, in the host's log files and on stderr. The import needs the standard library only."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import os
 import sys
 
 TOLD = "APML_RUN_TOLD"
-"""Environment variable, comma-separated: what this process, or one above it, has already told."""
+"""Environment variable, comma-separated: the keys of what this process or a parent has already printed."""
 
 
 def announce(line: str) -> None:
-    """Say `line` once per run: only on rank 0, in every log file that is open, and on the console."""
+    """Writes `line` once per run: on rank 0, to every open log file and to the console."""
     if not _first_rank():
         return
     on_console = False
@@ -45,21 +45,21 @@ def _first_rank() -> bool:
 
 
 def tell(key: str, text: str) -> None:
-    """Prints ``[apml] text`` once per run: not in workers, not in ranks above 0, not below who said it already."""
-    told = [word for word in os.environ.get(TOLD, "").split(",") if word]
-    if key in told or _is_worker() or os.environ.get("RANK", "0") != "0":
+    """Prints ``[apml] text`` once per run: on rank 0, not in workers, and not in children of a process that did."""
+    printed = [entry for entry in os.environ.get(TOLD, "").split(",") if entry]
+    if key in printed or _is_worker() or os.environ.get("RANK", "0") != "0":
         return
-    os.environ[TOLD] = ",".join([*told, key])
+    os.environ[TOLD] = ",".join([*printed, key])
     warn(text)
 
 
 def warn(text: str) -> None:
-    """Prints ``[apml] text`` on stderr, whatever process this is."""
+    """Prints ``[apml] text`` on stderr, in any process."""
     if sys.stderr is not None:
         print(f"[apml] {text}", file=sys.stderr, flush=True)
 
 
 def _is_worker() -> bool:
-    # Not imported for its own sake: whoever runs as a worker has multiprocessing loaded.
+    # Not imported here: a worker has multiprocessing loaded.
     process = sys.modules.get("multiprocessing.process")
     return process is not None and process.parent_process() is not None

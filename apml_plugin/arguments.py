@@ -99,7 +99,7 @@ def function(name: str, value: Any, or_formula: bool = False) -> Any:
 
 
 def did_you_mean(name: Any, known: Iterable[str], most: int = 1, cutoff: float = 0.5) -> str:
-    """``": did you mean 'p_min'?"``, or nothing where no known name is near. Upper and lower case are alike."""
+    """``": did you mean 'p_min'?"``, or "" if no known name is close. Case is ignored."""
     lower = {key.lower(): key for key in known}
     close = difflib.get_close_matches(str(name).lower(), lower, n=most, cutoff=cutoff)
     return f": did you mean {' or '.join(repr(lower[key]) for key in close)}?" if close else ""

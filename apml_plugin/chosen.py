@@ -1,6 +1,6 @@
-"""Which loss a run asks for: from ``APML_LOSS`` (``apml run --loss``), else from what the host's config says.
+"""The loss that a run trains with: ``APML_LOSS`` (``apml run --loss``), else the one in the host's config.
 
-Nothing here imports torch: patched files load this before the host has decided on its devices.
+Nothing here imports torch: patched files load this before the host has chosen its devices.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ VARIABLE = "APML_LOSS"
 
 
 def chosen_loss(config_value: Any = None, opts: Any = None) -> tuple[Any, Any, str]:
-    """(value, opts, where) for `build_loss`: what ``APML_LOSS`` says if it is set, else `config_value` and `opts`.
+    """(value, opts, where) for `build_loss`: from ``APML_LOSS`` if it is set, else `config_value` and `opts`.
 
-    where: "APML_LOSS", "the YAML", or nothing if no loss is asked for (then value is None).
-    Raises LossArgumentError if the variable's text is no YAML.
+    where: "APML_LOSS", "the YAML", or "" if no loss is chosen (value is then None).
+    Raises LossArgumentError if the variable is not valid YAML.
     """
     text = os.environ.get(VARIABLE, "").strip()
     if text:
@@ -29,7 +29,7 @@ def chosen_loss(config_value: Any = None, opts: Any = None) -> tuple[Any, Any, s
 
 @lru_cache(maxsize=8)
 def parse(text: str) -> Any:
-    """The value that a YAML text says. Raises LossArgumentError if it is no YAML, or says nothing."""
+    """The value of a YAML text. Raises LossArgumentError if it is not valid YAML or names no loss."""
     import yaml
 
     from .errors import LossArgumentError

@@ -10,7 +10,10 @@ from torch import nn
 
 
 def without_devices(init: Callable[..., None], positions: int = 2) -> Callable[..., None]:
-    """The ``__init__`` of a DistributedDataParallel without devices, which may stand in so many places."""
+    """An ``__init__`` of DistributedDataParallel that ignores ``device_ids`` and ``output_device``.
+
+    positions: how many positional arguments after the module they may take.
+    """
 
     @functools.wraps(init)
     def call(self: Any, module: nn.Module, *args: Any, **kw: Any) -> None:

@@ -1,7 +1,7 @@
 """Exceptions of the plugin.
 
-Each takes exactly one string: PoinTr-style registries rebuild whatever a constructor raises as
-``type(e)(one_string)``, and an exception that wants more arguments would turn into another error.
+Each takes exactly one string: PoinTr-style registries rebuild any exception of a constructor as
+``type(e)(one_string)``, which fails for an exception with more arguments.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pickle import UnpicklingError
 
 
 class ApmlError(Exception):
-    """Base of everything this package raises on purpose."""
+    """Base of all exceptions of this package."""
 
 
 class UnknownLossError(ApmlError, LookupError):
@@ -26,11 +26,11 @@ class LossValueError(ApmlError, ValueError):
 
 
 class BackendError(ApmlError, RuntimeError):
-    """A backend asked for by name cannot do this call; the message says why."""
+    """The backend named by the caller cannot compute the call; the message says why."""
 
 
 class HostError(ApmlError, RuntimeError):
-    """A path is not a codebase we know how to plug into; the message says what was looked for."""
+    """A path is not a known kind of codebase; the message says what was looked for."""
 
 
 class PatchError(ApmlError, RuntimeError):

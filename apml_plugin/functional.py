@@ -61,7 +61,7 @@ def apml_loss(
         reduction: ``"sum"``: each pair's sum over its points, averaged over the batch (the published scale,
             which grows with M); ``"mean"``: each pair divided by its number of gt points first, the mean
             matched distance, comparable with Chamfer-L1; ``"none"``: the pairs' sums, (B,).
-        backend: ``"auto"``, ``"native"``, ``"sparse"`` or ``"dense"``; one asked for by name is never replaced.
+        backend: ``"auto"``, ``"native"``, ``"sparse"`` or ``"dense"``; one that is named is never replaced.
         differentiate_plan: differentiate through temperature, softmin and Sinkhorn too. Otherwise the plan is
             held constant, as in the published code. First derivatives only, but for ``backend="dense"``.
         ignore_zeros: drop points whose coordinates are all 0.
@@ -73,7 +73,7 @@ def apml_loss(
 
     Raises:
         LossArgumentError, LossValueError: unusable clouds or parameters; the message names them.
-        BackendError: a backend asked for by name cannot do it.
+        BackendError: the backend named cannot compute it.
     """
     one_of("reduction", reduction, REDUCTIONS)
     settings = Settings(p_min, threshold, iterations, eps, ties)
@@ -103,7 +103,7 @@ def matching_plan(
     check_finite: bool = True,
     return_bound: bool = False,
 ) -> Any:
-    """The plan P behind :func:`apml_loss`: soft correspondences to look at, to draw, to use.
+    """The plan P behind :func:`apml_loss`: soft correspondences of the points.
 
     Args: as :func:`apml_loss`. ``return_bound``: also return, for each pair, how much of the plan's mass the
         entries left out by ``threshold`` could carry at most under the same scaling (a list of B floats;
@@ -162,11 +162,11 @@ def chamfer_distance(
                 clouds.pred, clouds.gt, lambda gradients: native.chamfer(clouds, norm == "L2", dtype, gradients)
             )
         else:
-            found = ways(clouds, direction)
-            values = [way.distance() if norm == "L1" else way.dist for way in found]
+            sides = ways(clouds, direction)
+            values = [way.distance() if norm == "L1" else way.dist for way in sides]
             pooled = [
                 way.sum(value) if reduction == "sum" else way.mean(value)
-                for way, value in zip(found, values, strict=True)
+                for way, value in zip(sides, values, strict=True)
             ]
             losses = pooled[0] if len(pooled) == 1 else pooled[0] + pooled[1]
             if norm == "L1" and direction == "both":
@@ -189,7 +189,7 @@ def earth_movers_distance(
 ) -> Any:
     """Mean Euclidean distance of the one-to-one assignment that makes it smallest, in the unit of the coordinates.
 
-    Differentiable in both clouds, the assignment held constant (that is the gradient, wherever there is one). The
+    Differentiable in both clouds with the assignment held constant, which gives the gradient wherever it exists. The
     assignment itself is found on the CPU in float64, also for clouds on a GPU.
 
     Args:
@@ -202,8 +202,8 @@ def earth_movers_distance(
         reduction: ``"mean"`` over matched points and batch; ``"sum"``: sums over the matched points, averaged over
             the batch; ``"none"``: the pairs' means, (B,).
         ignore_zeros, pred_lengths, gt_lengths: as :func:`apml_loss`.
-        return_bound: also return (B,) float64, below which no assignment's mean distance can lie: the exact value of
-            each pair is between it and the pair's mean. Proven in each call by the auction's prices.
+        return_bound: also return (B,) float64, lower bounds on the mean distance of any assignment, proven by the
+            auction's prices: the exact value of each pair is between its bound and its mean.
 
     Raises:
         LossArgumentError, LossValueError: unusable clouds or parameters, NaN and Inf included.
@@ -250,8 +250,8 @@ def nearest_both_ways(
 def nearest_neighbours(queries: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
     """Euclidean distance (n,) and index (n,) of the nearest of ``points`` (m, D) for each query (n, D).
 
-    Differentiable in both; derivative 0 at distance 0. Compiled where there are
-    ops; else a k-d tree on the CPU and blocks on a GPU. m >= 1.
+    Differentiable in both; the derivative at distance 0 is 0. By the compiled ops, else by a k-d tree on the CPU and
+    blocks of distances on a GPU. m >= 1.
 
     Raises:
         LossValueError: NaN or Inf in either.

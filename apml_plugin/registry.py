@@ -27,7 +27,7 @@ finally:
 __all__ = ["LOSSES", "PerStage", "Schedule", "arguments_of", "build_loss", "describe", "looks_like_loss", "set_epoch"]
 
 LOSSES = Registry("loss", scope="apml")
-"""Named losses. Add your own with ``@LOSSES.register_module()`` and it is a name in every host's YAML."""
+"""Named losses. Add one with ``@LOSSES.register_module()`` and it is a name in every host's YAML."""
 
 for _cls in DECLARED.values():
     LOSSES.register_module(module=_cls)
@@ -72,7 +72,7 @@ def build_loss(cfg: Any, opts: Mapping[str, Any] | None = None) -> nn.Module:
 
 
 def looks_like_loss(value: Any) -> bool:
-    """Whether a host's ``loss:`` names a loss of ours. Some hosts keep other things there, such as weights."""
+    """Whether a host's ``loss:`` names a registered loss. Some hosts keep other things there, such as weights."""
     if isinstance(value, str):
         return value in LOSSES.module_dict
     if isinstance(value, Mapping):

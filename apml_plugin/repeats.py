@@ -6,7 +6,7 @@ import torch
 
 from apml_plugin._torch_private import saved_by, version_of
 
-# Nodes that only move numbers and save no tensor. "GatherBackward" is DataParallel's own, not torch.gather's.
+# Nodes that only move numbers and save no tensor. "GatherBackward" is DataParallel's, not torch.gather's.
 _MOVES = {"GatherBackward"} | {
     f"{move}Backward{number}"
     for move in ("Transpose", "Permute", "View", "UnsafeView", "Clone", "Unsqueeze", "Squeeze", "T", "Alias")

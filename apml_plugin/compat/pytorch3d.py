@@ -2,7 +2,7 @@
 
 ``chamfer_distance``, neighbours, balls, furthest points and normals of padded batches of clouds: (N, P, D) with
 ``lengths`` (N,), how many points of each sample count. Distances are in the clouds' unit, squared for ``norm=2``;
-indices are int64. A ``Pointclouds`` is told by its methods ``points_padded``, ``num_points_per_cloud`` and
+indices are int64. A ``Pointclouds`` is recognised by its methods ``points_padded``, ``num_points_per_cloud`` and
 ``normals_padded``.
 """
 
@@ -44,9 +44,9 @@ def chamfer_distance(
         x_lengths, y_lengths: (N,) how many points of each sample count; None: all do. A sample without points adds
             0, and so does the distance to one.
         x_normals, y_normals: (N, P1, D) and (N, P2, D). Both are needed for the second value.
-        weights: (N,) not negative; each sample's distances are multiplied by its own.
+        weights: (N,) not negative; each sample's distances are multiplied by its weight.
         point_reduction: "mean", "sum", "max" (the Hausdorff distance, the larger of both ways) or None.
-        batch_reduction: "mean" (by the sum of the weights, where there are any), "sum" or None.
+        batch_reduction: "mean" (over the sum of the weights if given), "sum" or None.
 
     Returns:
         ``(loss, loss_normals)``, each a scalar; (N,) without a batch reduction; with ``point_reduction=None`` the
@@ -77,10 +77,10 @@ def chamfer_distance(
     def way(a: Tensor, b: Tensor, of_a: Tensor, of_b: Tensor, normal_a: Any, normal_b: Any) -> list[Tensor | None]:
         if weights is not None and not bool(weights.any()):
             return [a.sum(dim=(1, 2)) * 0.0] * 2
-        found = knn_points(a, b, of_a, of_b, norm=norm)
-        values: list[Tensor | None] = [found.dists[..., 0], None]
+        nearest_of_b = knn_points(a, b, of_a, of_b, norm=norm)
+        values: list[Tensor | None] = [nearest_of_b.dists[..., 0], None]
         if normal_a is not None and normal_b is not None:
-            cosine = cosine_similarity(normal_a, knn_gather(normal_b, found.idx, of_b)[:, :, 0], dim=2, eps=1e-6)
+            cosine = cosine_similarity(normal_a, knn_gather(normal_b, nearest_of_b.idx, of_b)[:, :, 0], dim=2, eps=1e-6)
             values[1] = 1 - (cosine.abs() if abs_cosine else cosine)
         rank = torch.arange(a.shape[1], device=a.device)
         return [None if value is None else _points(value, rank < of_a[:, None], of_a) for value in values]
@@ -95,13 +95,13 @@ def chamfer_distance(
             return value.max(dim=1).values if value.shape[1] else value.sum(dim=1)
         return value.sum(dim=1) / (count.clamp_min(1) if point_reduction == "mean" else 1)
 
-    there = way(x, y, x_lengths, y_lengths, x_normals, y_normals)
+    forth = way(x, y, x_lengths, y_lengths, x_normals, y_normals)
     if single_directional:
-        results: list[Any] = there
+        results: list[Any] = forth
     else:
         back = way(y, x, y_lengths, x_lengths, y_normals, x_normals)
         join: Any = {"max": torch.maximum, None: lambda a, b: (a, b)}.get(point_reduction, torch.add)
-        results = [None if a is None else join(a, b) for a, b in zip(there, back, strict=True)]
+        results = [None if a is None else join(a, b) for a, b in zip(forth, back, strict=True)]
     if batch_reduction is not None:
         total = max(len(x), 1) if weights is None else weights.sum() if bool(weights.any()) else 1
         share = total if batch_reduction == "mean" else 1
@@ -121,7 +121,7 @@ def _cloud(name: str, points: Any, lengths: Any, normals: Any) -> tuple[Tensor, 
 
 
 class KNN(NamedTuple):
-    """What a query found: distances and indices (N, P1, K), and the points themselves (N, P1, K, D) or None."""
+    """The result of a query: distances and indices (N, P1, K), and the points themselves (N, P1, K, D) or None."""
 
     dists: Tensor
     idx: Tensor
@@ -143,7 +143,7 @@ def knn_points(
 
     Distances are squared Euclidean ones, or with ``norm=1`` sums of absolute differences; gradients go to both
     clouds. Where there is no point, or no K-th one, distance, index and point are 0.
-    ``version`` and ``return_sorted`` are not looked at.
+    ``version`` and ``return_sorted`` are ignored.
 
     Raises:
         ValueError: clouds that do not fit each other, a length beyond its cloud, or another norm.
@@ -156,8 +156,8 @@ def knn_points(
     for n, (a, b) in enumerate(zip(of_1.tolist(), of_2.tolist(), strict=True)):
         if k := min(b, K):
             idx[n, :a, :k] = nearest(p1[n : n + 1, :a].detach(), p2[n : n + 1, :b].detach(), k, distance)[1][0]
-    there = _rank(p1, of_1)[:, :, None] & (torch.arange(K, device=p1.device) < of_2[:, None])[:, None]
-    return _found(p1, p2, idx, there, distance, return_nn)
+    exists = _rank(p1, of_1)[:, :, None] & (torch.arange(K, device=p1.device) < of_2[:, None])[:, None]
+    return _result(p1, p2, idx, exists, distance, return_nn)
 
 
 def knn_gather(x: Tensor, idx: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -165,8 +165,8 @@ def knn_gather(x: Tensor, idx: Tensor, lengths: Tensor | None = None) -> Tensor:
     if len(x) != len(idx):
         raise ValueError(f"x and idx must have the same batch size, got {len(x)} and {len(idx)}")
     count = lengths_of(x, lengths, "lengths")
-    there = torch.arange(idx.shape[2], device=x.device) < count[:, None]
-    return _taken(x, idx, there[:, None].expand_as(idx))
+    exists = torch.arange(idx.shape[2], device=x.device) < count[:, None]
+    return _taken(x, idx, exists[:, None].expand_as(idx))
 
 
 def ball_query(
@@ -182,13 +182,13 @@ def ball_query(
     """The first K of ``p2`` (N, P2, D), by index, closer than ``radius`` to each of ``p1`` (N, P1, D).
 
     Distances are squared Euclidean ones with gradients to both clouds. Free places have index -1, and distance and
-    point 0. ``skip_points_outside_cube``, which only saves time, is not looked at.
+    point 0. ``skip_points_outside_cube``, which only saves time, is ignored.
     """
     of_1, of_2 = _both(p1, p2, lengths1, lengths2)
     idx = torch.full((*p1.shape[:2], K), -1, dtype=torch.int64, device=p1.device)
     for n, (a, b) in enumerate(zip(of_1.tolist(), of_2.tolist(), strict=True)):
         idx[n, :a] = within(radius, K, p2[n : n + 1, :b], p1[n : n + 1, :a], fill=-1)[0]
-    return _found(p1, p2, idx, idx >= 0, squared_distance, return_nn)
+    return _result(p1, p2, idx, idx >= 0, squared_distance, return_nn)
 
 
 def sample_farthest_points(
@@ -211,9 +211,9 @@ def sample_farthest_points(
     size = int(most.max()) if len(points) else 0
     gap = torch.full(points.shape[:2], torch.inf, device=points.device).masked_fill_(~_rank(points, count), -1.0)
     idx = furthest(points.detach().float(), size, gap, start)
-    there = torch.arange(size, device=points.device) < torch.minimum(most, count)[:, None]
-    idx = idx.where(there, -1)
-    return _taken(points, idx[:, None], there[:, None])[:, 0], idx
+    exists = torch.arange(size, device=points.device) < torch.minimum(most, count)[:, None]
+    idx = idx.where(exists, -1)
+    return _taken(points, idx[:, None], exists[:, None])[:, 0], idx
 
 
 def estimate_pointcloud_normals(
@@ -239,7 +239,7 @@ def estimate_pointcloud_local_coord_frames(
     They are eigenvalues and eigenvectors of the covariance of each point's nearest ``neighborhood_size`` points,
     itself included. ``disambiguate_directions`` turns the first and the last to where at least half of these lie,
     and makes the second their cross product. Gradients go to the points; between directions of equal curvature,
-    where no derivative exists, none flows. ``use_symeig_workaround`` is not looked at.
+    where no derivative exists, none flows. ``use_symeig_workaround`` is ignored.
 
     Raises:
         ValueError: points other than (N, P, 3), or a cloud with no more than ``neighborhood_size`` points.
@@ -265,7 +265,7 @@ def estimate_pointcloud_local_coord_frames(
 
 
 def is_pointclouds(pcl: Any) -> bool:
-    """Whether it is a ``Pointclouds``, told by its methods."""
+    """Whether it is a ``Pointclouds``: it has the methods of one."""
     return hasattr(pcl, "points_padded") and hasattr(pcl, "num_points_per_cloud")
 
 
@@ -293,18 +293,18 @@ def _absolute(a: Tensor, b: Tensor) -> Tensor:
     return (a - b).abs().sum(dim=-1)
 
 
-def _found(p1: Tensor, p2: Tensor, idx: Tensor, there: Tensor, distance: Any, return_nn: bool) -> KNN:
-    if p2.shape[1] == 0:  # nothing to take from, not even for what is masked
+def _result(p1: Tensor, p2: Tensor, idx: Tensor, exists: Tensor, distance: Any, return_nn: bool) -> KNN:
+    if p2.shape[1] == 0:  # gather needs a point even for places that are masked
         p2 = torch.cat([p2, p2.new_zeros(len(p2), 1, p2.shape[2])], dim=1)
     points = gather(p2, idx.clamp_min(0))
     # Masked before the difference is taken: padding may hold anything, infinities too.
-    inside = there[..., None]
+    inside = exists[..., None]
     dists = distance(p1[:, :, None].where(inside, 0.0), points.where(inside, 0.0))
     return KNN(dists, idx, points.where(inside, 0.0) if return_nn else None)
 
 
-def _taken(x: Tensor, idx: Tensor, there: Tensor) -> Tensor:
-    return gather(x, idx.clamp_min(0)).where(there[..., None], 0.0)
+def _taken(x: Tensor, idx: Tensor, exists: Tensor) -> Tensor:
+    return gather(x, idx.clamp_min(0)).where(exists[..., None], 0.0)
 
 
 def _eigen(matrix: Tensor) -> tuple[Tensor, Tensor]:

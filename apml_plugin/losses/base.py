@@ -81,7 +81,7 @@ class PointLoss(nn.Module):
 
 def arguments_of(cls: type) -> dict[str, inspect.Parameter]:
     """The arguments that a loss takes by name, including those it passes on to its parent class as ``**options``."""
-    found: dict[str, inspect.Parameter] = {}
+    parameters_by_name: dict[str, inspect.Parameter] = {}
     for base in cls.__mro__:
         if base is nn.Module:
             break
@@ -90,10 +90,10 @@ def arguments_of(cls: type) -> dict[str, inspect.Parameter]:
         parameters = list(inspect.signature(vars(base)["__init__"]).parameters.values())[1:]
         for p in parameters:
             if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD):
-                found.setdefault(p.name, p)
+                parameters_by_name.setdefault(p.name, p)
         if all(p.kind is not p.VAR_KEYWORD for p in parameters):
             break
-    return found
+    return parameters_by_name
 
 
 def summary_of(cls: type) -> str:
@@ -103,7 +103,7 @@ def summary_of(cls: type) -> str:
 
 
 def describe(loss: nn.Module) -> str:
-    """One line for any loss module, ours or not."""
+    """One line for any loss module, of this package or not."""
     return loss.describe() if isinstance(loss, PointLoss) else type(loss).__name__
 
 

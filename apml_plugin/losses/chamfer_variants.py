@@ -21,7 +21,7 @@ class DCD(NearestLoss):
 
     From Wu et al., NeurIPS 2021 (arXiv 2111.12702): ``1 - exp(-alpha d^2) r / (c^n_lambda + 1e-6)`` for each point, d
     the distance to its nearest neighbour, c the number of points that share this neighbour (no gradient), r how many
-    points its own cloud has for each one of its neighbour's; half the sum of both directions' means. No unit; between
+    points its cloud has for each point of the other cloud; half the sum of both directions' means. No unit; between
     0 (to 1e-6) and 1 where N = M. With unequal numbers it can be below 0, and it is 0.25 for a cloud against its copy
     with every point doubled; ``non_reg`` repairs that.
 
@@ -97,7 +97,7 @@ class InfoCD(NearestLoss):
     """Chamfer with a contrastive term that spreads the distances: ``d / tau + lambda_ log sum exp(-d / tau)``.
 
     From Lin et al., NeurIPS 2023; half the sum of both directions. d is the distance to the nearest neighbour, and
-    the inner sum runs over the point's own cloud. With the published ``lambda_`` of 1e-7 the second term is
+    the inner sum runs over all points of the same cloud. With the published ``lambda_`` of 1e-7 the second term is
     negligible, and the loss is Chamfer-L1 over tau. The 1e-7 inside the logarithm and the lower bound of 3e-5 on d in
     the published code are left out.
 

@@ -52,11 +52,11 @@ class EMD(PointLoss):
 class ApproximateEMD(EMD):
     """Earth mover's distance by an auction: one to one too, and at most ``tolerance`` above the exact value.
 
-    The exact value lies between ``value / (1 + tolerance)`` and ``value`` (clouds that all but coincide: to 1e-6 of
+    The exact value lies between ``value / (1 + tolerance)`` and ``value`` (for clouds that nearly coincide: to 1e-6 of
     their extent), proven in each call by the auction's prices;
-    :func:`apml_plugin.functional.earth_movers_distance` with ``return_bound=True`` gives the proof's own lower bound.
+    :func:`apml_plugin.functional.earth_movers_distance` with ``return_bound=True`` gives the proven bound.
     On the CPU, 4 KB a point and no N x N matrix: for clouds too large for :class:`EMD`. 8,192 points take seconds, or
-    ten times that where a prediction is clumped in a spot.
+    ten times that where a prediction is clumped.
 
     Args:
         tolerance: largest relative error, above 0.

@@ -22,7 +22,7 @@ def match(clouds: Clouds, settings: Settings, *, backend: str = "auto", differen
     gradients have each input's dtype.
 
     Raises:
-        BackendError: the backend asked for by name cannot compute it.
+        BackendError: the backend named by the caller cannot compute it.
     """
     choice = backends.choose(backend, clouds.pred, clouds.gt, differentiate_plan, _is_exact(settings))
     dtype = compute_dtype(clouds.pred, clouds.gt)

@@ -85,7 +85,7 @@ class _Auction:
         while len(waiting):
             bidders, waiting = waiting[:at_once], waiting[at_once:]
             item, distance, first, second = self.lists.nearest(bidders)
-            # With a single y there is no second choice, and nobody to outbid.
+            # With a single y there is no second choice.
             bid = self.price[item] + np.where(np.isfinite(second), second - first, 0.0) + eps
             before = self.holder[item]
             order = np.argsort(bid, kind="stable")
@@ -115,7 +115,7 @@ class _Auction:
         self.held[expensive] = -1
 
     def start_again(self) -> None:
-        """Nobody holds anything and everything is free."""
+        """Clears the assignment and sets all prices to 0."""
         self.held[:] = -1
         self.holder[:] = -1
         self.lists.free()

@@ -1,6 +1,6 @@
 """The backends as records: what each can do, why not where it cannot, and which one a call gets.
 
-To add a backend, write a record and put it into ``ALL``. One that is asked for by name is never replaced by another.
+To add a backend, write a record and put it into ``ALL``. A backend that the caller names is never replaced by another.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def choose(requested: str, pred: Tensor, gt: Tensor, differentiate_plan: bool = 
 
     Raises:
         LossValueError: an unknown name.
-        BackendError: the backend asked for cannot compute this call; the message says why and names those that can.
+        BackendError: the backend named cannot compute this call; the message says why and names those that can.
     """
     one_of("backend", requested, BACKENDS)
     if requested != "auto":
@@ -84,7 +84,7 @@ def choose(requested: str, pred: Tensor, gt: Tensor, differentiate_plan: bool = 
             raise BackendError(
                 f"backend={requested!r} cannot be used: {problem}; use backend={' or '.join(map(repr, able))}"
             )
-        return Choice(backend, "asked for by name")
+        return Choice(backend, "named by the caller")
     choice = _automatic(pred, gt, differentiate_plan, exact)
     log.debug("APML on %s and %s: %s (%s)", tuple(pred.shape), tuple(gt.shape), choice.name, choice.reason)
     return choice

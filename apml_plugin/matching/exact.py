@@ -1,7 +1,7 @@
-"""Nearest, furthest and near points to the bit, as compiled modules find them: by distance, then lowest index.
+"""Nearest, furthest and near points, bit-identical to compiled modules: by distance, then lowest index.
 
-Distances are sums of squared differences in the clouds' own dtype (exact 0 for coinciding points, which the
-matrix-product form of ``cdist`` does not give). On the CPU a k-d tree proposes and that arithmetic decides.
+Distances are sums of squared differences in the dtype of the clouds (exactly 0 for coinciding points, unlike the
+matrix-product form of ``cdist``). On the CPU a k-d tree proposes candidates, which are then compared in that way.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ BLOCK_ENTRIES = 1 << 22
 """Distances held at once where all pairs are computed."""
 
 SPARE = 3
-"""Points the tree proposes beyond those asked for. Rows whose last proposal still ties are searched in full."""
+"""Points the tree proposes beyond k. Rows whose last proposal may still be tied are searched in full."""
 
 SMALL = 64 * 64
 """Up to so many pairs, computing all of them is cheaper than a tree."""
@@ -28,7 +28,7 @@ DIMENSIONS = 8
 """Beyond so many coordinates a tree is no quicker than all pairs."""
 
 FAR = 1e10
-"""What compiled modules take for the distance to a set that is still empty."""
+"""The distance to an empty set in compiled modules."""
 
 
 def nearest(
@@ -96,7 +96,7 @@ def within(
         low, limit = torch.tensor([least, radius], dtype=points.dtype, device=points.device).square()
         m = points.shape[1]
         order = torch.arange(m, device=points.device)
-        found = [torch.empty(0, most, dtype=torch.int64, device=points.device)]
+        blocks = [torch.empty(0, most, dtype=torch.int64, device=points.device)]
         for centres, cloud in zip(queries, points, strict=True):
             for block in centres.split(max(1, BLOCK_ENTRIES // max(1, m))):
                 far = squared_distance(block[:, None], cloud)
@@ -104,8 +104,8 @@ def within(
                 hits = torch.where(inside, order, m).sort(dim=-1).values[:, :most]
                 hits = torch.cat([hits, hits.new_full((len(hits), most - hits.shape[1]), m)], dim=1)
                 free = hits[:, :1].where(hits[:, :1] < m, 0) if fill is None else fill
-                found.append(torch.where(hits < m, hits, free))
-        return torch.cat(found).view(*queries.shape[:2], most)
+                blocks.append(torch.where(hits < m, hits, free))
+        return torch.cat(blocks).view(*queries.shape[:2], most)
 
 
 def _indices(queries: Tensor, points: Tensor, k: int, distance: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
@@ -122,25 +122,25 @@ def _finite(*clouds: Tensor) -> bool:
 def _all_pairs(
     queries: Tensor, points: Tensor, k: int, distance: Callable[[Tensor, Tensor], Tensor] = squared_distance
 ) -> Tensor:
-    found = [queries.new_empty((0, k), dtype=torch.int64)]
+    blocks = [queries.new_empty((0, k), dtype=torch.int64)]
     for block in queries.split(max(1, BLOCK_ENTRIES // len(points))):
         pairs = distance(block[:, None], points)
         if k == 1:
-            # argmin gives the first of equal minima (documented); a NaN counts as the minimum and stays visible.
-            found.append(pairs.argmin(dim=-1, keepdim=True))
+            # argmin gives the first of equal minima (documented) and takes NaN as the minimum.
+            blocks.append(pairs.argmin(dim=-1, keepdim=True))
             continue
-        # topk alone does not promise an order among equals: rows in which there are some are sorted.
+        # topk does not define the order of equal values, so rows with equal values are sorted.
         near, at = pairs.topk(k, dim=1, largest=False)
         tied = (pairs <= near[:, -1:]).sum(dim=1) > k
         rows = (tied | (near[:, 1:] == near[:, :-1]).any(dim=1)).nonzero()[:, 0]
         if len(rows):
             at[rows] = pairs[rows].argsort(dim=1, stable=True)[:, :k]
-        found.append(at)
-    return torch.cat(found)
+        blocks.append(at)
+    return torch.cat(blocks)
 
 
 def _by_tree(queries: Tensor, points: Tensor, k: int) -> Tensor:
-    # Without exact duplicates (zero padding, resampling) ties are few, and each keeps its first index.
+    # Duplicates (zero padding, resampling) would tie. Each place keeps its first index.
     unique, first = _without_duplicates(points) if k == 1 else (points, torch.arange(len(points)))
     proposals = min(k + SPARE, len(unique))
     tree = cKDTree(unique.double().numpy(), balanced_tree=False)
@@ -151,8 +151,8 @@ def _by_tree(queries: Tensor, points: Tensor, k: int) -> Tensor:
     index = candidates.gather(1, order[:, :k])
     if proposals == len(unique):
         return index
-    # A point that the tree left out is at least as far as its last proposal. Where rounding in the clouds' own
-    # dtype could still bring such a point level with the last one kept, look at every point.
+    # A point that the tree left out is at least as far as its last proposal. Where rounding could make such a point
+    # equal to the last one kept, all points are compared.
     info = torch.finfo(queries.dtype)
     safe = torch.from_numpy(far[:, -1]).square() * (1 - 16 * info.eps) > best[:, k - 1].double() + 16 * info.tiny
     rows = (~safe).nonzero()[:, 0]
@@ -163,7 +163,7 @@ def _by_tree(queries: Tensor, points: Tensor, k: int) -> Tensor:
 
 def _without_duplicates(points: Tensor) -> tuple[Tensor, Tensor]:
     """The distinct points in order of first appearance, and where each first appears."""
-    # -0.0 and 0.0 are one place: adding 0.0 makes their bytes equal.
+    # Adding 0.0 gives -0.0 and 0.0 the same bytes.
     rows = np.ascontiguousarray((points + 0.0).numpy())
     keys = rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).ravel()
     first = torch.from_numpy(np.sort(np.unique(keys, return_index=True)[1]).astype(np.int64))

@@ -98,7 +98,7 @@ def problem(device: str, dimensions: int) -> str | None:
     return missing(device)
 
 
-@functools.cache  # asked at every call of a loss, and answered from a file
+@functools.cache  # called by every loss, and reads a file
 def _missing_kernels(device: str) -> str | None:
     if device in ("cpu", "cuda") and has_kernel("apml::match", device):
         return None

@@ -1,4 +1,4 @@
-"""Losses whose gradients are computed in the forward pass, where the plan or the neighbours are at hand."""
+"""Losses whose gradients are computed in the forward pass."""
 
 from __future__ import annotations
 

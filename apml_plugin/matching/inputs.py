@@ -53,7 +53,7 @@ def check_clouds(
         pred, gt: (B, N, D) and (B, M, D), floating point, on one device. N or M may be 0.
         pred_lengths, gt_lengths: (B,) whole numbers; points past them are padding and may hold anything.
         ignore_zeros: drop points whose coordinates are all 0, in every cloud of the batch.
-        check_finite: refuse NaN and Inf among the valid points (one reduction over each cloud).
+        check_finite: raise an error for NaN and Inf among the valid points (one reduction over each cloud).
 
     Raises:
         LossArgumentError: not a tensor, or not floating point.

@@ -1,4 +1,4 @@
-"""The nearest neighbour of every point of a batch, one way or both, once for every loss that needs it."""
+"""The nearest neighbour of every point of a batch, in one direction or both."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ class Way(NamedTuple):
     """For each point of one cloud, the nearest of the other. N queries, M points."""
 
     dist: Tensor
-    """(B, N) squared distances, differentiable in both clouds; 0 where nothing counts."""
+    """(B, N) squared distances, differentiable in both clouds; 0 outside the mask."""
     idx: Tensor
-    """(B, N) int64, which point; -1 where nothing counts (padding, or no point to find)."""
+    """(B, N) int64, index of that point; -1 outside the mask (padding, or an empty cloud)."""
     mask: Tensor | None
-    """(B, N) bool, which queries count; None where all do."""
+    """(B, N) bool, the queries that count; None where all do."""
     points: int
     """M, padding included."""
     others: Tensor
-    """(B,) how many points there are to find, padding left out, in the dtype of ``dist``."""
+    """(B,) number of points without padding, in the dtype of ``dist``."""
 
     @property
     def queries(self) -> Tensor:
-        """(B,) how many queries count, in the dtype of ``dist``."""
+        """(B,) number of queries that count, in the dtype of ``dist``."""
         if self.mask is None:
             return self.dist.new_full((self.dist.shape[0],), self.dist.shape[1])
         return self.mask.sum(dim=1).to(self.dist.dtype)
@@ -43,7 +43,7 @@ class Way(NamedTuple):
         return root(self.dist)
 
     def sharing(self) -> Tensor:
-        """(B, N): by how many queries the nearest point of each one is shared, itself included. No gradient."""
+        """(B, N): the number of queries, itself included, that share the nearest point of each query. No gradient."""
         if self.points == 0:
             return torch.ones_like(self.dist)
         index = self.idx.clamp_min(0)
@@ -98,17 +98,17 @@ def ways(clouds: Clouds, direction: str) -> list[Way]:
     dtype = compute_dtype(clouds.pred, clouds.gt)
     x, x_mask = _without_padding(clouds.pred.to(dtype), clouds.pred_lengths)
     y, y_mask = _without_padding(clouds.gt.to(dtype), clouds.gt_lengths)
-    found = []
+    results = []
     with torch.autocast(x.device.type, enabled=False):
         if direction != "gt_to_pred":
-            found.append(_way(x, y, x_mask, y_mask, clouds.pred_lengths, clouds.gt_lengths))
+            results.append(_way(x, y, x_mask, y_mask, clouds.pred_lengths, clouds.gt_lengths))
         if direction != "pred_to_gt":
-            found.append(_way(y, x, y_mask, x_mask, clouds.gt_lengths, clouds.pred_lengths))
-    return found
+            results.append(_way(y, x, y_mask, x_mask, clouds.gt_lengths, clouds.pred_lengths))
+    return results
 
 
 def _without_padding(cloud: Tensor, lengths: list[int] | None) -> tuple[Tensor, Tensor | None]:
-    """The cloud with 0 in its padding, which may have held NaN, and the mask (B, N) of what is none."""
+    """The cloud with 0 in its padding, which may hold NaN, and the mask (B, N) of the other points."""
     if lengths is None:
         return cloud, None
     mask = torch.arange(cloud.shape[1], device=cloud.device) < torch.tensor(lengths, device=cloud.device)[:, None]
@@ -132,8 +132,8 @@ def _way(
     idx = _search(x.detach(), y.detach(), x_lengths, y_lengths)
     mask = x_mask
     if y_lengths is not None and 0 in y_lengths:
-        found = (others > 0)[:, None].expand(batch, n)
-        mask = found if mask is None else mask & found
+        filled = (others > 0)[:, None].expand(batch, n)
+        mask = filled if mask is None else mask & filled
     nearest = y.gather(1, idx.clamp_min(0)[..., None].expand(-1, -1, y.shape[2]))
     dist = squared_distance(x, nearest)
     return Way(dist if mask is None else dist.where(mask, 0.0), idx, mask, m, others)

@@ -1,7 +1,7 @@
 """Neighbour search without a compiler and without an N x M tensor.
 
-``neighbours_of(points)`` gives an object with two questions: the k nearest points, and all points within a
-radius of each query's own. On the CPU a k-d tree answers (SciPy); on a GPU blocks of rows do.
+``neighbours_of(points)`` gives an object with two methods: the k nearest points, and all points within a
+radius given for each query. On the CPU a k-d tree (SciPy) finds them, on a GPU all distances, block by block.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ BLOCK_ENTRIES = 1 << 24
 """Distances held at once by the blockwise search."""
 
 SPARE_CANDIDATES = 4
-"""Candidates kept for the two nearest when blocks run in float32: float64 then decides among them."""
+"""Candidates beyond those asked for: indices_of_blocks in float32, and then compared in float64."""
 
 
 class Neighbours(Protocol):
-    """What a search answers. ``queries`` is (n, D); indices are int64."""
+    """A search among points. ``queries`` is (n, D); indices are int64."""
 
     def nearest(self, queries: Tensor, k: int) -> Tensor:
         """Indices (n, k) of the k nearest points (k <= number of points), nearest first."""
@@ -70,7 +70,7 @@ class TreeNeighbours:
 
 
 class BlockNeighbours:
-    """Blocks of rows against all points, on any device. Candidates come from the points' own dtype."""
+    """Blocks of rows against all points, on any device. Candidates are indices_of_blocks in the points' dtype."""
 
     def __init__(self, points: Tensor) -> None:
         self._points = points
@@ -78,17 +78,17 @@ class BlockNeighbours:
     def nearest(self, queries: Tensor, k: int) -> Tensor:
         m = len(self._points)
         candidates = min(m, k + SPARE_CANDIDATES)
-        found = []
+        indices_of_blocks = []
         for block in queries.split(max(1, BLOCK_ENTRIES // m)):
             index = self._squared(block).topk(candidates, dim=-1, largest=False).indices
             exact = squared_distance(block.double()[:, None], self._points.double()[index])
             order = exact.argsort(dim=-1, stable=True)[:, :k]
-            found.append(index.gather(1, order))
-        return torch.cat(found)
+            indices_of_blocks.append(index.gather(1, order))
+        return torch.cat(indices_of_blocks)
 
     def within(self, queries: Tensor, radii: Tensor) -> tuple[Tensor, Tensor]:
         m = len(self._points)
-        # A little wider than asked, for the rounding of the candidates' dtype: a few entries more do no harm.
+        # A little wider, for the rounding of the candidates' dtype: a few more entries do no harm.
         limit = (radii * (1 + 8 * torch.finfo(self._points.dtype).eps)).square()
         size = max(1, BLOCK_ENTRIES // m)
         none = torch.empty(0, dtype=torch.int64, device=queries.device)

@@ -127,7 +127,7 @@ class _Softmin:
 
 
 def _softmin(x: Tensor, y: Tensor, queries: Tensor, near: Neighbours, settings: Settings) -> _Softmin:
-    """x (n, D) against y (m, D) in float64; ``queries`` are x in their own dtype, which the search wants."""
+    """x (n, D) against y (m, D) in float64; ``queries`` are x in their original dtype, which the search takes."""
     n, m = len(x), len(y)
     pair = near.nearest(queries, min(2, m))
     two = squared_distance(x[:, None], y[pair]).sqrt().sort(dim=-1).values
@@ -139,7 +139,7 @@ def _softmin(x: Tensor, y: Tensor, queries: Tensor, near: Neighbours, settings: 
         tied = gap == 0
         spread[tied] = 0.5 / m
     open_ = (~tied).nonzero()[:, 0]
-    # Rounding must not lose the nearest point itself, whose radius may exceed its distance by less than an ulp.
+    # The nearest point itself must not be lost to rounding: its radius may exceed its distance by less than an ulp.
     counts, points = near.within(queries[open_], (radius * (1 + 1e-14))[open_])
     index = torch.repeat_interleave(open_, counts)
     above = (squared_distance(x[index], y[points]).sqrt() - nearest[index]).clamp_min(0.0)
@@ -183,7 +183,7 @@ def _with_uniform_entries(plan: PairPlan) -> SparseMatrix:
 def _uniform_blocks(plan: PairPlan) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Row indices, column indices and the plan's values on their grid: first tied rows, then tied columns.
 
-    The sum u_i + v_j splits into the two, so a pair tied both ways appears in both, each with its own share.
+    The sum u_i + v_j is split into the two, so a pair that is tied both ways appears in both, with a share in each.
     """
     n, m = len(plan.x), len(plan.y)
     device = plan.x.device

@@ -103,7 +103,7 @@ class Kernel:
 
 
 def sinkhorn(kernel: Kernel, iterations: int, eps: float) -> tuple[Tensor, Tensor]:
-    """Scales ``kernel.sparse`` in place into the plan's own entries.
+    """Scales ``kernel.sparse`` in place into the entries of the plan.
 
     Returns:
         r (N,) and c (M,), the whole scaling, which applies to the dropped entries and the uniform part too.

@@ -40,7 +40,7 @@ class DPCC(PointLoss):
         chamfer_coe, density_coe, mean_distance_coe, pts_num_coe, latent_xyzs_coe, normal_coe: as published.
         bpp_lambda: price of one bit per point; 1e-3 is what the published training script sets.
         distortion: another loss of two clouds in place of Chamfer, in YAML a name or mapping: ``distortion: APML``.
-        layout: "BN3" for clouds (B, N, 3), "B3N" for (B, 3, N), D-PCC's own.
+        layout: "BN3" for clouds (B, N, 3), "B3N" for (B, 3, N), as in D-PCC.
         check_finite: raise an error for NaN and Inf.
     """
 

@@ -49,18 +49,18 @@ def bits(likelihoods: Any, name: str = "likelihoods") -> Tensor:
 class Rate(DPCCTerm):
     """Rate of a codec: ``bpp_lambda`` times the bits per point, ``sum(-log2 likelihoods) / points``.
 
-    ``Rate()(likelihoods, points)`` beside any distortion, or on D-PCC's outputs. In batches with padding set the
+    ``Rate()(likelihoods, points)`` added to any distortion, or ``Rate()(outputs)`` on D-PCC's outputs. In batches with padding set the
     likelihoods of padded latents to 1: they cost nothing.
 
-    CompressAI's EntropyBottleneck gives the likelihoods; its quantiles are trained by its own ``loss()``, with an
-    optimiser of their own (see configs/dpcc)::
+    CompressAI's EntropyBottleneck gives the likelihoods; its ``loss()`` trains its quantiles, with a
+    separate optimiser (see configs/dpcc)::
 
         latent_hat, likelihoods = bottleneck(latent)  # (B, C, n), training: with noise
         loss = distortion + Rate(bpp_lambda=1e-3)(likelihoods, points=B * N)
         bottleneck.loss().backward()  # the auxiliary loss, stepped by a second optimiser
 
     Args:
-        bpp_lambda: price of one bit per point. D-PCC's train.py sets 1e-3 whatever its arguments are.
+        bpp_lambda: price of one bit per point. D-PCC's train.py sets 1e-3 and ignores its argument.
         layout: "BN3", or "B3N" if the clouds of the outputs are (B, 3, N).
     """
 

@@ -4,7 +4,7 @@ Errors of GeomLoss 0.3.1 that no call from here reaches: unbalanced values of ``
 gradients (its potentials are summed here instead), no distance below 1e-4 in tensorized p = 1, energy and
 laplacian, NaN without pykeops, cancellation far from the origin (clouds are centred first), half precision
 (computed in float32), a batch's diameter for each of its pairs (pairs are computed one by one, their diameter given),
-grad mode left on or off (restored whatever happens).
+grad mode left on or off (always restored).
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def choose(
     given: Any = None,
     tolerance: float | None = None,
 ) -> tuple[str, str]:
-    """The engine and the backend for one pair. One that is asked for by name is never replaced.
+    """The engine and the backend for one pair. One that the caller names is never replaced.
 
     Args:
         kind: ``"sinkhorn"``, ``"energy"``, ``"gaussian"`` or ``"laplacian"``.

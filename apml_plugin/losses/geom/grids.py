@@ -62,7 +62,7 @@ class _GridSinkhorn(PointLoss):
         return len(self.axes_names.split(", "))
 
     def forward(self, pred: Tensor, gt: Tensor, pred_lengths: Any = None, gt_lengths: Any = None) -> Any:
-        """The loss of densities of one shape, each channel a density of its own.
+        """The loss of two densities of the same shape; each channel is a density.
 
         Returns:
             0-dim, (B,) with the channels' sum for ``reduction="none"``, or with ``potentials=True`` two tensors

@@ -49,7 +49,7 @@ def hausdorff_divergence(
 def potentials(
     a: Tensor, x: Tensor, b: Tensor, y: Tensor, cost: Cost, eps_list: list[float], rho: float | None, keep: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """pred's own potential at the points of pred and of gt, then gt's at pred and at gt."""
+    """The potential of pred at the points of pred and of gt, then that of gt at pred and at gt."""
     eps = eps_list[-1]
     damp = damping(eps, rho)
     a_log, b_log = log_weights(a), log_weights(b)
@@ -111,7 +111,7 @@ def _fixed_point(step: Callable[[Tensor], Tensor], start: Tensor, scale: float) 
 
 
 class _AtFixedPoint(torch.autograd.Function):
-    """The value as it is; its gradient goes through ``solve`` first."""
+    """The identity; ``solve`` is applied to the gradient."""
 
     @staticmethod
     def forward(ctx, fresh: Tensor, solve: Callable[[Tensor], Tensor]) -> Tensor:  # type: ignore[override]

@@ -70,7 +70,7 @@ class Energy(_KernelNorm):
     Args:
         kernel: a symmetric function instead of -d: ``kernel(x (B, N, D), y (B, M, D), blur=...)`` -> (B, N, M).
         potentials: as :class:`Sinkhorn`.
-        backend, engine: as :class:`Sinkhorn`; multiscale, only by name, is GeomLoss' online here.
+        backend, engine: as :class:`Sinkhorn`; ``auto`` never takes multiscale, which is GeomLoss' online backend here.
         reduction, ignore_zeros, check_finite: as :class:`Sinkhorn`.
     """
 
@@ -106,7 +106,7 @@ class Gaussian(_KernelNorm):
         kernel: a symmetric function instead: ``kernel(x (B, N, D), y (B, M, D), blur=...)`` -> (B, N, M).
         truncate: multiscale: the kernel is 0 further than this many blurs; None: never.
         diameter, cluster_scale, potentials: as :class:`Sinkhorn`.
-        backend, engine: as :class:`Sinkhorn`, multiscale only by name.
+        backend, engine: as :class:`Sinkhorn`; ``auto`` never takes multiscale.
         reduction, ignore_zeros, check_finite: as :class:`Sinkhorn`.
     """
 

@@ -73,7 +73,7 @@ def solve(
         eps_list: temperatures, the last one twice (once more for the returned potentials).
         rho: strength of the mass constraints; None: they hold exactly.
         debias: also the potentials of each cloud with itself.
-        keep: hold the cost matrices in memory; otherwise a block of rows at a time is computed anew.
+        keep: hold the cost matrices in memory; otherwise a block of rows at a time is computed again.
         tolerance: go on at the last temperature until no potential changes by more than this share of it.
 
     Returns:
@@ -204,7 +204,7 @@ class Sinkhorn(GeometricLoss):
         p: 1 or 2.
         blur: the temperature is ``blur^p``; distances below it do not count. In the unit of the coordinates.
         reach: masses need not match: mass is moved about this far at most (unbalanced). None: they must match.
-        diameter: where the schedule starts; None: each pair's own.
+        diameter: where the schedule starts; None: the diameter of each pair.
         scaling: ratio of successive scales of the schedule, in (0, 1).
         truncate: multiscale: pairs of cells further than this many blurs apart are left out; None: none.
         cost: instead of p: a function (B, N, D), (B, M, D) -> (B, N, M), or a KeOps formula of X and Y.

@@ -42,7 +42,7 @@ def order(p: Any) -> int:
 
 
 def ground_cost(p: int, cost: Callable[[Tensor, Tensor], Tensor] | None) -> Cost:
-    """The distance (p = 1), half its square (p = 2), or the caller's own (1, n, D), (1, m, D) -> (1, n, m)."""
+    """The distance (p = 1), half its square (p = 2), or the caller's function (1, n, D), (1, m, D) -> (1, n, m)."""
     if cost is None:
         return distances if p == 1 else half_squares
 
@@ -128,7 +128,7 @@ def diameter_of(x: Tensor, y: Tensor) -> float:
 
 
 def temperatures(p: int, diameter: float, blur: float, scaling: float) -> list[float]:
-    """``diameter^p``, then from there down by ``scaling^p`` at every step, then ``blur^p``.
+    """``diameter^p``, smaller by ``scaling^p`` at every step, and at last ``blur^p``.
 
     Clouds of diameter 0 (all points coincide) start at the blur.
     """

@@ -1,4 +1,4 @@
-"""Mixtures of Gaussians as a model's output: containers, densities, sampling, EM, and losses by name."""
+"""Mixtures of Gaussians as a model's output: containers, densities and losses."""
 
 from apml_plugin.losses.mixture.container import Hierarchy, Mixture, MixtureOutput
 from apml_plugin.losses.mixture.likelihood import (

@@ -80,7 +80,7 @@ def _among_children(points: Tensor, level: Mixture, weights: Tensor, parents: Te
 
 
 def _log_gaussian(along: Tensor, eigenvalues: Tensor) -> Tensor:
-    """Log-density from the offsets along the axes and the variances there."""
+    """Log-density from the offsets along the axes and the variances of the axes."""
     variances = eigenvalues.clamp_min(FLOOR)
     exponent = (along * along / variances + variances.log()).sum(-1)
     return -0.5 * (exponent + along.shape[-1] * math.log(2 * math.pi))
@@ -157,7 +157,7 @@ class HGMM(Likelihood):
 class GMM(Likelihood):
     """Negative log-likelihood of gt under one mixture; of a hierarchy, under its last level.
 
-    ``GMM()(mixture, gt)``, the mixture a :class:`Mixture` or whatever HGMM takes. In nats, unbounded below.
+    ``GMM()(mixture, gt)``, the mixture a :class:`Mixture` or anything that HGMM takes. In nats, unbounded below.
 
     Args:
         reduction: ``"mean"`` over points and batch, ``"sum"`` over the points, averaged over the batch, or

@@ -17,7 +17,7 @@ OF_OUTPUT = (Likelihood, EigenPenalty, LatentKL)
 
 
 def judge(loss: nn.Module, output: MixtureOutput, gt: Tensor, gt_lengths: Lengths = None) -> tuple[Tensor, Tensor]:
-    """(terms of the mixture, terms between the drawn points and gt), each a 0-dim tensor, 0 where there are none.
+    """(terms of the mixture, terms between the drawn points and gt), each a 0-dim tensor; 0 without such terms.
 
     ``build_loss([{NAME: HGMM}, {NAME: EigenPenalty, weight: 10}, {NAME: APML, weight: 0.1}])`` on one output: HGMM and
     EigenPenalty take the mixture, APML the points, through which its gradient reaches means, frames and eigenvalues.

@@ -29,7 +29,7 @@ class PointGMM(Network):
 
     Args:
         config: the host's ``model:``; the network's arguments, and ``loss:`` (by default HGMM), in which losses of
-            mixtures judge the mixture and all others the drawn points: ``[HGMM, {NAME: APML, weight: 0.1}]``.
+            mixtures take the mixture and all others the drawn points: ``[HGMM, {NAME: APML, weight: 0.1}]``.
 
     Raises:
         LossArgumentError, LossValueError, UnknownLossError: a key or a value that cannot be used.

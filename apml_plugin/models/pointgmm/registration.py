@@ -1,4 +1,4 @@
-"""Registration by a disentangled PointGMM: the shape from invariant features, the pose beside it."""
+"""Registration by a disentangled PointGMM: a shape code from invariant features, and a pose."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class Registered(NamedTuple):
     """The output of the network for a batch of clouds."""
 
     canonical: Hierarchy
-    """The shape in its own frame."""
+    """The shape in its canonical frame."""
     placed: Hierarchy
     """The shape where the cloud is."""
     pose: Pose
-    """From the shape's own frame to the cloud."""
+    """From the canonical frame to the cloud."""
 
 
 class PointGMMRegistration(nn.Module):
@@ -32,8 +32,8 @@ class PointGMMRegistration(nn.Module):
 
     A shape code comes from features that no rigid motion changes, a pose code from the centred points and the shape
     code, a translation and an angle from the pose code. Every head of the decoder takes the pose code: with zeros in
-    its place the decoder gives the shape in its own frame, with the code the shape where the cloud is. :meth:`loss`
-    trains both, on clouds in their own frame that are moved by known poses.
+    its place the decoder gives the shape in its canonical frame, with the code the shape where the cloud is.
+    :meth:`loss` trains both, on clouds in their canonical frame that are moved by known poses.
 
     Args:
         dim_z, dim_t: lengths of the shape's and the pose's code.
@@ -90,7 +90,7 @@ class PointGMMRegistration(nn.Module):
         return Registered(self.decoder(code), moved, at)
 
     def loss(self, canonical: Tensor, by: Pose, pose_loss: PoseLoss | None = None) -> Tensor:
-        """``HGMM`` of the clouds in their own frame, of the moved ones, and the pose's error, as one number.
+        """``HGMM`` of the canonical clouds, of the moved ones, and the pose's error, as one number.
 
         Args:
             canonical: (B, N, 3). by: the poses that move them.

@@ -101,7 +101,7 @@ def refine(mixture: Mixture | Hierarchy, points: Tensor, iterations: int = 10, m
     the end, without gradients.
 
     Args:
-        iterations: how many; 0 returns the mixture as it is.
+        iterations: how many; 0 returns the mixture unchanged.
         min_eigenvalue: bound of the variances. Where the mixture has smaller ones, the smallest is the bound.
 
     Raises:
