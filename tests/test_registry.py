@@ -1,4 +1,4 @@
-"""The whole `loss:` grammar, and what is said when it is broken."""
+"""The whole `loss:` grammar, and its error messages."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_stages() -> None:
     assert loss.stage("denoise") is None
     with pytest.raises(LossArgumentError, match="coarse, fine"):
         loss(X, Y)
-    assert build_loss({"keys": "APML"}).stage("keys") is not None  # a name that nn.ModuleDict would refuse
+    assert build_loss({"keys": "APML"}).stage("keys") is not None  # a key that nn.ModuleDict rejects
 
 
 def test_a_schedule_by_epoch() -> None:
@@ -143,7 +143,7 @@ def test_a_module_is_taken_as_it_is() -> None:
         ({"coarse": "APML", "fine": "APLM"}, UnknownLossError, r"'APLM'"),
     ],
 )
-def test_what_is_wrong_is_said_when_built(cfg: object, error: type[Exception], message: str) -> None:
+def test_an_invalid_config_raises_an_error_when_built(cfg: object, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message) as caught:
         build_loss(cfg)
     again = error(f"PCN: {caught.value}")  # as a PoinTr-style registry re-raises it

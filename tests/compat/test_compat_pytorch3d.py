@@ -184,7 +184,7 @@ def test_objects_with_the_methods_of_pointclouds():
         ({"x_normals": torch.rand(2, 5, 3)}, "x_normals must be"),
     ],
 )
-def test_what_is_refused(options, message):
+def test_invalid_calls_raise_an_error(options, message):
     x, y = clouds("random")
     with pytest.raises(ValueError, match=message):
         chamfer_distance(**{"x": x, "y": y, **options})

@@ -12,7 +12,7 @@ def match(ops: Any, n: int, threshold: float) -> None:
     ops.match(sphere(n), sphere(n, seed=1), None, None, 0.8, threshold, 20, 1e-8, False, True, False)
 
 
-def test_a_graph_capture_is_refused(ops: Any, monkeypatch: Any) -> None:
+def test_a_graph_capture_raises_an_error(ops: Any, monkeypatch: Any) -> None:
     monkeypatch.setenv("APML_EMULATED_CAPTURE", "1")
     with pytest.raises(RuntimeError, match="cannot be captured into a CUDA graph"):
         match(ops, 5, 1e-20)

@@ -87,7 +87,7 @@ def test_chamfer_in_a_cuda_graph_and_match_not(ops: Any) -> None:
         torch.ops.apml.match(pred, gt, None, None, *SETTINGS, True, False)
 
 
-def test_out_of_memory_is_told(ops: Any) -> None:
+def test_out_of_memory_raises_an_error(ops: Any) -> None:
     # At so small a threshold every ball holds thousands of points; 1.2 GB do not.
     total = torch.cuda.get_device_properties(0).total_memory
     torch.cuda.empty_cache()

@@ -187,7 +187,7 @@ def test_any_size_and_place() -> None:
 
 
 @pytest.mark.parametrize("loss", BOTH, ids=["exact", "auction"])
-def test_what_is_unusable_is_refused(loss: torch.nn.Module) -> None:
+def test_unusable_clouds_raise_an_error(loss: torch.nn.Module) -> None:
     x = torch.rand(1, 5, 3)
     for bad, error in ((x / 0, LossValueError), (x * torch.nan, LossValueError), (x.int(), LossArgumentError)):
         with pytest.raises(error):
@@ -204,6 +204,6 @@ def test_what_is_unusable_is_refused(loss: torch.nn.Module) -> None:
         ({"NAME": "EMD", "reduction": "max"}, LossValueError, "reduction='max'"),
     ],
 )
-def test_unusable_arguments_are_refused(cfg: object, error: type[Exception], message: str) -> None:
+def test_invalid_arguments_raise_an_error(cfg: object, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         build_loss(cfg)

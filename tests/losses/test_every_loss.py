@@ -98,7 +98,7 @@ def test_lower_precision_is_close(name: str, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (lambda x, y: (x * math.nan, y), "NaN"),
         (lambda x, y: (x, y / 0), "gt"),
@@ -108,8 +108,8 @@ def test_lower_precision_is_close(name: str, dtype: torch.dtype) -> None:
         (lambda x, y: (x.long(), y), "pred"),
     ],
 )
-def test_unusable_clouds_are_named(name: str, change: Any, told: str) -> None:
-    with pytest.raises((LossValueError, LossArgumentError), match=told):
+def test_unusable_clouds_are_named(name: str, change: Any, message: str) -> None:
+    with pytest.raises((LossValueError, LossArgumentError), match=message):
         build_loss(config_of(name))(*change(*clouds()))
 
 

@@ -202,7 +202,7 @@ def test_without_compiled_ops_and_in_more_dimensions(cfg: object, monkeypatch: p
 
 
 @pytest.mark.parametrize("cfg", REST, ids=repr)
-def test_unusable_clouds_are_refused(cfg: object) -> None:
+def test_unusable_clouds_raise_an_error(cfg: object) -> None:
     loss = build_loss(cfg)
     x, y = clouds()
     spoilt = x.clone()
@@ -237,7 +237,7 @@ def test_unusable_clouds_are_refused(cfg: object) -> None:
         ({"NAME": "ChamferL1", "reduction": "total"}, LossValueError, "reduction='total'"),
     ],
 )
-def test_unusable_arguments_are_refused(cfg: object, error: type[Exception], message: str) -> None:
+def test_invalid_arguments_raise_an_error(cfg: object, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         build_loss(cfg)
 
@@ -292,7 +292,7 @@ def test_one_sided_chamfer_lets_the_other_cloud_reach_further() -> None:
     torch.testing.assert_close(both / 2, ChamferL1()(whole, part))
 
 
-def test_zeros_are_dropped_when_asked() -> None:
+def test_ignore_zeros_drops_zeros() -> None:
     x, y = clouds(2, 12, 15)
     padded = torch.cat((x, torch.zeros(2, 5, 3)), dim=1)
     for cfg in ("DCD", "HyperCD", "InfoCD", "Hausdorff", "OneSidedChamfer"):

@@ -131,6 +131,6 @@ def test_sizes_that_do_not_fit_say_what_would(make, error, says) -> None:
 
 
 @pytest.mark.parametrize("shape", [(30, 3), (2, 3, 30), (2, 0, 3)])
-def test_a_partial_cloud_of_another_shape_is_refused(shape: tuple[int, ...]) -> None:
+def test_a_partial_cloud_of_another_shape_raises_an_error(shape: tuple[int, ...]) -> None:
     with pytest.raises(LossValueError, match="expected \\(B, N, 3\\)"):
         PointEncoder(8)(torch.rand(*shape))

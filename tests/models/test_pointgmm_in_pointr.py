@@ -123,9 +123,9 @@ def test_a_hosts_own_loop_trains_it_and_its_checkpoint_loads(tmp_path: Path) -> 
     words = ["main.py", "--config", "cfgs/PCN_models/PointGMM.yaml", "--num_workers", "0", "--exp_name", "x"]
     command = [sys.executable, "-m", "apml_plugin", "run", "--", sys.executable, *words]
     done = subprocess.run(command, cwd=host, env=environ, capture_output=True, text=True, timeout=120)
-    said = done.stdout + done.stderr
-    assert done.returncode == 0, said
-    assert "PointGMM trains with 1 * HGMM(reduction=mean) + 10 * EigenPenalty() + 1 * APML(" in said
-    assert "Metrics = {" in said
+    output = done.stdout + done.stderr
+    assert done.returncode == 0, output
+    assert "PointGMM trains with 1 * HGMM(reduction=mean) + 10 * EigenPenalty() + 1 * APML(" in output
+    assert "Metrics = {" in output
     state = torch.load(host / "experiments/PointGMM/PCN_models/x/ckpt-best.pth", weights_only=True)["base_model"]
     PointGMM(EasyDict(SIZES)).load_state_dict(state, strict=True)

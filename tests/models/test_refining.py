@@ -65,7 +65,7 @@ def test_a_hierarchy_is_refined_on_its_last_level_and_left_as_it_was() -> None:
     torch.testing.assert_close(still.means, hierarchy.levels[-1].means)
 
 
-def test_what_is_wrong_is_said() -> None:
+def test_invalid_input_raises_an_error() -> None:
     mixture = random_mixture(2)
     with pytest.raises(LossValueError, match="iterations=-1"):
         refine(mixture, torch.rand(2, 5, 3), -1)

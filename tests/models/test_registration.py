@@ -97,5 +97,5 @@ def test_training_finds_where_a_shape_stands() -> None:
     assert sum(values[-10:]) < sum(values[:10]) - 50
     by = random_pose(64)
     with torch.no_grad():
-        said = net(move(shapes.repeat(8, 1, 1), by, "y")).pose
-    assert float((said.turn * by.turn).sum(-1).mean()) > 0.5
+        predicted = net(move(shapes.repeat(8, 1, 1), by, "y")).pose
+    assert float((predicted.turn * by.turn).sum(-1).mean()) > 0.5

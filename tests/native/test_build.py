@@ -66,7 +66,7 @@ def test_what_is_built_and_why_not_the_rest(
         ("cpu", CPU_TORCH | {"compiler_problem": "no compiler"}, "no compiler"),
     ],
 )
-def test_what_is_asked_for_and_cannot_be_had_is_an_error(
+def test_a_build_that_is_required_and_impossible_is_an_error(
     decide: ModuleType, wish: str, facts: dict[str, str | None], words: str
 ) -> None:
     with pytest.raises(SystemExit, match=words):

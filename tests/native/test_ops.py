@@ -274,7 +274,7 @@ def test_without_the_check_nan_is_an_error_all_the_same() -> None:
 
 
 @ops
-def test_backward_without_gradients_is_refused() -> None:
+def test_backward_without_gradients_raises_an_error() -> None:
     x, y = clouds(5, 5)
     losses = torch.ops.apml.match(x.requires_grad_(), y, None, None, *DEFAULTS, False, False)[0]
     with pytest.raises(RuntimeError, match="needs gradients=True"):

@@ -227,7 +227,7 @@ def test_density_and_points_number_of_hand_made_tensors() -> None:
     assert build_loss("DPCCPointsNumber")(given).item() == pytest.approx(5e-7 * 2.5, rel=1e-6)
 
 
-def test_the_blogs_indices_are_refused_with_the_place() -> None:
+def test_wrong_indices_raise_an_error_that_names_them() -> None:
     """all_pred2gt_idx[i] instead of [i - 1]: the shapes tell, as D-PCC's own cannot."""
     given = outputs()
     reached = {name: torch.full((2, n), 24) for name, n in zip("abc", OUTPUTS, strict=True)}
@@ -282,7 +282,7 @@ def test_distortions_that_cannot_be_used() -> None:
 
 
 @pytest.mark.parametrize("name", ["DPCC", *ALONE.values()])
-def test_two_clouds_are_refused_with_what_is_needed(name: str) -> None:
+def test_two_clouds_raise_an_error_that_says_what_is_needed(name: str) -> None:
     loss = build_loss(name)
     assert loss.needs.startswith(f"{name} needs ")
     x = torch.rand(2, 5, 3)
@@ -329,7 +329,7 @@ def test_bad_outputs(name: str, change: dict[str, Any], message: str) -> None:
         build_loss(name)({**outputs(**SMALL), **change})
 
 
-def test_clouds_in_the_other_layout_are_told() -> None:
+def test_clouds_in_the_other_layout_raise_an_error() -> None:
     given = outputs(**SMALL)
     with pytest.raises(LossValueError, match="use layout='B3N' if"):
         build_loss("DPCC")(turned(given))

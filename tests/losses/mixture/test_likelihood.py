@@ -121,7 +121,7 @@ def test_order_of_points_and_of_siblings_does_not_matter() -> None:
 
 
 @pytest.mark.parametrize("name", ["HGMM", "GMM", "EigenPenalty", "LatentKL", "PoseLoss"])
-def test_two_clouds_are_refused_with_what_is_needed(name: str) -> None:
+def test_two_clouds_raise_an_error_that_says_what_is_needed(name: str) -> None:
     loss = build_loss(name)
     assert loss.needs
     assert not loss.state_dict()
@@ -129,7 +129,7 @@ def test_two_clouds_are_refused_with_what_is_needed(name: str) -> None:
         loss(torch.rand(2, 9, 3), torch.rand(2, 9, 3))
 
 
-def test_what_is_wrong_is_said() -> None:
+def test_invalid_input_raises_an_error() -> None:
     mixture, points = random_mixture(3), cloud()
     with pytest.raises(LossArgumentError, match="pred_lengths"):
         HGMM()(mixture, points, [3, 3])
