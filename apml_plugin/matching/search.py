@@ -23,7 +23,7 @@ BLOCK_ENTRIES = 1 << 24
 """Distances held at once by the blockwise search."""
 
 SPARE_CANDIDATES = 4
-"""Candidates beyond those asked for: indices_of_blocks in float32, and then compared in float64."""
+"""Candidates beyond those asked for: chosen in float32, and then compared in float64."""
 
 
 class Neighbours(Protocol):
@@ -70,7 +70,7 @@ class TreeNeighbours:
 
 
 class BlockNeighbours:
-    """Blocks of rows against all points, on any device. Candidates are indices_of_blocks in the points' dtype."""
+    """Blocks of rows against all points, on any device. Candidates are chosen in the points' dtype."""
 
     def __init__(self, points: Tensor) -> None:
         self._points = points
@@ -78,13 +78,13 @@ class BlockNeighbours:
     def nearest(self, queries: Tensor, k: int) -> Tensor:
         m = len(self._points)
         candidates = min(m, k + SPARE_CANDIDATES)
-        indices_of_blocks = []
+        chosen = []
         for block in queries.split(max(1, BLOCK_ENTRIES // m)):
             index = self._squared(block).topk(candidates, dim=-1, largest=False).indices
             exact = squared_distance(block.double()[:, None], self._points.double()[index])
             order = exact.argsort(dim=-1, stable=True)[:, :k]
-            indices_of_blocks.append(index.gather(1, order))
-        return torch.cat(indices_of_blocks)
+            chosen.append(index.gather(1, order))
+        return torch.cat(chosen)
 
     def within(self, queries: Tensor, radii: Tensor) -> tuple[Tensor, Tensor]:
         m = len(self._points)

@@ -9,8 +9,16 @@ from hypothesis import strategies as st
 
 from apml_plugin.errors import LossValueError
 from apml_plugin.models.pointgmm import PointGMMRegistration
-from apml_plugin.models.pointgmm.poses import angle_between, compose, inverse, move, pose, random_pose, rotation
-from apml_plugin.models.pointgmm.registration import invariant_features
+from apml_plugin.models.pointgmm.registration import (
+    angle_between,
+    compose,
+    invariant_features,
+    inverse,
+    move,
+    pose,
+    random_pose,
+    rotation,
+)
 
 SMALL = dict(dim_z=16, dim_t=8, dim_h=16, levels=(4, 8), encoder=(16, 32), neighbours=8)
 

@@ -49,8 +49,8 @@ def bits(likelihoods: Any, name: str = "likelihoods") -> Tensor:
 class Rate(DPCCTerm):
     """Rate of a codec: ``bpp_lambda`` times the bits per point, ``sum(-log2 likelihoods) / points``.
 
-    ``Rate()(likelihoods, points)`` added to any distortion, or ``Rate()(outputs)`` on D-PCC's outputs. In batches with padding set the
-    likelihoods of padded latents to 1: they cost nothing.
+    ``Rate()(likelihoods, points)`` is added to any distortion; ``Rate()(outputs)`` takes D-PCC's outputs. In batches
+    with padding set the likelihoods of padded latents to 1: they cost nothing.
 
     CompressAI's EntropyBottleneck gives the likelihoods; its ``loss()`` trains its quantiles, with a
     separate optimiser (see configs/dpcc)::

@@ -18,7 +18,7 @@ from apml_plugin.losses.mixture import GMM, HGMM, EigenPenalty, Hierarchy, PoseL
 from apml_plugin.metrics.sets import coverage_of, mmd_of, pairwise_distances
 from apml_plugin.models import PCN, PointGMM
 from apml_plugin.models.pointgmm import PointGMMRegistration, mixture_to_points, refine
-from apml_plugin.models.pointgmm.poses import Pose, angle_between, compose, inverse, move, random_pose
+from apml_plugin.models.pointgmm.registration import Pose, angle_between, compose, inverse, move, random_pose
 from apml_plugin.shapes import make_shape
 from apml_plugin.studies.reports import bars, titled_table
 
