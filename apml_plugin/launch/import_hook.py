@@ -50,7 +50,7 @@ def install() -> None:
 
 
 class Finder:
-    """The finder. ``find_spec`` is what Python's import system calls."""
+    """The finder of a run. Python's import system calls its ``find_spec``."""
 
     def __init__(self, settings: environment.Settings) -> None:
         self.settings = settings
@@ -76,7 +76,7 @@ class Finder:
         """Does to a library of :data:`CHANGED`, which has just run, what this run needs."""
         name = module.__name__
         if name == "torch":
-            self._change_torch(module)
+            self._change_torch()
         elif name == "pdb" and self.settings.attach:
             recipes.into_pdb(module)
         try:
@@ -84,7 +84,7 @@ class Finder:
         except Exception as error:
             warn(f"{name} is left as it is ({type(error).__name__}: {error})")
 
-    def _change_torch(self, torch: ModuleType) -> None:
+    def _change_torch(self) -> None:
         # No error is caught here: a run must not go on with unsafe checkpoints, or without the guard.
         if os.environ.get(environment.TRUST):
             tell("trust", "checkpoints are trusted: torch.load runs what a file asks for, as PyTorch does")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+from collections.abc import Mapping
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -25,6 +26,8 @@ class StandIn(NamedTuple):
     ``emd`` imports as an empty namespace package."""
     submodules: tuple[str, ...] = ()
     """Names of the package's modules, all of which are the one module of the stand-in."""
+    names: Mapping[str, str] = {}
+    """Name in the module -> name in the file, which several modules share. It replaces what the file has there."""
     kind: str = "pure PyTorch stand-in, slower than the real one"
     """Said when it is imported."""
     remedy: str = "Compile the real one: see the host's README"
@@ -33,8 +36,8 @@ class StandIn(NamedTuple):
     """The real one is compiled for CUDA, and of no use without a CUDA device."""
 
 
-def _compiled(name: str, *attributes: str, file: str = "") -> StandIn:
-    return StandIn(file or name, {name: attributes}, cuda=True)
+def _compiled(name: str, *attributes: str, file: str = "", **names: str) -> StandIn:
+    return StandIn(file or name, {name: attributes}, names=names, cuda=True)
 
 
 _FEW = "stand-in with the few names that these hosts use"
@@ -43,7 +46,9 @@ _PYTORCH3D = "loss.chamfer ops.knn ops.ball_query ops.sample_farthest_points ops
 
 STANDINS = {
     "chamfer": _compiled("chamfer", "forward", "backward"),
-    "chamfer_3D": _compiled("chamfer_3D", "forward", "backward"),
+    "chamfer_3D": _compiled(
+        "chamfer_3D", "forward", "backward", file="chamfer", forward="forward_into", backward="backward_into"
+    ),
     "chamfer_dist": StandIn(
         "chamfer",
         {"chamfer_dist": ("ChamferDistanceL1", "ChamferDistanceL2")},
@@ -58,7 +63,9 @@ STANDINS = {
         cuda=True,
     ),
     "gridding": _compiled("gridding", "forward", "backward", "rev_forward", "rev_backward"),
-    "gridding_distance": _compiled("gridding_distance", "forward", "backward"),
+    "gridding_distance": _compiled(
+        "gridding_distance", "forward", "backward", file="gridding", forward="distance_forward"
+    ),
     "cubic_feature_sampling": _compiled("cubic_feature_sampling", "forward", "backward"),
     "knn_cuda": _compiled("knn_cuda", "KNN", file="neighbours"),
     "pointnet2_ops": StandIn(
@@ -80,30 +87,31 @@ STANDINS = {
         "pytorch3d",
         {"pytorch3d.loss": ("chamfer_distance",), "pytorch3d.ops": ("knn_points",)},
         ("loss", "ops", *_PYTORCH3D.split()),
-        _FEW,
-        "Install the real one: https://github.com/facebookresearch/pytorch3d",
+        kind=_FEW,
+        remedy="Install the real one: https://github.com/facebookresearch/pytorch3d",
     ),
     "timm": StandIn(
         "timm",
         {"timm.models.layers": ("DropPath", "trunc_normal_"), "timm.scheduler": ("CosineLRScheduler",)},
         ("layers", "models", "scheduler", "scheduler.cosine_lr", *_TIMM.split()),
-        _FEW,
-        "It has DropPath, trunc_normal_, Mlp, Attention and CosineLRScheduler. Install the real one: pip install timm",
+        kind=_FEW,
+        remedy="It has DropPath, trunc_normal_, Mlp, Attention and CosineLRScheduler. "
+        "Install the real one: pip install timm",
     ),
     "open3d": StandIn(
         "open3d",
         {"open3d": ("io", "geometry", "utility")},
         ("io", "geometry", "utility"),
-        _FEW,
-        "It has io.read_point_cloud, io.write_point_cloud, geometry.PointCloud and utility.Vector3dVector. "
+        kind=_FEW,
+        remedy="It has io.read_point_cloud, io.write_point_cloud, geometry.PointCloud and utility.Vector3dVector. "
         "Install the real one: pip install open3d",
     ),
     "torchvision": StandIn(
         "torchvision",
         {"torchvision.transforms": ("Compose",)},
         ("transforms",),
-        "stand-in with transforms.Compose alone",
-        "It has transforms.Compose. Install the real one: pip install torchvision",
+        kind="stand-in with transforms.Compose alone",
+        remedy="It has transforms.Compose. Install the real one: pip install torchvision",
     ),
     "tensorboardX": StandIn(
         "tensorboardX",
@@ -129,7 +137,7 @@ def spec_of(name: str) -> ModuleSpec:
 
 
 def complete(module: ModuleType) -> None:
-    """Gives the module of a stand-in the names of its submodules, and an error for what it does not have."""
+    """Gives the module of a stand-in its names and submodules, and an error for what it does not have."""
     name = module.__name__
     standin = STANDINS[name]
 
@@ -138,7 +146,8 @@ def complete(module: ModuleType) -> None:
             raise AttributeError(attribute)
         raise AttributeError(f"{name}.{attribute} is not in the stand-in for {name}. {standin.remedy}")
 
-    module.__dict__.update(__version__="0.0.0+apml.standin", __getattr__=__getattr__)
+    renamed = {new: getattr(module, old) for new, old in standin.names.items()}
+    module.__dict__.update(renamed, __version__="0.0.0+apml.standin", __getattr__=__getattr__)
     for path in standin.submodules:
         sys.modules[f"{name}.{path}"] = module
         # A function of that name stays: pytorch3d.ops.ball_query is both.

@@ -1,9 +1,10 @@
-"""Stand-in for the compiled ``chamfer`` of PoinTr-style hosts, and for ``chamfer_dist``, which wraps it.
+"""Stand-in for the compiled ``chamfer``, both directions' squared distances, and for two that do the same.
 
-The functions are those of ``chamfer``: both directions' squared distances. The classes are those of PoinTr-style
-``extensions/chamfer_dist``, where hosts have installed it. Each class takes (B, N, 3) and (B, M, 3). With
-``ignore_zeros`` and a batch of one, points whose coordinates sum to 0 are left out. Gradients are those of the
-compiled module: that of L1 is NaN where points coincide.
+``forward`` and ``backward`` are those of ``chamfer``, of PoinTr-style hosts; ``forward_into`` and ``backward_into``
+those of ``chamfer_3D``, of SeedFormer-style hosts. The classes are those of PoinTr-style ``extensions/chamfer_dist``,
+where hosts have installed it. Each takes (B, N, 3) and (B, M, 3). With ``ignore_zeros`` and a batch of one, points
+whose coordinates sum to 0 are left out. Gradients are those of the compiled module: that of L1 is NaN where points
+coincide.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from apml_plugin.matching.exact import gather, nearest
+from apml_plugin.standins.arguments import into
 
 
-def forward(xyz1: Tensor, xyz2: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def nearest_both(xyz1: Tensor, xyz2: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Nearest neighbours between (B, N, 3) and (B, M, 3), both ways.
 
     Returns ``(dist1 (B, N), dist2 (B, M), idx1 (B, N), idx2 (B, M))``: squared distances in the clouds' dtype,
-    int32 indices, the lowest index where distances tie. Not differentiable: hosts call :func:`backward`.
+    int32 indices, the lowest index where distances tie. Not differentiable: hosts call :func:`gradients`.
 
     Raises:
         ValueError: shapes other than above, or a cloud without points.
@@ -30,7 +32,7 @@ def forward(xyz1: Tensor, xyz2: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]
     return dist1[..., 0], dist2[..., 0], idx1[..., 0].int(), idx2[..., 0].int()
 
 
-def backward(
+def gradients(
     xyz1: Tensor, xyz2: Tensor, idx1: Tensor, idx2: Tensor, grad_dist1: Tensor, grad_dist2: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Gradients (B, N, 3) and (B, M, 3) from those of both distances.
@@ -51,19 +53,37 @@ def _add(grad_from: Tensor, grad_to: Tensor, start: Tensor, end: Tensor, index: 
     grad_to.scatter_add_(1, index.long()[..., None].expand_as(pull), -pull)
 
 
+forward, backward = nearest_both, gradients
+
+forward_into = into(4, 0, lambda xyz1, xyz2, dist1, dist2, idx1, idx2: nearest_both(xyz1, xyz2))
+""":func:`nearest_both` with the results written into four buffers; returns 1."""
+
+
+def backward_into(xyz1: Tensor, xyz2: Tensor, gradxyz1: Tensor, gradxyz2: Tensor, *rest: Tensor) -> int:
+    """Adds the clouds' gradients to ``gradxyz1`` and ``gradxyz2``; returns 1.
+
+    ``rest``: the gradients of both distances, then both indices.
+    """
+    graddist1, graddist2, idx1, idx2 = rest
+    grad1, grad2 = gradients(xyz1, xyz2, idx1, idx2, graddist1, graddist2)
+    gradxyz1 += grad1
+    gradxyz2 += grad2
+    return 1
+
+
 class ChamferFunction(torch.autograd.Function):
     """Squared distances ``(dist1 (B, N), dist2 (B, M))`` to the nearest point of the other cloud."""
 
     @staticmethod
     def forward(ctx: Any, xyz1: Tensor, xyz2: Tensor) -> tuple[Tensor, Tensor]:
-        dist1, dist2, idx1, idx2 = forward(xyz1, xyz2)  # the function above, not this method
+        dist1, dist2, idx1, idx2 = nearest_both(xyz1, xyz2)
         ctx.save_for_backward(xyz1, xyz2, idx1, idx2)
         return dist1, dist2
 
     @staticmethod
     def backward(ctx: Any, grad_dist1: Tensor, grad_dist2: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         xyz1, xyz2, idx1, idx2 = ctx.saved_tensors
-        return backward(xyz1, xyz2, idx1, idx2, grad_dist1, grad_dist2)
+        return gradients(xyz1, xyz2, idx1, idx2, grad_dist1, grad_dist2)
 
 
 class ChamferDistanceL2(nn.Module):

@@ -1,4 +1,4 @@
-"""Stand-in for the compiled ``gridding`` of GRNet: points to a grid of weights, and a grid back to points.
+"""Stand-in for the compiled ``gridding`` of GRNet, points to a grid of weights and back, and ``gridding_distance``.
 
 A point's weights go to the eight corners of its cell. Corners are nested x, y, z, lower before upper: corner 1 is
 (lower x, lower y, upper z). A point on a grid plane belongs to the cell above it. Sources: the interfaces of GRNet's
@@ -27,15 +27,28 @@ LARGEST_INDEX = 2**31 - 1
 def forward(
     min_x: Any, max_x: Any, min_y: Any, max_y: Any, min_z: Any, max_z: Any, ptcloud: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Spreads each point of (B, n, 3) over the eight corners of its cell; bounds are included.
+    """Spreads each point of (B, n, 3) over the eight corners of its cell; bounds, often 0-dim tensors, are included.
 
     Returns ``(grid (B, V), weights (B, n, 8, 3), indices int32 (B, n, 8))``; a corner receives the product of its
     three weights. Not differentiable: hosts call :func:`backward`.
 
     Raises:
-        LossValueError: a point outside the grid (see :func:`spread`).
+        LossValueError: a point outside the grid, bounds that hold no cell, or a grid too large to be numbered.
     """
-    return spread("gridding.forward", (min_x, max_x, min_y, max_y, min_z, max_z), ptcloud)
+    return _spread("gridding.forward", (min_x, max_x, min_y, max_y, min_z, max_z), ptcloud)
+
+
+def distance_forward(
+    min_x: Any, max_x: Any, min_y: Any, max_y: Any, min_z: Any, max_z: Any, ptcloud: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """``forward`` of ``gridding_distance``: as :func:`forward`, but each corner has a place of its own.
+
+    Returns ``(grid (B, V, 8), weights (B, n, 8, 3), indices int32 (B, n, 8))``: corner c of a cell adds its
+    product of weights to slot c of its vertex, index ``8 vertex + c``. Memory: the grid, and O(n).
+    """
+    bounds = (min_x, max_x, min_y, max_y, min_z, max_z)
+    grid, weights, index = _spread("gridding_distance.forward", bounds, ptcloud, slots=8)
+    return grid.view(len(ptcloud), -1, 8), weights, index
 
 
 def backward(grid_pt_weights: Tensor, grid_pt_indexes: Tensor, grad_grid: Tensor) -> Tensor:
@@ -85,7 +98,7 @@ def rev_backward(ptcloud: Tensor, grid: Tensor, grad_ptcloud: Tensor) -> Tensor:
         return result.view(len(cube), -1)
 
 
-def spread(caller: str, bounds: tuple[Any, ...], ptcloud: Tensor, slots: int = 1) -> tuple[Tensor, Tensor, Tensor]:
+def _spread(caller: str, bounds: tuple[Any, ...], ptcloud: Tensor, slots: int = 1) -> tuple[Tensor, Tensor, Tensor]:
     """Adds the weights of points (B, n, 3) to the vertices of a grid, which lie at the whole numbers.
 
     Args:

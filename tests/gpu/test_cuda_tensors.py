@@ -74,12 +74,10 @@ def _standin_calls(device: str) -> dict[str, list[torch.Tensor]]:
     from apml_plugin.compat import pytorch3d
     from apml_plugin.standins import (
         chamfer,
-        chamfer_3D,
         cubic_feature_sampling,
         emd,
         expansion_penalty,
         gridding,
-        gridding_distance,
         neighbours,
     )
     from apml_plugin.standins import pointnet2_ops as ops
@@ -94,11 +92,11 @@ def _standin_calls(device: str) -> dict[str, list[torch.Tensor]]:
     results["chamfer"] += chamfer.backward(x, y, *results["chamfer"][2:], *results["chamfer"][:2])
     near = [torch.zeros(2, 600, device=device) for _ in range(2)]
     near += [torch.zeros(2, 600, device=device, dtype=torch.int32) for _ in range(2)]
-    chamfer_3D.forward(x, y, *near)
+    chamfer.forward_into(x, y, *near)
     results["chamfer_3D"] = near
-    for module in (gridding, gridding_distance):
-        grid, weights, index = module.forward(*bounds, 6 * x)
-        results[module.__name__] = [grid, weights, index, module.backward(weights, index, grid)]
+    for forward in (gridding.forward, gridding.distance_forward):
+        grid, weights, index = forward(*bounds, 6 * x)
+        results[forward.__name__] = [grid, weights, index, gridding.backward(weights, index, grid)]
     points = gridding.rev_forward(8, cube[:, 0])
     results["reverse"] = [points, gridding.rev_backward(points, cube[:, 0], points)]
     sampled, index = cubic_feature_sampling.forward(8, 1, 9 * x, cube)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from standins.serving import served
 
 from apml_plugin.errors import LossValueError
 from apml_plugin.matching import exact
-from apml_plugin.standins import chamfer, chamfer_3D
+from apml_plugin.standins import chamfer
+
+chamfer_3D = served("chamfer_3D")
 
 
 class Chamfer(torch.autograd.Function):

@@ -9,10 +9,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from standins.serving import served
 
 from apml_plugin.errors import LossValueError
-from apml_plugin.standins import cubic_feature_sampling, gridding, gridding_distance
+from apml_plugin.standins import cubic_feature_sampling, gridding
 
+gridding_distance = served("gridding_distance")
 CORNERS = list(itertools.product((0, 1), repeat=3))
 BOUNDS = (-3, 2, -2, 2, -1, 3)
 LENGTHS = (6, 5, 5)
