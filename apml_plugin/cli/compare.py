@@ -27,7 +27,7 @@ def register(app: typer.Typer) -> None:
         """
         from rich.console import Console
 
-        from apml_plugin.studies.compare import report, running, study
+        from apml_plugin.studies.compare import report, study
         from apml_plugin.studies.reports import bars
 
         size = study.QUICK if quick else study.Size()
@@ -38,7 +38,7 @@ def register(app: typer.Typer) -> None:
         wide = Console(highlight=False, width=max(console.width, 140))  # wrapped cells would be unreadable
         with bars(console) as progress:
             task = progress.add_task("training", total=size.steps * seeds * len(losses), note="making shapes")
-            results, data = running.run(
+            results, data = study.run(
                 folder, losses, seeds, size,
                 lambda what: progress.update(task, note=what), lambda steps: progress.advance(task, steps),
             )  # fmt: skip

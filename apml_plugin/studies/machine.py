@@ -1,4 +1,4 @@
-"""The machine in words: figures mean nothing without it."""
+"""The machine in words, without which figures mean nothing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from apml_plugin import __version__
 
 
 def machine() -> dict[str, Any]:
-    """What a table's first lines say."""
+    """The facts that a report begins with."""
     cuda = torch.cuda.is_available()
     return {
         "cpu": _cpu_model(),
@@ -31,16 +31,16 @@ def machine() -> dict[str, Any]:
     }
 
 
-def describe(found: dict[str, Any]) -> list[str]:
-    """The same as lines of text."""
-    count = found["threads"]
-    busy = "" if found["load"] is None else f", load {found['load']:g} when asked"
-    gpu = f"{found['gpu']}, CUDA {found['cuda']}" if found["gpu"] else "none"
+def describe(facts: dict[str, Any]) -> list[str]:
+    """The facts as lines of text."""
+    count = facts["threads"]
+    busy = "" if facts["load"] is None else f", load {facts['load']:g} at the start"
+    gpu = f"{facts['gpu']}, CUDA {facts['cuda']}" if facts["gpu"] else "none"
     return [
-        f"CPU:      {found['cpu']}, {found['cores']} cores, {count} thread{'s' * (count != 1)} used{busy}",
+        f"CPU:      {facts['cpu']}, {facts['cores']} cores, {count} thread{'s' * (count != 1)} used{busy}",
         f"GPU:      {gpu}",
-        f"software: apml-plugin {found['apml_plugin']}, PyTorch {found['torch']}, Python {found['python']}, "
-        f"{found['system']}",
+        f"software: apml-plugin {facts['apml_plugin']}, PyTorch {facts['torch']}, Python {facts['python']}, "
+        f"{facts['system']}",
     ]
 
 
@@ -53,7 +53,7 @@ def usable_cores() -> int:
 
 @contextlib.contextmanager
 def threads(count: int | None) -> Iterator[int]:
-    """PyTorch's number of threads inside the block; None leaves it. Gives the number that holds."""
+    """PyTorch's number of threads inside the block; None leaves it unchanged. Yields the number in effect."""
     before = torch.get_num_threads()
     if count is not None:
         torch.set_num_threads(count)

@@ -1,4 +1,4 @@
 """``apml compare``: one small, fixed, seeded study of losses, with the same network, data and steps for each.
 
-`study` says what is trained and measured, `running` trains and resumes, `report` and `picture` show the results.
+`study` trains, measures and resumes; `report` and `picture` show the results.
 """

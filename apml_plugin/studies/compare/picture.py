@@ -11,8 +11,7 @@ import numpy as np
 from apml_plugin import drawing
 from apml_plugin.shapes import FAMILIES
 
-from .running import Results
-from .study import COLUMNS, CURVES, Data
+from .study import COLUMNS, CURVES, Data, Results
 
 if TYPE_CHECKING:
     from .report import Summary

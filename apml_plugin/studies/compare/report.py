@@ -14,8 +14,7 @@ from apml_plugin.studies.machine import describe, machine
 from apml_plugin.studies.reports import best, heading, plain_table, whole_file, write_json
 
 from . import picture
-from .running import Results
-from .study import COLUMNS, Contestant, Data, Size
+from .study import COLUMNS, Contestant, Data, Results, Size
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -21,8 +21,7 @@ from apml_plugin.shapes import FAMILIES
 from apml_plugin.studies.reports import bars, best, titled_table
 
 from . import project
-from .process import follow, python
-from .project import Size
+from .project import Size, follow, python
 
 LOSSES: dict[str, Any] = {"ChamferL2": "ChamferL2", "APML": {"NAME": "APML", "reduction": "mean"}}
 

@@ -1,10 +1,15 @@
-"""The folder that the demo works in: a copy of a host, its data, and a YAML for each of the three runs."""
+"""The folder that the demo works in: a copy of a host, its data, a YAML for each run, and commands run there."""
 
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
-from collections.abc import Mapping
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +27,10 @@ STATE = "demo.json"
 
 SKIPPED = ("data", "experiments", "pretrained", "build", "dist", "*.pth", "*.so", "*.egg-info", "__pycache__", ".*")
 """Not copied from a clone: data, results, and builds, which hold paths of the original."""
+
+
+BATCH = re.compile(r"\[Epoch (\d+)/(\d+)\]\[Batch (\d+)/(\d+)\].*?Losses = \[([^\]]*)\]")
+OURS = re.compile(r"\[apml\].*|\bapml: .*")  # lines of the plugin, without the time stamp before them
 
 
 @dataclass(frozen=True)
@@ -150,3 +159,42 @@ def _dump(config: Mapping[str, Any]) -> str:
 def settings_of(size: Size, host: Path, version: str) -> dict[str, Any]:
     """Settings that must be equal for the data and the checkpoint of an earlier demo to be reused."""
     return {"host": str(host), "version": version, **asdict(size)}
+
+
+def python(*words: str) -> list[str]:
+    """A command line for the Python that runs this."""
+    return [sys.executable, *words]
+
+
+def follow(command: Sequence[str], folder: Path, log: Path, what: str, console: Console) -> tuple[float, list[str]]:
+    """Runs a command in ``folder`` and writes its output to ``log``.
+
+    Returns its wall seconds, and the lines of the plugin. Raises HostError with the end of the log if it fails.
+    Interrupting this process ends the child too.
+    """
+    environ = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin while waiting take time from others
+    begin = time.monotonic()
+    lines: list[str] = []
+    with bars(console) as progress, log.open("w") as sink:
+        task = progress.add_task(what, total=None, note="starting")
+        pipe: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        child = subprocess.Popen(command, cwd=folder, env=environ, text=True, errors="replace", **pipe)
+        try:
+            for line in child.stdout or ():
+                sink.write(line)
+                lines.append(line.rstrip())
+                if batch := BATCH.search(line):
+                    epoch, epochs, step, steps = (int(batch[k]) for k in range(1, 5))
+                    note = f"loss x 1000: {batch[5].replace(chr(39), '')}"
+                    progress.update(task, total=epochs * steps, completed=epoch * steps + step, note=note)
+            code = child.wait()
+        finally:
+            if child.poll() is None:
+                child.terminate()
+                child.wait()
+        if code:
+            raise HostError(f"{what} failed (exit code {code}); log: {log}\n  " + "\n  ".join(lines[-15:]))
+        progress.update(task, total=1, completed=1, note="")
+    ours = [match[0].strip() for line in lines if (match := OURS.search(line))]
+    return time.monotonic() - begin, ours

@@ -48,7 +48,7 @@ class Choice:
     @property
     def measured(self) -> list[Metric]:
         """The metrics with their arguments, in the order of the columns; their headings are unique."""
-        found: list[Metric] = []
+        metrics: list[Metric] = []
         for name in self.metrics:
             try:
                 metric = find(name)
@@ -58,10 +58,10 @@ class Choice:
                 known = ", ".join([*DEFAULT, *OPTIONAL])
                 raise LossArgumentError(f"metric {name!r} is none of {known} or another percentile such as p99")
             if metric.name == "F-Score":
-                found += [metric.in_reports_with(f"F@{t:g}", threshold=t) for t in self.thresholds]
+                metrics += [metric.in_reports_with(f"F@{t:g}", threshold=t) for t in self.thresholds]
             else:
-                found.append(metric.in_reports_with(points=self.emd_points) if metric.name == "EMD" else metric)
-        return found
+                metrics.append(metric.in_reports_with(points=self.emd_points) if metric.name == "EMD" else metric)
+        return metrics
 
     @property
     def columns(self) -> tuple[str, ...]:

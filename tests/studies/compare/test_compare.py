@@ -8,7 +8,7 @@ import pytest
 
 from apml_plugin.cli import main
 from apml_plugin.errors import HostError, LossArgumentError
-from apml_plugin.studies.compare import report, running, study
+from apml_plugin.studies.compare import report, study
 
 TINY = dataclasses.replace(study.QUICK, train=2, test=1, points=64, partial=64, channels=16, batch=4, steps=3, looks=1)
 
@@ -40,14 +40,14 @@ def test_a_study_end_to_end_and_again(tiny, tmp_path, capsys, monkeypatch):
     for name in ("compare.png", "curves.png"):
         assert (tmp_path / "s" / name).read_bytes().startswith(b"\x89PNG")
     # A second time nothing is trained.
-    monkeypatch.setattr(running, "train", None)
+    monkeypatch.setattr(study, "train", None)
     assert main(words) == 0
     assert json.loads((tmp_path / "s" / "compare.json").read_text())["losses"] == said["losses"]
 
 
 def test_resumed_after_an_interruption_gives_the_same_numbers(tmp_path):
     losses = study.contestants(["ChamferL2", "EMD"])
-    whole, _ = running.run(tmp_path / "whole", losses, 2, TINY)
+    whole, _ = study.run(tmp_path / "whole", losses, 2, TINY)
     done = []
 
     def stop(_):
@@ -56,9 +56,9 @@ def test_resumed_after_an_interruption_gives_the_same_numbers(tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        running.run(tmp_path / "part", losses, 2, TINY, tick=stop)
+        study.run(tmp_path / "part", losses, 2, TINY, tick=stop)
     assert len(list((tmp_path / "part" / "results").iterdir())) == 2
-    resumed, _ = running.run(tmp_path / "part", losses, 2, TINY)
+    resumed, _ = study.run(tmp_path / "part", losses, 2, TINY)
     assert figures(resumed) == figures(whole)
     for label in resumed:
         for one, other in zip(resumed[label], whole[label], strict=True):
@@ -67,12 +67,12 @@ def test_resumed_after_an_interruption_gives_the_same_numbers(tmp_path):
 
 def test_another_study_in_the_folder_and_a_broken_file_are_refused(tmp_path):
     losses = study.contestants(["ChamferL1"])
-    running.run(tmp_path, losses, 1, TINY)
+    study.run(tmp_path, losses, 1, TINY)
     with pytest.raises(HostError, match="steps 3, not 4"):
-        running.run(tmp_path, losses, 1, dataclasses.replace(TINY, steps=4))
+        study.run(tmp_path, losses, 1, dataclasses.replace(TINY, steps=4))
     (tmp_path / "results" / "ChamferL1-seed0.npz").write_bytes(b"half")
     with pytest.raises(HostError, match=r"ChamferL1-seed0\.npz is not a result"):
-        running.run(tmp_path, losses, 1, TINY)
+        study.run(tmp_path, losses, 1, TINY)
 
 
 def test_bad_arguments_are_named(tmp_path, capsys):
@@ -91,7 +91,7 @@ def test_bad_arguments_are_named(tmp_path, capsys):
     assert not (tmp_path / "x" / "report.html").exists()
     (tmp_path / "file").write_text("")
     with pytest.raises(HostError, match="cannot make the folder"):
-        running.run(tmp_path / "file" / "x", study.contestants(["APML"]), 1, TINY)
+        study.run(tmp_path / "file" / "x", study.contestants(["APML"]), 1, TINY)
 
 
 def test_all_losses_are_compared_by_their_mean():

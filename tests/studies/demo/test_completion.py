@@ -64,7 +64,7 @@ def test_a_host_that_is_none_and_an_out_inside_of_it_are_refused(tmp_path):
 def test_a_run_that_fails_shows_the_end_of_its_log(tmp_path):
     from rich.console import Console
 
-    from apml_plugin.studies.demo.process import follow, python
+    from apml_plugin.studies.demo.project import follow, python
 
     with pytest.raises(HostError, match=r"(?s)exit code 3.*the reason"):
         follow(
