@@ -34,3 +34,10 @@ def test_every_old_path_leads_to_a_module_that_exists(old: str) -> None:
     assert importlib.util.find_spec(_moved.MOVED[old])
     with pytest.warns(FutureWarning):
         importlib.import_module(old)
+
+
+@pytest.mark.parametrize("old", ["apml_plugin.bench", "apml_plugin.demo"])
+def test_python_m_works_with_an_old_name(old: str) -> None:
+    package = importlib.util.find_spec(f"{_moved.MOVED[old]}.__main__")
+    code = _moved._Alias(_moved.MOVED[old]).get_code(old)
+    assert (code is None) == (package is None)  # only `bench` can be run as a whole

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Concatenate, ParamSpec
+from typing import Concatenate, ParamSpec, Protocol
 
 import numpy as np
 import torch
@@ -23,7 +23,13 @@ from .inputs import Pair, check
 P = ParamSpec("P")
 
 
-def of_pairs(measure: Callable[Concatenate[Pair, P], float]) -> Callable[Concatenate[Tensor, Tensor, P], Tensor]:
+class PairMetric(Protocol[P]):
+    """A metric of tensors: see `of_pairs`."""
+
+    def __call__(self, pred: Tensor, gt: Tensor, *args: P.args, **options: P.kwargs) -> Tensor: ...
+
+
+def of_pairs(measure: Callable[Concatenate[Pair, P], float]) -> PairMetric[P]:
     """Makes a metric of one `Pair` a function of ``pred`` and ``gt``: one pair of clouds, or a batch of them.
 
     The function takes (N, D) and (M, D) and returns a 0-dim tensor, or takes (B, N, D) and (B, M, D) and returns (B,).
@@ -129,7 +135,8 @@ def assigned_distances(pred: Tensor, gt: Tensor) -> Tensor:
             f"EMD needs as many predicted as true points, got {len(pred)} and {len(gt)}; sample the larger cloud down"
         )
     matched = assign_pairs(check_clouds(pred[None], gt[None]), None, "raise")[0]
-    return (pred[matched.rows] - gt[matched.columns]).norm(dim=-1)
+    distances: Tensor = (pred[matched.rows] - gt[matched.columns]).norm(dim=-1)
+    return distances
 
 
 def _sample(cloud: Tensor, n: int) -> Tensor:

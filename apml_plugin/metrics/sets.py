@@ -54,7 +54,7 @@ def minimum_matching_distance(samples: Clouds, references: Clouds, distance: str
 
 def coverage_of(distances: Tensor) -> Tensor:
     """Coverage from (S, R) distances."""
-    return torch.tensor(len(distances.argmin(1).unique()) / distances.shape[1], dtype=torch.float64)
+    return torch.tensor(len(set(distances.argmin(1).tolist())) / distances.shape[1], dtype=torch.float64)
 
 
 def mmd_of(distances: Tensor) -> Tensor:
@@ -91,7 +91,8 @@ def jsd(
         raise LossValueError(f"bounds={bounds!r} must be (low, high) with low < high")
     p, q = (_histogram(points, resolution, low, high) for points in sets)
     mean = (p + q) / 2
-    return (_entropy(mean) - (_entropy(p) + _entropy(q)) / 2).clamp(min=0)
+    divergence: Tensor = _entropy(mean) - (_entropy(p) + _entropy(q)) / 2
+    return divergence.clamp(min=0)
 
 
 def _cube(sets: list[Tensor]) -> tuple[float, float]:
@@ -113,4 +114,5 @@ def _histogram(points: Tensor, resolution: int, low: float, high: float) -> Tens
 
 
 def _entropy(p: Tensor) -> Tensor:
-    return -torch.special.xlogy(p, p).sum() / math.log(2)
+    entropy: Tensor = -torch.special.xlogy(p, p).sum() / math.log(2)
+    return entropy

@@ -61,7 +61,7 @@ class Metric:
     def of_pair(self, pair: Pair, scale: float | None = None) -> float:
         """The value of one `Pair` in reports, times the metric's factor (see `scaled`)."""
         value: float = self.function.of_pair(pair, **{**self.options, **self.in_reports})  # type: ignore[attr-defined]
-        return self.scaled(value, scale)
+        return float(self.scaled(value, scale))
 
     def scaled(self, value: Any, scale: float | None = None) -> Any:
         """``value`` times ``factor``; where the metric has a unit, ``scale`` replaces the factor."""

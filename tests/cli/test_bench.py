@@ -1,4 +1,4 @@
-"""`apml bench`: what it prints, writes and refuses. Sizes are tiny and no figure is judged."""
+"""`apml bench`: what it prints, writes and rejects. Sizes are tiny and no measured value is checked."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ def _threads_stay() -> object:
     assert torch.get_num_threads() == before
 
 
-def test_a_mistyped_loss_or_argument_is_refused_before_anything_is_timed(capsys) -> None:
-    for words, said in (
+def test_a_mistyped_loss_or_argument_is_rejected_before_anything_is_timed(capsys) -> None:
+    for words, output in (
         (["--loss", "AMPL"], "did you mean 'APML'"),
         (["--loss", "{NAME: APML, pmin: 0.5}"], "did you mean 'p_min'"),
         (["--loss", "{NAME: APML"], "is not YAML"),
         (["--backend", "quick"], "--backend 'quick' must be one of native, sparse, dense"),
     ):
         assert main([*TINY, *words]) == 1
-        found = capsys.readouterr()
-        assert said in found.err
-        assert found.out == ""
+        result = capsys.readouterr()
+        assert output in result.err
+        assert result.out == ""
 
 
-def test_a_peer_that_is_not_there_is_named_with_the_reason(monkeypatch, capsys) -> None:
+def test_a_missing_peer_is_listed_with_the_reason(monkeypatch, capsys) -> None:
     def gone() -> None:
         raise ImportError("no such thing\nat all")
 
@@ -52,8 +52,8 @@ def test_a_peer_that_is_not_there_is_named_with_the_reason(monkeypatch, capsys) 
 
 def test_the_table_names_machine_ratios_then_seconds(capsys) -> None:
     assert main([*TINY, "--threads", "1", "--dtype", "float64", "--cloud", "cube", "--batch", "2"]) == 0
-    found = capsys.readouterr()
-    lines = found.out.splitlines()
+    result = capsys.readouterr()
+    lines = result.out.splitlines()
     assert lines[0].startswith("CPU: ")
     assert "1 thread used" in lines[0]
     assert lines[1].startswith("GPU: ")
@@ -67,31 +67,31 @@ def test_the_table_names_machine_ratios_then_seconds(capsys) -> None:
         [size, name] for size in ("8", "16") for name in ("APML", "ChamferL1", "ChamferL2")
     ]
     assert "not measured" in lines[medians + 3]
-    assert "a search alone, no loss and no gradient" in found.out
-    assert "8 points" in found.err
+    assert "a search alone, no loss and no gradient" in result.out
+    assert "8 points" in result.err
 
 
 def test_the_json_reloads_with_every_figure_and_the_plot_is_a_png(tmp_path: Path, capsys) -> None:
     figures, picture = tmp_path / "b.json", tmp_path / "b.png"
     assert main([*TINY, "--loss", "APML", "--backend", "sparse", "--json", str(figures), "--plot", str(picture)]) == 0
-    found = json.loads(figures.read_text())
-    assert found["options"]["sizes"] == [8, 16]
-    assert found["machine"]["torch"] == torch.__version__
-    by_name = {(c["name"], c["points"]): c for c in found["cases"]}
+    result = json.loads(figures.read_text())
+    assert result["options"]["sizes"] == [8, 16]
+    assert result["machine"]["torch"] == torch.__version__
+    by_name = {(c["name"], c["points"]): c for c in result["cases"]}
     assert {name for name, _ in by_name} >= {"APML", "APML sparse", "cKDTree", "cdist Chamfer", "APML dense"}
     apml, tree = by_name["APML", 16], by_name["cKDTree", 16]
     assert apml["runs"] == 5
     assert min(apml["forward"], apml["backward"]) > 0
     assert apml["ours"]
     assert tree["backward"] is None
-    ratio = next(r for r in found["ratios"] if (r["points"], r["ours"], r["peer"]) == (16, "APML", "cKDTree"))
+    ratio = next(r for r in result["ratios"] if (r["points"], r["ours"], r["peer"]) == (16, "APML", "cKDTree"))
     assert ratio["ratio"] == pytest.approx(apml["both"] / tree["both"])
-    assert not any(r["peer"].startswith("APML sparse") for r in found["ratios"])
+    assert not any(r["peer"].startswith("APML sparse") for r in result["ratios"])
     assert picture.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "output"),
     [
         (["--sizes", "1k"], "--sizes '1k' must be whole numbers with commas"),
         (["--sizes", "0"], "--sizes 0: every size must be 1 or more"),
@@ -111,22 +111,22 @@ def test_the_json_reloads_with_every_figure_and_the_plot_is_a_png(tmp_path: Path
         (["--acceptance"], "does not go with --acceptance, whose cases are fixed"),
     ],
 )
-def test_bad_values_are_one_clear_line(words: list[str], said: str, capsys) -> None:
+def test_bad_values_give_one_line(words: list[str], output: str, capsys) -> None:
     assert main([*TINY, *words]) == 1
-    found = capsys.readouterr()
-    assert said in found.err
-    assert len(found.err.strip().splitlines()) == 1
-    assert found.out == ""
+    result = capsys.readouterr()
+    assert output in result.err
+    assert len(result.err.strip().splitlines()) == 1
+    assert result.out == ""
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_cuda_without_a_device_is_refused(capsys) -> None:
+def test_cuda_without_a_device_is_rejected(capsys) -> None:
     assert main(["bench", "--device", "cuda"]) == 1
     assert "PyTorch finds no usable CUDA device" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", [["--repeats", "many"], ["--batch", "1.5"]])
-def test_words_where_numbers_belong_are_refused(words: list[str], capsys) -> None:
+def test_words_in_place_of_numbers_are_rejected(words: list[str], capsys) -> None:
     assert main(["bench", *words]) == 2
     assert "Invalid value" in capsys.readouterr().err
 

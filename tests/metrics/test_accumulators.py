@@ -1,4 +1,4 @@
-"""Accumulators give over batches, and over processes, what the functions give over everything at once."""
+"""Accumulators over batches and over processes agree with the functions on all clouds at once."""
 
 import pytest
 import torch
@@ -32,7 +32,7 @@ def test_batches_add_up_to_the_whole(name):
     assert metric(pred, gt).item() == pytest.approx(1000 * whole, rel=1e-6)
 
 
-def test_bad_names_and_options_are_named():
+def test_errors_name_bad_names_and_options():
     with pytest.raises(LossArgumentError, match="no metric is called 'CD'; there are CDL1"):
         Accumulator("CD")
     with pytest.raises(LossArgumentError, match=r"F-Score takes no argument 'tau' \(it takes threshold"):
@@ -45,12 +45,12 @@ def _rank(rank: int, file: str, results: list) -> None:
     dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
     pred, gt = clouds(5)
     part = slice(0, 3) if rank == 0 else slice(3, 5)
-    found = []
+    result = []
     for name in ("CDL2", "MMD"):
         metric = Accumulator(name)
         metric.update(pred[part], gt[part])
-        found.append(metric.compute().item())
-    results[rank] = found
+        result.append(metric.compute().item())
+    results[rank] = result
     dist.barrier()
     dist.destroy_process_group()
 
@@ -60,5 +60,5 @@ def test_two_processes_agree_on_the_whole(tmp_path):
     mp.spawn(_rank, (str(tmp_path / "meet"), results), nprocs=2)
     pred, gt = clouds(5)
     whole = [METRICS[name].function(pred, gt).double().mean().item() for name in ("CDL2", "MMD")]
-    for found in results:
-        assert found == pytest.approx(whole, rel=1e-6)
+    for result in results:
+        assert result == pytest.approx(whole, rel=1e-6)

@@ -1,4 +1,4 @@
-"""Matched distances: their means are the metrics and losses they stand for, their quantiles by sorting."""
+"""Means of matched distances are the metrics and losses of the same name; quantiles are checked by sorting."""
 
 import pytest
 import torch
@@ -30,17 +30,17 @@ def test_the_means_are_those_of_the_metrics_and_of_the_loss():
 
 @given(seed=st.integers(0, 1000), n=st.integers(1, 30), q=st.floats(0, 1))
 @settings(max_examples=30)
-def test_a_quantile_is_the_least_distance_that_holds_the_share(seed, n, q):
+def test_a_quantile_is_the_smallest_distance_that_holds_the_share(seed, n, q):
     pred, gt = clouds(n, n, seed)
     apart = sorted(matched_distances(pred, gt, "emd")[0].tolist())
-    found = matched_distance_quantiles(pred, gt, [q], "emd").item()
-    within = sum(d <= found + 1e-15 for d in apart) / n
+    result = matched_distance_quantiles(pred, gt, [q], "emd").item()
+    within = sum(d <= result + 1e-15 for d in apart) / n
     assert within >= q - 1e-9
-    below = [d for d in apart if d < found]
-    assert len(below) / n < q or found == apart[0]
+    below = [d for d in apart if d < result]
+    assert len(below) / n < q or result == apart[0]
 
 
-def test_quantiles_come_by_batch_and_by_direction_weigh_half():
+def test_quantiles_of_a_batch_and_half_the_weight_for_each_direction():
     pred, gt = torch.zeros(3, 3), torch.tensor([[0.0, 0, 0], [2, 0, 0]])
     # pred to gt: 0, 0, 0 (a sixth each); gt to pred: 0 and 2 (a quarter each)
     assert matched_distance_quantiles(pred, gt, [0.5, 0.74, 0.76, 1]).tolist() == [0, 0, 2, 2]
@@ -50,7 +50,7 @@ def test_quantiles_come_by_batch_and_by_direction_weigh_half():
     assert torch.equal(rows[1], matched_distance_quantiles(pair[0][1], pair[1][1]))
 
 
-def test_what_cannot_be_matched_is_named():
+def test_errors_name_what_cannot_be_matched():
     pred, gt = clouds(3, 4)
     with pytest.raises(LossValueError, match="matching='best' must be one of nearest"):
         matched_distances(pred, gt, "best")

@@ -27,7 +27,7 @@ def mean(values):
     return sum(values) / len(values)
 
 
-def test_chamfer_is_pointrs():
+def test_chamfer_distances_follow_pointrs_definition():
     pred, gt = clouds(23, 31)
     there, back = nearest(pred.tolist(), gt.tolist()), nearest(gt.tolist(), pred.tolist())
     assert cd_l1(pred, gt).item() == pytest.approx((mean(there) + mean(back)) / 2, rel=1e-12)
@@ -102,12 +102,12 @@ def test_a_batch_is_its_pairs(metric):
         (torch.rand(0, 3), torch.rand(4, 3), "no points"),
     ],
 )
-def test_bad_clouds_are_named(metric, pred, gt, words):
+def test_errors_name_bad_clouds(metric, pred, gt, words):
     with pytest.raises(LossValueError, match=words):
         metric(pred, gt)
 
 
-def test_bad_parameters_are_named():
+def test_errors_name_bad_parameters():
     pred, gt = clouds(5, 6)
     with pytest.raises(LossValueError, match="got 5 and 6"):
         emd(pred, gt)

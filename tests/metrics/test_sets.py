@@ -42,7 +42,7 @@ def test_jsd_is_the_divergence_of_the_two_histograms(seed, resolution):
     assert jsd(one, two, resolution).item() == pytest.approx(loop_jsd(one, two, resolution, -0.5, 0.5), abs=1e-12)
 
 
-def test_jsd_ends_at_0_and_1_and_is_symmetric():
+def test_jsd_is_0_for_equal_sets_1_for_disjoint_ones_and_symmetric():
     one = make(2, 50)
     assert jsd(one, one).item() == 0
     left, right = [c.abs() * torch.tensor([-1, 1, 1]) - 0.05 for c in one], [c.abs() + 0.05 for c in one]
@@ -51,7 +51,7 @@ def test_jsd_ends_at_0_and_1_and_is_symmetric():
     assert jsd(one, other).item() == pytest.approx(jsd(other, one).item(), abs=1e-15)
 
 
-def test_jsd_refuses_what_lies_outside_and_takes_the_joint_cube_when_asked():
+def test_jsd_rejects_points_outside_and_uses_the_joint_cube_without_bounds():
     one, two = make(2, 30, spread=3.0), make(2, 30, seed=1, spread=2.0)
     with pytest.raises(LossValueError, match=r"points lie outside bounds=\(-0.5, 0.5\)"):
         jsd(one, two)
@@ -62,10 +62,10 @@ def test_jsd_refuses_what_lies_outside_and_takes_the_joint_cube_when_asked():
 
 def test_pairwise_distances_are_those_of_each_pair():
     samples, references = make(3, 12), make(4, 15, seed=5)
-    found = pairwise_distances(samples, references)
+    result = pairwise_distances(samples, references)
     for s, sample in enumerate(samples):
         for r, reference in enumerate(references):
-            assert found[s, r].item() == pytest.approx(cd_l2(sample, reference).item(), rel=1e-12)
+            assert result[s, r].item() == pytest.approx(cd_l2(sample, reference).item(), rel=1e-12)
     equal = make(4, 12, seed=5)
     assert pairwise_distances(samples, equal, "EMD")[1, 2] == pytest.approx(emd(samples[1], equal[2]).item(), rel=1e-12)
 
@@ -89,7 +89,7 @@ def test_a_set_covers_itself(seed):
 
 
 @pytest.mark.parametrize(
-    ("bad", "told"),
+    ("bad", "message"),
     [
         ([], "empty set"),
         ([torch.zeros(0, 3)], r"samples\[0\]"),
@@ -99,12 +99,12 @@ def test_a_set_covers_itself(seed):
     ],
 )
 @pytest.mark.parametrize("metric", [jsd, coverage, minimum_matching_distance])
-def test_unusable_sets_are_named(metric, bad, told):
-    with pytest.raises(LossValueError, match=told):
+def test_errors_name_unusable_sets(metric, bad, message):
+    with pytest.raises(LossValueError, match=message):
         metric(bad, make(2, 5))
 
 
-def test_bad_arguments_are_named():
+def test_errors_name_bad_arguments():
     with pytest.raises(LossValueError, match="resolution=0"):
         jsd(make(1, 3), make(1, 3), resolution=0)
     with pytest.raises(LossValueError, match="bounds="):

@@ -1,4 +1,4 @@
-"""The table of metrics: its spellings, and that one entry is enough for all who read it."""
+"""The table of metrics: spellings, factors, and that one entry adds a metric everywhere."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""APMLDistance and PackedLoss: other projects' calls, checked pair by pair against the plain functions."""
+"""APMLDistance and PackedLoss, checked pair by pair against the plain functions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from apml_plugin.hosts.mmengine.adapters import APMLDistance, PackedLoss
     source_keeps=st.lists(st.booleans(), min_size=12, max_size=12),
     target_weights=st.lists(st.sampled_from([0.0, 0.5, 2.0]), min_size=10, max_size=10),
 )
-def test_each_target_costs_what_its_matches_among_the_kept_points_cost(source_keeps, target_weights) -> None:
+def test_the_loss_of_a_target_is_that_of_its_matches_among_the_kept_points(source_keeps, target_weights) -> None:
     generator = torch.Generator().manual_seed(0)
     source = torch.rand(2, 6, 3, generator=generator, dtype=torch.float64, requires_grad=True)
     target = torch.rand(2, 5, 3, generator=generator, dtype=torch.float64)
@@ -72,7 +72,7 @@ def test_nothing_to_match_is_zero() -> None:
 
 
 @pytest.mark.parametrize(
-    ("call", "error", "says"),
+    ("call", "error", "message"),
     [
         (dict(src_weight=torch.tensor([[1.0, 2.0, 1.0]])), LossArgumentError, "src_weight runs from 1 to 2"),
         (dict(dst_weight=torch.rand(7)), LossValueError, r"dst_weight of shape \(7,\).*\(1, 3\)"),
@@ -82,13 +82,13 @@ def test_nothing_to_match_is_zero() -> None:
         (dict(reduction_override="max"), Exception, "reduction_override='max'"),
     ],
 )
-def test_calls_that_cannot_be_answered(call: dict[str, Any], error: type, says: str) -> None:
-    with pytest.raises(error, match=says):
+def test_invalid_calls_raise(call: dict[str, Any], error: type, message: str) -> None:
+    with pytest.raises(error, match=message):
         APMLDistance()(torch.rand(1, 3, 3), torch.rand(1, 3, 3), **call)
 
 
 @pytest.mark.parametrize(
-    ("build", "error", "says"),
+    ("build", "error", "message"),
     [
         (lambda: APMLDistance(mode="l2"), LossArgumentError, "APMLDistance takes no argument 'mode'"),
         (lambda: APMLDistance(loss_dst_wieght=1), LossArgumentError, "did you mean 'loss_dst_weight'"),
@@ -97,8 +97,8 @@ def test_calls_that_cannot_be_answered(call: dict[str, Any], error: type, says: 
         (lambda: PackedLoss(dict(type="APML", p_mim=1)), LossArgumentError, "did you mean 'p_min'"),
     ],
 )
-def test_bad_arguments(build: Any, error: type, says: str) -> None:
-    with pytest.raises(error, match=says):
+def test_bad_arguments(build: Any, error: type, message: str) -> None:
+    with pytest.raises(error, match=message):
         build()
 
 
@@ -122,15 +122,15 @@ def test_packed_clouds_of_one_size_go_to_losses_that_take_no_lengths() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pred_ends", "target_ends", "says"),
+    ("pred_ends", "target_ends", "message"),
     [
         ([2, 5], [2, 6], r"pred_offset=\[2, 5\].*the last 6"),
         ([4, 3, 6], [2, 4, 6], "increasing numbers"),
         ([3, 6], [6], "as many clouds, got 2 and 1"),
     ],
 )
-def test_offsets_that_do_not_fit(pred_ends, target_ends, says: str) -> None:
-    with pytest.raises(LossValueError, match=says):
+def test_offsets_that_do_not_fit(pred_ends, target_ends, message: str) -> None:
+    with pytest.raises(LossValueError, match=message):
         PackedLoss()(torch.rand(6, 3), torch.rand(6, 3), torch.tensor(pred_ends), torch.tensor(target_ends))
     with pytest.raises(LossValueError, match=r"pred must have shape"):
         PackedLoss()(torch.rand(1, 6, 3), torch.rand(6, 3))

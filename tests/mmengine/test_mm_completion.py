@@ -47,7 +47,7 @@ def test_loss_mode_gives_one_readable_entry_for_each_stage(clouds) -> None:
     torch.testing.assert_close(total, losses["loss_coarse"] + losses["loss_fine"])
 
 
-def test_predict_mode_gives_a_sample_each(clouds) -> None:
+def test_predict_mode_gives_one_result_for_each_sample(clouds) -> None:
     samples = model().eval()(*clouds, mode="predict")
     assert [sorted(sample) for sample in samples] == [["gt", "pred"]] * 3
     assert samples[2]["pred"].shape == (32, 3)
@@ -124,7 +124,7 @@ def test_complete_clouds_of_different_sizes(clouds) -> None:
     torch.testing.assert_close(got, torch.stack(each).mean())
 
 
-def test_a_loss_of_others_in_models_is_taken(clouds) -> None:
+def test_a_loss_of_another_project_in_models_works(clouds) -> None:
     class Directions(nn.Module):
         def forward(self, source: Tensor, target: Tensor, weight: float = 1.0) -> tuple[Tensor, Tensor]:
             d = torch.cdist(source, target)
@@ -147,7 +147,7 @@ def test_a_checkpoint_of_one_loss_loads_strictly_under_another() -> None:
 
 
 @pytest.mark.parametrize(
-    ("loss", "options", "error", "says"),
+    ("loss", "options", "error", "message"),
     [
         ("APLM", {}, UnknownLossError, "did you mean 'APML'"),
         (dict(type="APML", p_mim=0.8), {}, LossArgumentError, "did you mean 'p_min'"),
@@ -160,12 +160,12 @@ def test_a_checkpoint_of_one_loss_loads_strictly_under_another() -> None:
         (dict(type="Schedule", first="APML"), {}, LossArgumentError, "missing 'to'"),
     ],
 )
-def test_a_loss_that_cannot_be_used_says_why_when_built(loss, options, error, says) -> None:
-    with pytest.raises(error, match=says):
+def test_an_unusable_loss_raises_when_built(loss, options, error, message) -> None:
+    with pytest.raises(error, match=message):
         model(loss, **options)
 
 
-def test_calls_that_cannot_be_answered(clouds) -> None:
+def test_invalid_calls_raise(clouds) -> None:
     net = model()
     with pytest.raises(LossArgumentError, match="mode='train' must be one of loss, predict, tensor"):
         net(*clouds, mode="train")

@@ -33,7 +33,7 @@ torch.save(dict(state=state, judged=judged, kind=kind), os.path.join(folder, f"r
 
 @pytest.fixture
 def two_processes(tmp_path: Path, tiny) -> tuple[list[dict], Path]:
-    """What each of two processes ended with after an epoch, and the folder they worked in."""
+    """The final state of each of two processes after an epoch, and their folder."""
     cfg = tiny(tmp_path / "run", epochs=1, launcher="pytorch")  # nothing else in the config says that this is a CPU
     cfg.custom_hooks = [dict(type="PredictionPictureHook", samples=2)]
     cfg.val_dataloader.dataset.size = 5  # one more than the processes can share out evenly
@@ -55,7 +55,7 @@ def two_processes(tmp_path: Path, tiny) -> tuple[list[dict], Path]:
     return [torch.load(tmp_path / f"rank{rank}.pt") for rank in range(2)], tmp_path
 
 
-def test_two_processes_train_one_model_and_judge_it_as_one_process_does(two_processes, tiny) -> None:
+def test_two_processes_train_one_model_and_validate_it_as_one_process_does(two_processes, tiny) -> None:
     (first, second), folder = two_processes
     assert first["kind"] == second["kind"] == ("MMDistributedDataParallel", "gloo", 2)
     assert all(torch.equal(second["state"][key], value) for key, value in first["state"].items())

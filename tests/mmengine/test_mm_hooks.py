@@ -1,4 +1,4 @@
-"""The hooks that look at a model in training: what they draw, and that the run does not notice them."""
+"""Hooks that watch a model in training: what they draw, and that they do not change the run."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def draw(samples: list[Sample], title: str) -> np.ndarray:
     return drawing.to_image(drawing.draw_errors(samples, title))
 
 
-def test_the_run_with_pictures_is_the_run_without(tmp_path: Path, tiny) -> None:
+def test_a_run_with_pictures_is_bit_identical_to_one_without(tmp_path: Path, tiny) -> None:
     hooks = [
         dict(type="PredictionPictureHook", samples=[1, 3], at_start=True),
         dict(type="MatchedDistanceHook", interval=3, by_epoch=False, samples=2),
@@ -99,7 +99,7 @@ def test_the_pictures_show_the_same_samples_and_the_models_own_predictions(tmp_p
     assert not taken[0][0].pred.requires_grad
 
 
-def test_models_and_data_of_ones_own_name_their_clouds(tmp_path: Path, tiny) -> None:
+def test_other_models_and_data_give_the_names_of_their_clouds(tmp_path: Path, tiny) -> None:
     class Mover(BaseModel):
         def __init__(self) -> None:
             super().__init__()
@@ -125,7 +125,7 @@ def test_models_and_data_of_ones_own_name_their_clouds(tmp_path: Path, tiny) -> 
         HOOKS.build(dict(type="MatchedDistanceHook")).after_train_epoch(runner)
 
 
-def test_undisturbed_puts_everything_back_also_after_an_error() -> None:
+def test_undisturbed_restores_everything_even_after_an_error() -> None:
     model = nn.Sequential(nn.Dropout(), nn.BatchNorm1d(3))
     model[1].eval()
     random.seed(1), np.random.seed(1), torch.manual_seed(1)
@@ -235,7 +235,7 @@ def test_tensorboard_gets_pictures_numbers_and_a_histogram(tmp_path: Path, tiny)
 
 @pytest.mark.parametrize("hook", ["PredictionPictureHook", "MatchedDistanceHook"])
 @pytest.mark.parametrize(
-    ("options", "error", "says"),
+    ("options", "error", "message"),
     [
         (dict(interval=0), LossValueError, "interval=0"),
         (dict(by_epoch="yes"), LossArgumentError, "by_epoch='yes'"),
@@ -246,13 +246,13 @@ def test_tensorboard_gets_pictures_numbers_and_a_histogram(tmp_path: Path, tiny)
         (dict(intervall=2), LossArgumentError, "no argument 'intervall': did you mean 'interval'"),
     ],
 )
-def test_bad_arguments(hook: str, options: dict[str, Any], error: type, says: str) -> None:
-    with pytest.raises(error, match=says):
+def test_bad_arguments(hook: str, options: dict[str, Any], error: type, message: str) -> None:
+    with pytest.raises(error, match=message):
         HOOKS.build(ConfigDict(type=hook, **options))
 
 
 @pytest.mark.parametrize(
-    ("cfg", "error", "says"),
+    ("cfg", "error", "message"),
     [
         (dict(type="PredictionPictureHook", up="w"), LossArgumentError, "up='w' must be one of x, y, z"),
         (dict(type="MatchedDistanceHook", plan=dict(p_mim=0.7)), LossArgumentError, "plan: 'p_mim' is none of p_min"),
@@ -260,12 +260,12 @@ def test_bad_arguments(hook: str, options: dict[str, Any], error: type, says: st
         (dict(type="MatchedDistanceHook", plan=dict(backend="fast")), LossArgumentError, "backend='fast'"),
     ],
 )
-def test_bad_arguments_of_one_hook(cfg: dict[str, Any], error: type, says: str) -> None:
-    with pytest.raises((error, LossValueError), match=says):
+def test_bad_arguments_of_one_hook(cfg: dict[str, Any], error: type, message: str) -> None:
+    with pytest.raises((error, LossValueError), match=message):
         HOOKS.build(cfg)
 
 
-def test_samples_that_the_data_set_lacks_are_named(tmp_path: Path, tiny) -> None:
+def test_errors_name_samples_out_of_range(tmp_path: Path, tiny) -> None:
     with pytest.raises(LossValueError, match="samples: 9 is out of range for a data set of 4"):
         HOOKS.build(dict(type="PredictionPictureHook", samples=[0, 9])).after_train_epoch(
             Runner.from_cfg(tiny(tmp_path))

@@ -56,7 +56,7 @@ def test_a_perfect_completion() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "error", "says"),
+    ("options", "error", "message"),
     [
         (dict(measures=["CD"]), LossArgumentError, r"measures=\['CD'\].*CDL1, CDL2"),
         (dict(measures="EMD"), LossArgumentError, "measures='EMD' must be a list"),
@@ -64,8 +64,8 @@ def test_a_perfect_completion() -> None:
         (dict(scale="much"), LossArgumentError, "scale='much'"),
     ],
 )
-def test_bad_arguments(options, error, says) -> None:
-    with pytest.raises(error, match=says):
+def test_bad_arguments(options, error, message) -> None:
+    with pytest.raises(error, match=message):
         CompletionMetric(**options)
 
 

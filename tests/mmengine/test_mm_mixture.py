@@ -57,14 +57,14 @@ def test_modes() -> None:
     torch.testing.assert_close(ragged, HGMM()(output, gt, None, [50, 20]))
 
 
-def test_a_cloud_loss_alone_trains_it_as_any_network() -> None:
+def test_a_loss_on_clouds_alone_trains_it() -> None:
     model = MODELS.build(dict(type="CompletionModel", net=NET, loss=dict(type="APML", reduction="mean")))
     losses = model(torch.rand(2, 40, 3), torch.rand(2, 50, 3), mode="loss")
     sum(losses.values()).backward()
     assert set(losses) == {"loss_coarse", "loss_fine"}
 
 
-def test_what_cannot_be_used_is_said_when_built() -> None:
+def test_unusable_arguments_raise_when_built() -> None:
     with pytest.raises(LossArgumentError, match="predicts no mixture"):
         MODELS.build(dict(type="MixtureModel", net=dict(type="PCN", num_pred=64, encoder_channel=32, grid=2)))
     with pytest.raises(LossArgumentError, match="variational"):

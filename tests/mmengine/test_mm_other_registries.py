@@ -1,4 +1,4 @@
-"""Our losses in other projects' registries: below MMEngine's, of mmcv's kind, and MMDetection3D's own."""
+"""Our losses in other projects' registries: children of MMEngine's, mmcv's kind, and MMDetection3D's own."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def below():
 
 @pytest.mark.parametrize("name", ["APML", "apml.APML"])
 @pytest.mark.parametrize("scope", ["mmengine", "below_for_apml", "apml"])
-def test_the_names_answer_under_every_default_scope(name: str, scope: str, below) -> None:
+def test_the_names_are_found_under_every_default_scope(name: str, scope: str, below) -> None:
     cfg = dict(type=name, p_min=0.7)
     with DefaultScope.overwrite_default_scope(scope):
         assert type(MODELS.build(cfg)) is APML
@@ -62,7 +62,7 @@ def test_the_names_answer_under_every_default_scope(name: str, scope: str, below
     assert model.criterion.settings.p_min == 0.7
 
 
-def test_a_name_that_hides_ours_is_told_apart_by_the_scope_or_a_prefix(below) -> None:
+def test_a_scope_or_a_prefix_reaches_a_name_that_is_hidden(below) -> None:
     below.register_module(name="APML", module=nn.MSELoss)
     with pytest.raises(HostError, match="'APML' is taken"):
         register_into(below)
@@ -89,7 +89,7 @@ def test_a_registry_of_mmcvs_kind_builds_every_loss() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cfg", "error", "says"),
+    ("cfg", "error", "message"),
     [
         (dict(type="APML", p_mim=0.7), LossArgumentError, "no argument 'p_mim': did you mean 'p_min'"),
         (dict(type="APML", p_min=2), LossValueError, "p_min=2"),
@@ -100,24 +100,24 @@ def test_a_registry_of_mmcvs_kind_builds_every_loss() -> None:
     ],
 )
 @pytest.mark.parametrize("kind", ["mmengine", "old"])
-def test_errors_of_a_config_are_ours_in_every_registry(kind: str, cfg: dict[str, Any], error: type, says: str) -> None:
+def test_errors_of_a_config_are_ours_everywhere(kind: str, cfg: dict[str, Any], error: type, message: str) -> None:
     registry: Any = MODELS
     if kind == "old":
         registry = OldRegistry("losses")
         register_into(registry)
-    with pytest.raises(error, match=says):
+    with pytest.raises(error, match=message):
         registry.build(cfg)
 
 
 @pytest.mark.parametrize(
-    ("cfg", "says"),
+    ("cfg", "message"),
     [
         (dict(type="CompletionModel", net=dict(type="PCN"), los="APML"), "'los': did you mean 'loss'"),
         (dict(type="CompletionModel", net=dict(type="PCN"), loss=dict(type="APML", p_mim=1)), "'p_mim'.*'p_min'"),
     ],
 )
-def test_errors_of_a_model_are_ours(cfg: dict[str, Any], says: str) -> None:
-    with pytest.raises(LossArgumentError, match=says):
+def test_errors_of_a_model_are_ours(cfg: dict[str, Any], message: str) -> None:
+    with pytest.raises(LossArgumentError, match=message):
         MODELS.build(cfg)
 
 
@@ -127,7 +127,7 @@ def test_a_weight_makes_a_sum_of_one() -> None:
     assert loss.weights == [3]
 
 
-def test_what_a_registry_holds_is_the_loss_class_to_whoever_inherits_from_it() -> None:
+def test_registered_classes_can_be_inherited_from() -> None:
     held = MODELS.get("APML")
     assert issubclass(held, APML)
 

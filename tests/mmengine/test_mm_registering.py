@@ -1,4 +1,4 @@
-"""What importing the MMEngine host puts into registries, and what it refuses to."""
+"""What importing the MMEngine host registers, and what it does not."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from apml_plugin.losses import Schedule
 from apml_plugin.models import PCN
 
 
-def test_every_loss_and_every_part_answers_to_its_name() -> None:
+def test_every_loss_and_every_part_is_found_by_its_name() -> None:
     for name in (*LOSSES.module_dict, "PCN", "FoldingNet", "CompletionModel"):
         assert MODELS.get(name) is not None
     assert DATASETS.get("CompletionShapes") is not None
@@ -78,7 +78,7 @@ def test_a_loss_of_the_users_own_is_added_by_the_next_call(monkeypatch: pytest.M
         del MODELS.children["apml"].module_dict["MineForMMEngine"]
 
 
-def test_a_name_that_somebody_else_holds_is_an_error_and_nothing_is_added(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_taken_by_another_project_is_an_error_and_nothing_is_added(monkeypatch: pytest.MonkeyPatch) -> None:
     class Stranger(nn.Module):
         pass
 
@@ -112,6 +112,6 @@ def test_a_taken_name_in_another_projects_registry_adds_nothing() -> None:
     assert list(theirs.module_dict) == ["ChamferL2"]
 
 
-def test_what_is_no_registry_is_refused() -> None:
+def test_an_object_that_is_not_a_registry_is_rejected() -> None:
     with pytest.raises(HostError, match="is not a registry"):
         register_into({})

@@ -1,4 +1,4 @@
-"""MMEngine's own Runner on the shipped configs, made tiny: it trains, judges, saves, resumes."""
+"""MMEngine's own Runner on the shipped configs, made tiny: it trains, validates, saves, resumes."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_fine_tuning_from_a_checkpoint_is_strict(tmp_path: Path, tiny) -> None:
     torch.testing.assert_close(dict(runner.model.state_dict()), dict(saved))
 
 
-def test_what_a_checkpoint_must_not_do_is_still_refused(tmp_path: Path) -> None:
+def test_other_types_in_a_checkpoint_are_still_rejected(tmp_path: Path) -> None:
     class Reaches:
         def __reduce__(self) -> tuple[Any, ...]:
             return getattr, (HistoryBuffer, "__init__")
@@ -130,7 +130,7 @@ def test_a_schedule_follows_the_epochs_also_after_resuming(tmp_path: Path, tiny)
     assert seen == [0.0, 0.25, 0.5, 0.75]
 
 
-def test_the_hook_tells_the_epoch_to_schedules_in_any_model(tmp_path: Path, tiny) -> None:
+def test_the_hook_sets_the_epoch_of_schedules_in_any_model(tmp_path: Path, tiny) -> None:
     runner = Runner.from_cfg(tiny(tmp_path))
     runner.model.beside = Schedule(runner.model.criterion, runner.model.criterion, 0, 4)
     hook = HOOKS.build(dict(type="LossEpochHook"))
@@ -154,7 +154,7 @@ def test_the_commands_of_the_configs_run_from_a_bare_interpreter(tmp_path: Path,
 
 
 class LowPrecision(OptimWrapper):
-    """What AmpOptimWrapper does, which asks for a GPU: forward passes under autocast."""
+    """Forward passes under autocast, as AmpOptimWrapper makes them; that one needs a GPU."""
 
     @contextmanager
     def optim_context(self, model: torch.nn.Module) -> Iterator[None]:

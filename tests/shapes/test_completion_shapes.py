@@ -1,4 +1,4 @@
-"""CompletionShapes: reproducible, split cleanly, and what completion needs."""
+"""CompletionShapes: reproducible samples, disjoint splits, partial views."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_a_partial_cloud_lies_on_the_shape_and_leaves_some_of_it_out() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "error", "says"),
+    ("options", "error", "message"),
     [
         (dict(split="val"), LossValueError, "split='val' must be one of train, test"),
         (dict(families=["boat"]), LossValueError, "boat.*airplane, chair"),
@@ -54,6 +54,6 @@ def test_a_partial_cloud_lies_on_the_shape_and_leaves_some_of_it_out() -> None:
         (dict(seed=-1), LossArgumentError, "seed=-1"),
     ],
 )
-def test_bad_arguments(options, error, says) -> None:
-    with pytest.raises(error, match=says):
+def test_bad_arguments(options, error, message) -> None:
+    with pytest.raises(error, match=message):
         CompletionShapes(**options)

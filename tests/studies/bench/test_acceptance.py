@@ -1,4 +1,4 @@
-"""The acceptance table: its rows, its verdicts. No figure is judged."""
+"""The acceptance table: its rows and verdicts. No measured value is checked."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ def test_every_row_of_the_table_is_there(rows: list[acceptance.Row]) -> None:
     assert all(row.measured is None and row.problem and not row.broken for row in gpu)
 
 
-def test_the_table_says_met_and_not_met(rows: list[acceptance.Row]) -> None:
-    found = acceptance.text(rows)
-    assert "against the dense backend" in found
-    assert "backend auto of APML: " in found
-    assert "NOT MET" in found  # 32 points are no faster than dense
-    memory_line = next(line for line in found.splitlines() if "extra peak memory" in line)
+def test_the_table_shows_met_and_not_met(rows: list[acceptance.Row]) -> None:
+    result = acceptance.text(rows)
+    assert "against the dense backend" in result
+    assert "backend auto of APML: " in result
+    assert "NOT MET" in result  # 32 points are no faster than dense
+    memory_line = next(line for line in result.splitlines() if "extra peak memory" in line)
     assert memory_line.endswith("met, aim met")
-    assert next(line for line in found.splitlines() if "one pair of 80" in line).split("runs")[1].endswith("met")
-    assert "needs a CUDA device" in found
+    assert next(line for line in result.splitlines() if "one pair of 80" in line).split("runs")[1].endswith("met")
+    assert "needs a CUDA device" in result
 
 
 def measure_of(words: str):
@@ -94,7 +94,7 @@ def test_bounds(measured: float, at_least: bool, met: bool) -> None:
     assert acceptance.Row("x", 1.5, 1.0, "x", at_least, measured).broken is not met
 
 
-def test_what_fails_is_broken_and_what_cannot_be_measured_is_not(monkeypatch) -> None:
+def test_a_failing_row_is_broken_and_one_that_cannot_be_measured_is_not(monkeypatch) -> None:
     def fails(case: acceptance.Case, sizes: acceptance.Sizes) -> float:
         raise RuntimeError("out of range")
 

@@ -1,4 +1,4 @@
-"""Ours and their peers: found by name, and called as they want to be."""
+"""Our losses and their peers: found by name, and called correctly."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from apml_plugin.studies.bench.timing import clouds
 
 
 def fresh(name: str):
-    """A peer that loads its library again: a test has put another one in its place."""
+    """A peer that imports its library again, which a test has replaced."""
     return replace(next(peer for peer in PEERS if peer.name == name))
 
 
-def test_ours_give_the_losses_they_are_named_after() -> None:
+def test_ours_compute_the_losses_of_their_names() -> None:
     pred, gt = clouds("cube", 2, 30, torch.float64, "cpu")
     apml = our("APML").call(pred, gt)
     torch.testing.assert_close(our("APML dense").call(pred, gt), apml)
@@ -26,7 +26,7 @@ def test_ours_give_the_losses_they_are_named_after() -> None:
     assert our("ChamferL1").call(pred, gt) != our("ChamferL2").call(pred, gt)
 
 
-def test_chamfer_peers_compute_what_ours_does() -> None:
+def test_chamfer_peers_agree_with_ours() -> None:
     pred, gt = clouds("cube", 2, 40, torch.float64, "cpu")
     torch.testing.assert_close(contestant("cdist Chamfer").call(pred, gt), our("ChamferL1").call(pred, gt))
 
@@ -44,7 +44,7 @@ def test_a_hosts_chamfer_is_called_with_its_own_two_functions(monkeypatch) -> No
     torch.testing.assert_close(x.grad, y.grad)
 
 
-def test_libraries_that_are_seldom_there_are_called_as_they_document(monkeypatch) -> None:
+def test_optional_libraries_are_called_as_documented(monkeypatch) -> None:
     def samples_loss(kind: str, backend: str):
         assert (kind, backend) == ("sinkhorn", "tensorized")
         return lambda x, y: (x - y).square().sum(dim=(1, 2))  # (B,), as theirs

@@ -16,11 +16,11 @@ def test_a_fresh_process_measures_the_peak_of_one_call() -> None:
         assert 3 * 4 * 1024**2 < dense.peak < 30 * 4 * 1024**2  # some matrices of 4 MB each
 
 
-def test_a_fresh_process_that_fails_says_why() -> None:
+def test_the_error_of_a_fresh_process_is_reported() -> None:
     assert "no loss is called 'Nonsense'" in memory.on_cpu(ChildCase("Nonsense", "cube", 1, 8, "float32", 1)).problem
 
 
-def test_a_fresh_process_that_is_killed_or_late_says_so(monkeypatch) -> None:
+def test_a_fresh_process_that_is_killed_or_late_is_reported(monkeypatch) -> None:
     case = ChildCase("APML", "cube", 1, 8, "float32", 1)
     assert memory.on_cpu(case, timeout=1e-3).problem.startswith("left out: its memory run took longer")
     killed = subprocess.CompletedProcess([], -9, "", "")

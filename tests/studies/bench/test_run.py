@@ -1,4 +1,4 @@
-"""Sizes times contestants: what is measured, what is left out, and what the report says."""
+"""Contestants at several sizes: what is measured, what is left out, and what the report shows."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from apml_plugin.studies.bench.timing import Times
 from apml_plugin.studies.machine import machine
 
 
-def test_a_backend_asked_for_by_name_moves_above_the_line() -> None:
+def test_a_backend_given_by_name_counts_as_ours() -> None:
     options = Options(sizes=(8,), memory=False)
     report = runner.run(line_up(["APML"], ["dense"], options), options)
     assert [c.name for c in report.cases if c.ours] == ["APML", "APML dense"]
     assert [c.name for c in report.cases].count("APML dense") == 1
 
 
-def test_cases_predicted_to_be_too_long_are_left_out_and_say_so(monkeypatch) -> None:
+def test_cases_predicted_to_take_too_long_are_left_out(monkeypatch) -> None:
     took = []
 
     def fake_timed(call, pred: Tensor, gt: Tensor, gradient: bool = True) -> Times:
@@ -75,7 +75,7 @@ def test_a_case_whose_memory_run_dies_is_not_timed(monkeypatch) -> None:
     assert report.cases[0].problem == "failed: killed by signal 9"
 
 
-def test_nothing_timed_gives_words_and_no_picture(tmp_path: Path) -> None:
+def test_a_report_without_times(tmp_path: Path) -> None:
     from apml_plugin.errors import LossValueError
     from apml_plugin.studies.bench.report import draw
 
@@ -89,7 +89,7 @@ def test_seconds_are_readable() -> None:
     assert [seconds(s) for s in (12.345, 0.0351, 2.5e-5, None)] == ["12.3 s", "35.1 ms", "25.0 µs", "-"]
 
 
-def test_the_measuring_part_needs_torch_numpy_and_scipy_alone() -> None:
+def test_measuring_needs_only_torch_numpy_and_scipy() -> None:
     script = """
 import sys
 for name in ("mmengine", "typer", "rich", "yaml", "easydict", "matplotlib"):

@@ -10,7 +10,7 @@ from apml_plugin.studies.bench.timing import CLOUDS, Times, clouds, interleaved,
 
 
 def fake(name: str, log: list[str], forwards: list[float], backward: float = 0.5):
-    """A run that notes its turn and takes what it is told to; the first is the warm-up."""
+    """A run that records its turn and takes the given seconds; the first is the warm-up."""
     left = list(forwards)
 
     def run() -> Times:
@@ -29,7 +29,7 @@ def test_runs_take_turns_and_the_warm_up_does_not_count() -> None:
     assert [outcomes["slow"].median(w) for w in ("forward", "backward", "both")] == [30, 7, 37]
 
 
-def test_a_run_that_raises_drops_out_and_the_others_go_on() -> None:
+def test_a_run_that_raises_is_excluded_and_the_others_continue() -> None:
     log: list[str] = []
 
     def broken() -> Times:
@@ -43,7 +43,7 @@ def test_a_run_that_raises_drops_out_and_the_others_go_on() -> None:
     assert len(outcomes["good"].times) == 5
 
 
-def test_a_warm_up_that_shows_too_long_a_case_leaves_it_out() -> None:
+def test_a_case_is_left_out_if_its_warm_up_takes_too_long() -> None:
     log: list[str] = []
     outcomes = interleaved({"slow": fake("s", log, [3.0] * 6), "fast": fake("f", log, [0.1] * 6)}, 5, max_seconds=10)
     assert log.count("s") == 1
@@ -51,7 +51,7 @@ def test_a_warm_up_that_shows_too_long_a_case_leaves_it_out() -> None:
     assert outcomes["fast"].problem is None
 
 
-def test_running_out_of_memory_is_said_so() -> None:
+def test_out_of_memory_is_reported() -> None:
     def greedy() -> Times:
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried")
 

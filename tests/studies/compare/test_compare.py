@@ -30,9 +30,9 @@ def test_a_study_end_to_end_and_again(tiny, tmp_path, capsys, monkeypatch):
     text = page.read_text()
     assert text.count("data:image/png;base64,") == 2
     assert "DCD(alpha=40)" in text
-    said = json.loads((tmp_path / "s" / "compare.json").read_text())
-    assert {loss["name"] for loss in said["losses"]} == {"APML", "DCD(alpha=40)"}
-    for loss in said["losses"]:
+    output = json.loads((tmp_path / "s" / "compare.json").read_text())
+    assert {loss["name"] for loss in output["losses"]} == {"APML", "DCD(alpha=40)"}
+    for loss in output["losses"]:
         assert len(loss["seeds"]) == 2
         values = [seed["values"]["EMD"] for seed in loss["seeds"]]
         assert loss["summary"]["EMD"]["mean"] == pytest.approx(np.mean(values))
@@ -42,7 +42,7 @@ def test_a_study_end_to_end_and_again(tiny, tmp_path, capsys, monkeypatch):
     # A second time nothing is trained.
     monkeypatch.setattr(study, "train", None)
     assert main(words) == 0
-    assert json.loads((tmp_path / "s" / "compare.json").read_text())["losses"] == said["losses"]
+    assert json.loads((tmp_path / "s" / "compare.json").read_text())["losses"] == output["losses"]
 
 
 def test_resumed_after_an_interruption_gives_the_same_numbers(tmp_path):
@@ -65,7 +65,7 @@ def test_resumed_after_an_interruption_gives_the_same_numbers(tmp_path):
             np.testing.assert_array_equal(one.pred, other.pred)
 
 
-def test_another_study_in_the_folder_and_a_broken_file_are_refused(tmp_path):
+def test_another_study_in_the_folder_and_a_broken_file_are_rejected(tmp_path):
     losses = study.contestants(["ChamferL1"])
     study.run(tmp_path, losses, 1, TINY)
     with pytest.raises(HostError, match="steps 3, not 4"):
@@ -75,9 +75,9 @@ def test_another_study_in_the_folder_and_a_broken_file_are_refused(tmp_path):
         study.run(tmp_path, losses, 1, TINY)
 
 
-def test_bad_arguments_are_named(tmp_path, capsys):
+def test_errors_name_bad_arguments(tmp_path, capsys):
     out = ["--out", str(tmp_path / "x")]
-    for words, said in (
+    for words, output in (
         (["--loss", "APLM"], "'APML'"),
         (["--loss", "{NAME: APML, pmin: 1}"], "'p_min'"),
         (["--loss", "APML", "--loss", "APML"], "given twice"),
@@ -87,7 +87,7 @@ def test_bad_arguments_are_named(tmp_path, capsys):
         (["--seeds", "0"], "--seeds 0"),
     ):
         assert main(["compare", *out, *words]) == 1
-        assert said in capsys.readouterr().err, words
+        assert output in capsys.readouterr().err, words
     assert not (tmp_path / "x" / "report.html").exists()
     (tmp_path / "file").write_text("")
     with pytest.raises(HostError, match="cannot make the folder"):
@@ -95,16 +95,16 @@ def test_bad_arguments_are_named(tmp_path, capsys):
 
 
 def test_all_losses_are_compared_by_their_mean():
-    found = {c.label: c.config for c in study.contestants([])}
-    assert {"ChamferL1", "EMD", "APML"} <= set(found)
-    assert all(config["reduction"] == "mean" for config in found.values())
+    measured = {c.label: c.config for c in study.contestants([])}
+    assert {"ChamferL1", "EMD", "APML"} <= set(measured)
+    assert all(config["reduction"] == "mean" for config in measured.values())
     assert study.contestants([{"NAME": "APML", "reduction": "sum"}])[0].config["reduction"] == "sum"
     with pytest.raises(LossArgumentError, match="must be a name"):
         study.contestants([3])
 
 
 def test_the_same_first_weights_and_batches_for_every_loss():
-    """With no step the network is the seed's alone."""
+    """With learning rate 0 the network depends only on the seed."""
     size = dataclasses.replace(TINY, steps=1, lr=0.0)
     data = study.make_data(size)
     one, two = (study.train(c, 5, size, data, lambda: None) for c in study.contestants(["ChamferL1", "EMD"]))

@@ -1,4 +1,4 @@
-"""`apml demo` from end to end in tiny sizes, and what it refuses."""
+"""`apml demo` from end to end in tiny sizes, and what it rejects."""
 
 import json
 import os
@@ -24,11 +24,11 @@ def test_the_whole_demo_and_again(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     out = tmp_path / "out"
     path = completion.run(out, quick=True)
-    said = capsys.readouterr().out
-    assert said.strip().splitlines()[-1] == str(path)
+    output = capsys.readouterr().out
+    assert output.strip().splitlines()[-1] == str(path)
     assert path.read_bytes().startswith(b"\x89PNG")
     for words in ("+@takes_loss", "ChamferL2", "{NAME: APML, reduction: mean}", "EMD", "uniformity", "APML(p_min"):
-        assert words in said
+        assert words in output
     assert (out / "logs" / "APML.log").read_text().count("[Training] EPOCH") == 1
     checkpoint = (out / "results" / "chamfer.pth").read_bytes()
     with np.load(out / "results" / "APML.npz") as tuned, np.load(out / "results" / "before.npz") as before:
@@ -49,7 +49,7 @@ def test_a_folder_with_other_things_is_left_alone(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_a_host_that_is_none_and_an_out_inside_of_it_are_refused(tmp_path):
+def test_a_folder_that_is_not_a_host_and_an_out_inside_a_host_are_rejected(tmp_path):
     with pytest.raises(HostError, match=r"no cfgs/PCN_models/PCN\.yaml"):
         completion.run(tmp_path / "out", host=tmp_path)
     (tmp_path / "cfgs" / "PCN_models").mkdir(parents=True)

@@ -15,9 +15,9 @@ from apml_plugin.studies.demo import mixture as demo
 def outcome(tmp_path_factory: pytest.TempPathFactory) -> demo.Outcome:
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    found = demo.run(tmp_path_factory.mktemp("mixture"), report=True, quick=True)
+    result = demo.run(tmp_path_factory.mktemp("mixture"), report=True, quick=True)
     assert torch.equal(torch.get_rng_state(), before)
-    return found
+    return result
 
 
 def test_pictures_are_drawn(outcome: demo.Outcome) -> None:
@@ -29,14 +29,14 @@ def test_pictures_are_drawn(outcome: demo.Outcome) -> None:
         assert image[..., :3].std() > 0.01
 
 
-def test_em_lowers_what_the_network_left(outcome: demo.Outcome) -> None:
+def test_em_lowers_the_negative_log_likelihood(outcome: demo.Outcome) -> None:
     assert len(outcome.logged) == 3
     seen = [outcome.refined[n][0] for n in (0, 1, 3, 10)]
     assert seen == sorted(seen, reverse=True)
     assert seen[-1] < seen[0] - 0.5
 
 
-def test_everyone_is_compared(outcome: demo.Outcome) -> None:
+def test_all_models_are_compared(outcome: demo.Outcome) -> None:
     names = ["PointGMM (HGMM)", "PointGMM, 10 EM iterations", "PCN with ChamferL2", "PCN with APML"]
     assert [name for name, *_ in outcome.sets] == names
     assert all(0 < coverage <= 1 and distance > 0 for _, coverage, distance, _ in outcome.sets)

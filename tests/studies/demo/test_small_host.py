@@ -18,7 +18,7 @@ APML = [sys.executable, "-m", "apml_plugin"]
 
 
 def run(command, folder):
-    """What a command prints; fails with it unless the command succeeds."""
+    """The output of a command. Fails with the output unless the command succeeds."""
     root = str(Path(apml_plugin.__file__).parents[1])
     environ = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": root, "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, timeout=120)
@@ -61,8 +61,8 @@ def plain(tmp_path_factory):
 def patched(plain, tmp_path_factory):
     host = tmp_path_factory.mktemp("demo") / "patched"
     shutil.copytree(plain, host, ignore=shutil.ignore_patterns("__pycache__"))
-    said = run([*APML, "patch", str(host)], host)
-    assert "+@takes_loss  # apml-plugin" in said
+    output = run([*APML, "patch", str(host)], host)
+    assert "+@takes_loss  # apml-plugin" in output
     return host
 
 
@@ -79,16 +79,16 @@ def test_checkpoints_have_pointrs_keys_and_load_strictly(plain):
     assert "All keys matched" in run([sys.executable, "-c", code], plain)
 
 
-def test_unpatched_it_ignores_loss_without_a_word(plain):
+def test_unpatched_it_ignores_loss_silently(plain):
     train(plain, "silent")
-    mine, plains = (checkpoint(plain, name)["base_model"] for name in ("silent", "chamfer"))
-    assert all(torch.equal(mine[name], plains[name]) for name in plains)
+    ours, plains = (checkpoint(plain, name)["base_model"] for name in ("silent", "chamfer"))
+    assert all(torch.equal(ours[name], plains[name]) for name in plains)
 
 
 def test_patched_it_trains_with_apml_from_a_chamfer_checkpoint_and_resumes(patched):
     start = "experiments/chamfer/PCN_models/x/ckpt-best.pth"
-    said = train(patched, "apml", "--start_ckpts", start)
-    assert "APML(p_min=0.8" in said
+    output = train(patched, "apml", "--start_ckpts", start)
+    assert "APML(p_min=0.8" in output
     first = checkpoint(patched, "apml")
     kept = patched / "experiments/apml/PCN_models/x/config.yaml"  # a resumed run reads the config it was begun with
     kept.write_text(kept.read_text().replace("max_epoch: 1", "max_epoch: 2"))
@@ -118,14 +118,14 @@ def test_two_processes_end_with_equal_weights(patched):
     (patched / "keep_weights.py").write_text(dump)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29617"]
     words = ["--config", "cfgs/PCN_models/both.yaml", "--num_workers", "0", "--exp_name", "x", "--launcher", "pytorch"]
-    said = run([*torchrun, "keep_weights.py", *words], patched)
-    assert "2 process(es)" in said
-    assert "APML(p_min=0.8" in said
-    mine, other = (torch.load(patched / f"rank{rank}.pth", weights_only=True) for rank in (0, 1))
+    output = run([*torchrun, "keep_weights.py", *words], patched)
+    assert "2 process(es)" in output
+    assert "APML(p_min=0.8" in output
+    ours, other = (torch.load(patched / f"rank{rank}.pth", weights_only=True) for rank in (0, 1))
     start = checkpoint(patched, "chamfer")["base_model"]
-    weights = [name for name in mine if "running" not in name and "num_batches" not in name]  # local statistics
-    assert all(torch.equal(mine[name], other[name]) for name in weights)
-    assert not torch.equal(mine["mlp.0.weight"], start["mlp.0.weight"])
+    weights = [name for name in ours if "running" not in name and "num_batches" not in name]  # local statistics
+    assert all(torch.equal(ours[name], other[name]) for name in weights)
+    assert not torch.equal(ours["mlp.0.weight"], start["mlp.0.weight"])
 
 
 def test_wrong_loss_names_stop_the_run_with_one_message(patched):

@@ -62,15 +62,15 @@ def test_two_folders_make_a_table_a_json_and_a_picture(tmp_path, capsys):
     pred, gt = folders(tmp_path)
     out, picture = tmp_path / "o.json", tmp_path / "o.png"
     assert main(["eval", str(pred), str(gt), "--json", str(out), "--picture", str(picture), "--sets"]) == 0
-    said = capsys.readouterr().out
-    assert "chair/01" in said
-    assert "mean of 3" in said
-    assert "coverage" in said
-    told = json.loads(out.read_text())
+    output = capsys.readouterr().out
+    assert "chair/01" in output
+    assert "mean of 3" in output
+    assert "coverage" in output
+    message = json.loads(out.read_text())
     x, y = (torch.from_numpy(c) for c in clouds(1))
-    row = next(row for row in told["pairs"] if row["name"] == "chair/01")
+    row = next(row for row in message["pairs"] if row["name"] == "chair/01")
     assert row["CD-L1"] == pytest.approx(1000 * float(cd_l1(x, y)), rel=1e-9)
-    assert told["mean"]["CD-L2"] == pytest.approx(np.mean([r["CD-L2"] for r in told["pairs"]]))
+    assert message["mean"]["CD-L2"] == pytest.approx(np.mean([r["CD-L2"] for r in message["pairs"]]))
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
@@ -81,10 +81,10 @@ def test_what_was_not_measured_is_listed_and_is_an_exit_code(tmp_path, capsys):
     np.save(pred / "alone.npy", clouds(0)[0])
     (pred / "notes.md").write_text("hello")
     assert main(["eval", str(pred), str(gt), "--metric", "CD-L1"]) == 1
-    said = capsys.readouterr().out
-    assert "not measured: 3 files" in said
+    output = capsys.readouterr().out
+    assert "not measured: 3 files" in output
     for text in ("09.npy: is not a NumPy file", "alone.npy: no file alone.*", "notes.md: a kind of file"):
-        assert text in said
+        assert text in output
 
 
 def test_files_of_many_clouds_pair_one_by_one(tmp_path, capsys):
@@ -99,7 +99,7 @@ def test_files_of_many_clouds_pair_one_by_one(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["absent", "absent"], "does not exist"),
         (["pred", "gt/chair/00.xyz"], "two files or two folders"),
@@ -108,8 +108,8 @@ def test_files_of_many_clouds_pair_one_by_one(tmp_path, capsys):
         (["pred", "gt", "--json", "no/where.json"], "not a file in a folder that exists"),
     ],
 )
-def test_bad_words_are_named(words, told, tmp_path, capsys, monkeypatch):
+def test_errors_name_bad_options(words, message, tmp_path, capsys, monkeypatch):
     folders(tmp_path)
     monkeypatch.chdir(tmp_path)
     assert main(["eval", *words]) == 1
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
