@@ -1,4 +1,4 @@
-"""A small PoinTr-style codebase of our own, written afresh for every test that wants one."""
+"""A small PoinTr-style codebase, written anew for every test that uses it."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def test_patch_then_revert(host: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert capsys.readouterr().out.endswith("nothing to revert\n")
 
 
-def test_refusals_are_one_line_and_change_nothing(host: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_are_one_line_and_change_nothing(host: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (host / "utils" / "config.py").write_bytes(
         (host / "utils" / "config.py").read_bytes() + b"\n# @hoists_loss  # apml-plugin\n"
     )
@@ -91,7 +91,7 @@ def test_the_scripts_run_alone(host: Path, tmp_path: Path, name: str) -> None:
     assert snapshot(host) == before
 
 
-def test_a_script_and_the_whole_patch_go_together(host: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_script_and_the_whole_patch_combine(host: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = snapshot(host)
     assert main(["patch", str(host), "--model", "FoldingNet"]) == 0
     assert main(["patch", str(host)]) == 0

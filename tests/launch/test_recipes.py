@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hosts import fork_hosts
+from hosts.loops import hosts_with_loops as fork_hosts
 from launch.running import demo_host, run
 
 from apml_plugin.hosts.base import identify

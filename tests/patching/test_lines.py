@@ -133,7 +133,7 @@ def test_rewrites(name: str) -> None:
 
 @pytest.mark.parametrize("former", ["apml_plugin.hosts.training", "apml_plugin.hosts.pointr", "apml_plugin.hosts"])
 @pytest.mark.parametrize("name", REWRITES)
-def test_lines_of_before_there_was_one_module_for_all(name: str, former: str, tmp_path: Path) -> None:
+def test_lines_that_import_from_former_modules(name: str, former: str, tmp_path: Path) -> None:
     edits, before, after = REWRITES[name]
     patched = after.replace("from apml_plugin.hooks", f"from {former}").encode()
     assert source.present(patched, "m.py", edits) == frozenset(edits)
@@ -146,7 +146,7 @@ def test_lines_of_before_there_was_one_module_for_all(name: str, former: str, tm
     assert (tmp_path / "m.py").read_bytes() == before.encode()
 
 
-def test_an_import_of_before_serves_an_edit_of_today() -> None:
+def test_a_former_import_serves_a_current_line() -> None:
     bare = b"def get(): pass\ndef train():\n    cd = 1\n"
     one = source.put(bare, "m.py", [L]).replace(b"apml_plugin.hooks", b"apml_plugin.hosts.training")
     again = decorator("m.py", "get", "training_loss")
@@ -156,13 +156,13 @@ def test_an_import_of_before_serves_an_edit_of_today() -> None:
     assert source.put(two, "m.py", (), [again]) == bare
 
 
-def test_what_is_nested_too_deeply_is_refused(tmp_path: Path) -> None:
+def test_deeply_nested_code_is_rejected(tmp_path: Path) -> None:
     deep = b"def train():\n    cd = 1\n    return " + b"+".join([b"1"] * 100_000) + b"\n"
     with pytest.raises(PatchError, match=r"m\.py.*(nested too deeply|cannot edit safely|not valid Python)"):
         source.put(deep, "m.py", [L])
 
 
-def test_edits_of_one_file_come_and_go_one_by_one() -> None:
+def test_lines_of_one_file_are_added_and_removed_one_by_one() -> None:
     bare = b"def get(): pass\ndef train():\n    cd = 1\n    return cd"
     one = source.put(bare, "m.py", [D])
     two = source.put(one, "m.py", [D, L])
@@ -202,7 +202,7 @@ HALF = {
 
 
 @pytest.mark.parametrize("name", HALF)
-def test_half_patched_or_modified_by_hand_is_refused(name: str) -> None:
+def test_half_patched_or_edited_by_hand_is_rejected(name: str) -> None:
     with pytest.raises(PatchError, match=r"^m\.py is half patched or was edited by hand .*--revert"):
         source.present(HALF[name].encode(), "m.py", [L])
     if name == "line changed":

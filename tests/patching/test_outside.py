@@ -1,4 +1,4 @@
-"""Clones with pipes, links, large, deep and read-only files: refused or passed over, said, nothing outside touched."""
+"""Clones with pipes, links, large, deep and read-only files: rejected or skipped, and nothing outside is changed."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def large(path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("folder", ["", "models/"])
-def test_is_passed_over_and_said(
+def test_files_that_cannot_be_read_are_skipped_and_reported(
     clone: Path, make: Callable[[Path], None], told: str, folder: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = snapshot(clone)
@@ -95,13 +95,13 @@ def test_is_passed_over_and_said(
     assert snapshot(clone) == before
 
 
-def test_what_can_be_walked_is_looked_at(clone: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_deep_file_within_the_limit_is_read(clone: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (clone / "models" / "x.py").write_text(WALKABLE)
     assert patched(clone) == 0
     assert "not looked at" not in capsys.readouterr().out
 
 
-def test_a_link_out_of_the_clone_is_refused(
+def test_a_link_out_of_the_clone_is_rejected(
     clone: Path, tmp_path: Path, opened: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     outside = tmp_path / "outside.py"
@@ -116,7 +116,7 @@ def test_a_link_out_of_the_clone_is_refused(
     assert set(os.listdir(tmp_path)) == {"clone", "outside.py"}
 
 
-def test_a_link_made_after_the_patch_is_refused(
+def test_a_link_made_after_the_patch_is_rejected(
     clone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A revert must not write where the link leads."""

@@ -46,7 +46,7 @@ def test_apply_check_revert(root: Path) -> None:
     assert check(root, KNOWN) == ()
 
 
-def test_the_second_time_changes_nothing_and_says_so(root: Path) -> None:
+def test_applying_is_idempotent(root: Path) -> None:
     write(plan_apply(root, [ALL], KNOWN))
     again = plan_apply(root, [ALL], KNOWN)
     assert verbs(again) == {"build.py": "already patched", "config.py": "already patched"}
@@ -54,7 +54,7 @@ def test_the_second_time_changes_nothing_and_says_so(root: Path) -> None:
     assert again.diff() == ""
 
 
-def test_recipes_combine_and_the_shared_edit_goes_with_the_last(root: Path) -> None:
+def test_recipes_combine_and_a_shared_line_is_removed_with_the_last(root: Path) -> None:
     before = snapshot(root)
     write(plan_apply(root, [ONE], KNOWN))
     second = plan_apply(root, [ALL], KNOWN)
@@ -90,7 +90,7 @@ FORMER = {
 }
 
 
-def test_a_revert_takes_out_what_earlier_versions_put_elsewhere(root: Path) -> None:
+def test_a_revert_removes_what_earlier_versions_inserted_elsewhere(root: Path) -> None:
     write(plan_apply(root, [ALL], KNOWN))
     (root / "losses").mkdir()
     (root / "quotes.py").write_bytes(b"S = 's'  # as in '# apml-plugin'\nT = '''\n@takes_loss  # apml-plugin\n'''\n")
@@ -125,7 +125,7 @@ def test_a_marked_line_of_the_users_own_elsewhere_stops_a_revert(root: Path) -> 
 
 
 @pytest.mark.parametrize("restored", ["build.py", "config.py"])
-def test_half_patched_is_refused_and_can_be_reverted(root: Path, restored: str) -> None:
+def test_half_patched_is_rejected_and_can_be_reverted(root: Path, restored: str) -> None:
     before = snapshot(root)
     write(plan_apply(root, [ALL], KNOWN))
     (root / restored).write_bytes(before[restored])
@@ -213,7 +213,7 @@ def test_a_process_killed_between_two_files_leaves_what_a_revert_repairs(root: P
     assert not list(root.glob(".*.apml"))  # the killed process's temporary file is gone, too
 
 
-def test_a_file_changed_since_the_plan_is_refused(root: Path) -> None:
+def test_a_file_changed_since_the_plan_is_rejected(root: Path) -> None:
     plan = plan_apply(root, [ALL], KNOWN)
     (root / "config.py").write_text("def read(p): return 2\n")
     before = snapshot(root)

@@ -126,7 +126,7 @@ HALF = {
 
 
 @pytest.mark.parametrize("name", HALF)
-def test_half_patched_or_modified_by_hand_is_refused(name: str) -> None:
+def test_half_patched_or_edited_by_hand_is_rejected(name: str) -> None:
     text, revertible = HALF[name]
     with pytest.raises(PatchError, match=r"^m\.py is half patched or was edited by hand .*--revert"):
         source.present(text.encode(), "m.py", [F])

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from hosts import fork_hosts as forks
+from hosts.loops import hosts_with_loops as forks
 
 from apml_plugin.cli import main as cli
 from apml_plugin.errors import HostError, LossArgumentError, LossValueError, UnknownLossError
@@ -265,7 +265,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("name", REFUSED)
 @pytest.mark.parametrize("option", [[], ["--explain"], ["--revert"], ["--check"]])
-def test_refused_with_reason_place_and_what_to_do(name: str, option: list[str], make: Make) -> None:
+def test_a_rejection_names_reason_place_and_remedy(name: str, option: list[str], make: Make) -> None:
     files, message = REFUSED[name]
     root = make(files)
     before = snapshot(root)
@@ -341,13 +341,13 @@ def test_a_loss_attribute_stays_a_module_and_adds_nothing_to_a_state(monkeypatch
     assert training.training_loss(net.criterion) is net.criterion
 
 
-def test_validation_that_records_gradients_is_told_by_its_decorator(make: Make) -> None:
+def test_validation_that_records_gradients_gets_a_decorator(make: Make) -> None:
     edits = {(edit.file, str(edit)) for edit in recognise(make(forks.CHAIN)).recipe.edits}
     assert ("check.py", "'@keeps_host_loss' above 'check'") in edits
     assert len(edits) == 4
 
 
-def test_explain_says_what_becomes_ours_and_what_stays(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
+def test_explain_lists_what_is_replaced_and_what_stays(make: Make, capsys: pytest.CaptureFixture[str]) -> None:
     root = make(forks.SHARED)
     before = snapshot(root)
     assert cli(["patch", str(root), "--explain"]) == 0

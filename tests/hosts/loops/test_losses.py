@@ -1,5 +1,5 @@
 # ruff: noqa: E501 (the hosts' own lines)
-"""What the analysis finds, form by form: small hosts of our own writing, and the edits that each of them needs."""
+"""Which losses are found in small hosts, and the lines that each of them needs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hosts.fork_hosts import CHAMFER, LOCAL, SHARED
+from hosts.loops.hosts_with_loops import CHAMFER, LOCAL, SHARED
 
 from apml_plugin.errors import HostError
 from apml_plugin.hosts.loops.kind import Loops, search, sites_for
@@ -310,7 +310,7 @@ def test_a_function_that_measures_a_part_of_a_cloud_is_reported(selected: str, p
     )
 
 
-def test_a_function_of_another_kind_is_not_a_loss_of_its_two_arguments(tmp_path: Path) -> None:
+def test_a_function_that_measures_something_else_is_not_a_loss(tmp_path: Path) -> None:
     """What it measures is the network's output, not its own argument: a decorator would measure another cloud."""
     body = "out = net(pred)\nd = torch.cdist(out, gt)\nreturn d.min(1)[0].mean() + d.min(2)[0].mean()"
     with pytest.raises(HostError, match=r"main\.py:\d+ chamfer: is called like a Chamfer.*cannot be told"):
@@ -325,12 +325,12 @@ def test_a_function_of_another_kind_is_not_a_loss_of_its_two_arguments(tmp_path:
         "return (pred - gt).square().mean()",
     ],
 )
-def test_what_is_called_like_a_chamfer_and_cannot_be_judged_is_told(body: str, tmp_path: Path) -> None:
+def test_a_chamfer_by_name_that_cannot_be_read_is_reported(body: str, tmp_path: Path) -> None:
     with pytest.raises(HostError, match=r"(?s)main\.py:\d+ chamfer: .*training_value.*\n.*training_value\(loss, pred"):
         recognise(make(tmp_path, defined(body)))
 
 
-def test_no_line_stands_behind_what_a_further_argument_has_weighed(tmp_path: Path) -> None:
+def test_a_value_weighed_by_a_further_argument_is_not_replaced(tmp_path: Path) -> None:
     """SnowflakeNet's upsampling: every sample's distances are divided by its radius before they are averaged."""
     body = "d1, d2, _, _ = chamfer_3DDist()(a, b)\n    cd = (d1 + d2).mean(dim=1) / radius\n    cd = cd.mean()\n    return cd\n"
     both = f"from dist import chamfer_3DDist\n\n\ndef both(a, b, radius=1.0):\n    {body}"
@@ -350,7 +350,7 @@ def test_files_that_evaluate_get_no_edits(place: str, tmp_path: Path) -> None:
     assert {edit.file for edit in recognise(make(tmp_path, files)).recipe.edits} == {"core/train.py"}
 
 
-def test_a_string_that_chooses_a_metric_is_left_alone(tmp_path: Path) -> None:
+def test_a_string_that_chooses_a_metric_is_ignored(tmp_path: Path) -> None:
     files = {
         "main.py": SHARED["main.py"], "lib/net.py": SHARED["lib/net.py"], "lib/chamfer.py": CHAMFER,
         "lib/losses.py": SHARED["lib/losses.py"] + "\n\ndef distance(p, gt, metric='cd', method='cd'):\n"
@@ -372,7 +372,7 @@ def test_a_validation_that_records_gradients_keeps_the_hosts_object(tmp_path: Pa
     assert str(only.edit) == "'@keeps_host_loss' above 'check'"
 
 
-def test_a_networks_own_neighbours_stay(tmp_path: Path) -> None:
+def test_distances_inside_a_network_stay(tmp_path: Path) -> None:
     text = (
         "import torch\nfrom ext import chamfer_3DDist, ChamferDistanceL2\n\n\nclass Net(torch.nn.Module):\n    def __init__(self):\n"
         "        self.near, self.cd = chamfer_3DDist(), ChamferDistanceL2()\n\n    def forward(self, x, y):\n"
@@ -384,7 +384,7 @@ def test_a_networks_own_neighbours_stay(tmp_path: Path) -> None:
     assert [str(kept) for kept in fork.kept] == ["main.py:10 Net.forward: self.near is used inside the network"]
 
 
-def test_one_direction_and_what_a_class_is_really_called(tmp_path: Path) -> None:
+def test_one_direction_and_renamed_classes(tmp_path: Path) -> None:
     text = "from ext import *\n\n\ndef train(p, gt):\n    a = ChamferDistanceL1()\n    b = OneWay()\n    (a(p, gt) + b(p, gt)).backward()\n"
     fork = recognise(make(tmp_path, {"ext.py": EXTENSION, "main.py": text}))
     assert [str(site) for site in fork.sites] == ["main.py:5 train, a: ChamferDistanceL1 object, one number"]
@@ -405,7 +405,7 @@ def test_one_direction_and_what_a_class_is_really_called(tmp_path: Path) -> None
     ],
 )
 @pytest.mark.parametrize("own", [True, False])
-def test_arithmetic_that_is_not_linear_is_told(call: str, told: bool, own: bool, tmp_path: Path) -> None:
+def test_nonlinear_arithmetic_is_reported(call: str, told: bool, own: bool, tmp_path: Path) -> None:
     head = (
         "def chamfer(a, b):\n    d = torch.cdist(a, b)\n    return d.min(1)[0].mean() + d.min(2)[0].mean()\n"
         if own
@@ -443,7 +443,7 @@ def test_two_kinds_of_hosts_in_one_clone(tmp_path: Path) -> None:
     assert not search(Project(tmp_path), without=theirs).recipe.edits
 
 
-def test_a_file_that_cannot_be_read_is_told_and_counted(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_read_is_reported_and_counted(tmp_path: Path) -> None:
     make(tmp_path, LOCAL)
     (tmp_path / "deep.py").write_text("x = " + "+".join(["1"] * 3000) + "\n")
     (tmp_path / "deeper.py").write_text("x = " + "(" * 50_000 + ")" * 50_000 + "\n")

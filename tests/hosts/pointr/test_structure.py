@@ -1,4 +1,4 @@
-"""Telling a host by its structure."""
+"""Recognising a PoinTr-style host by its structure."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_a_vendored_copy_is_not_the_host(host: Path) -> None:
     assert str(recognise(Clone(host).project).builder) == "models/build.py: make_model"
 
 
-def test_two_equal_candidates_are_refused(host: Path) -> None:
+def test_two_equal_candidates_are_rejected(host: Path) -> None:
     shutil.copytree(host / "models", host / "models2")
     with pytest.raises(HostError, match=r"cannot tell .* models/build.py: make_model, models2/build.py: make_model"):
         recognise(Clone(host).project)
@@ -68,7 +68,7 @@ def test_a_file_that_does_not_parse_is_named(host: Path) -> None:
         recognise(Clone(host).project)
 
 
-def test_other_readers_of_yaml_are_told_apart(host: Path) -> None:
+def test_other_readers_of_yaml_are_not_the_reader(host: Path) -> None:
     (host / "kitti.py").write_text(
         "import yaml\nfrom easydict import EasyDict\n\ndef cars():\n"
         "    with open('fixed.yaml') as stream:\n        return EasyDict(yaml.safe_load(stream))\n"

@@ -51,7 +51,7 @@ def read(**config):
     return hoists_loss(lambda: EasyDict(model={"NAME": "PCN"}, **config))()
 
 
-def test_ours_come_behind_the_hosts_own(table, capsys):
+def test_our_metrics_follow_the_hosts(table, capsys):
     read(metrics=["EMD", "DCD", "CDL1"])
     assert table.names() == ["CDL1", "EMD", "DCD"]
     assert "Scores also measures EMD, DCD, behind the host's own" in capsys.readouterr().err

@@ -1,6 +1,6 @@
-"""Hosts whose Chamfer function also gives indices on: its value becomes ours, its indices stay; or it is refused.
+"""Hosts whose Chamfer function also returns indices: the value is replaced and the indices stay, or it is rejected.
 
-On a real D-PCC clone by choice: APML_DPCC=path-of-a-clone (it is copied, never touched).
+APML_DPCC=path-of-a-clone also tests a copy of a real D-PCC clone.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from apml_plugin.patching import Line, check, plan_apply, plan_revert, write
 from apml_plugin.patching.memory import compiled
 
 MEAN = "{NAME: APML, reduction: mean}"
-TESTS = Path(__file__).resolve().parents[1]
+TESTS = Path(__file__).resolve().parents[2]
 
 HOST = """
 import torch
@@ -100,7 +100,7 @@ def expected(outputs: list[torch.Tensor]) -> torch.Tensor:
 
 @pytest.mark.parametrize("ends", ["\n", "\r\n"])
 @pytest.mark.parametrize("how", ["patched", "attached"])
-def test_the_value_becomes_ours_and_the_indices_stay(
+def test_the_value_is_replaced_and_the_indices_stay(
     how: str, ends: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = HOST.replace("\n", ends).encode()
@@ -160,7 +160,7 @@ def test_other_ways_of_writing_it(old: str, new: str, tmp_path: Path) -> None:
         ("torch.mean(d1) + torch.mean(d2)", "torch.mean(d1) + torch.mean(d2) + nearest.float().mean()"),
     ],
 )
-def test_what_is_not_safe_is_refused(old: str, new: str, tmp_path: Path) -> None:
+def test_unsafe_forms_are_rejected(old: str, new: str, tmp_path: Path) -> None:
     assert old in HOST
     (tmp_path / "main.py").write_text(HOST.replace(old, new, 1))
     compile((tmp_path / "main.py").read_text(), "main.py", "exec")

@@ -102,7 +102,7 @@ ERRORS = {
 
 
 @pytest.mark.parametrize("what", ERRORS)
-def test_errors_are_told_with_exit_code_1(write: Any, what: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_end_with_exit_code_1(write: Any, what: str, capsys: pytest.CaptureFixture[str]) -> None:
     given, message = ERRORS[what]
     assert main(["check", str(write(**given))]) == 1
     assert message in capsys.readouterr().out
@@ -130,7 +130,7 @@ def test_the_command_line(write: Any, host: Path, tmp_path: Path, capsys: pytest
         ({"loss_opts": {"p_min": 0.7}}, "loss_opts: at the top level has no loss: beside it"),
     ],
 )
-def test_near_misses_of_the_key_are_pointed_out(keys: dict[str, Any], words: str, write: Any) -> None:
+def test_misspelt_keys_are_reported(keys: dict[str, Any], words: str, write: Any) -> None:
     assert warned(check_config(write(**keys)), words)
 
 
@@ -141,7 +141,7 @@ def test_a_loss_that_cannot_run_is_an_error(write: Any, monkeypatch: pytest.Monk
     assert "native cannot be used, there are no compiled ops: nothing was compiled here yet" in found.error
 
 
-def test_half_patched_is_said_once(write: Any, host: Path) -> None:
+def test_half_patched_is_reported_once(write: Any, host: Path) -> None:
     main(["patch", str(host)])
     reader = check_config(write()).host.detail.reader.file
     (host / reader).write_bytes(
@@ -163,7 +163,7 @@ def test_a_loss_of_more_than_two_clouds_is_an_error_before_the_run(host, loss, t
     assert "gives a predicted and a true cloud, but" in " ".join(capsys.readouterr().out.split())
 
 
-def test_misspelt_metrics_and_models_are_told(host, tmp_path, capsys) -> None:
+def test_misspelt_metrics_and_models_are_reported(host, tmp_path, capsys) -> None:
     file = tmp_path / "c.yaml"
     file.write_text(yaml.safe_dump({"metrics": ["EDM"], "model": {"NAME": "PCN", "num_pred": 32, "loss": "APML"}}))
     assert main(["check", str(file), "--host", str(host)]) == 1

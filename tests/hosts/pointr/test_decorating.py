@@ -1,4 +1,4 @@
-"""The inserted decorators, and the way without a patch."""
+"""The inserted decorators, after a patch and under `apml run`."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_class_stays_the_class(load: Importer) -> None:
     assert pickle.loads(pickle.dumps(pcn)) is pcn
 
 
-def test_things_that_are_no_models_pass(load: Importer) -> None:
+def test_objects_that_are_no_models_are_unchanged(load: Importer) -> None:
     build = takes_loss(load("datasets.build").make_dataset)
     assert type(build(EasyDict(NAME="PCN", loss="APML"))).__name__ == "PCN"
 
@@ -89,7 +89,7 @@ LEFT = {
 
 
 @pytest.mark.parametrize("what", LEFT)
-def test_what_is_not_ours_is_left_alone(what: str) -> None:
+def test_other_configs_are_unchanged(what: str) -> None:
     before = EasyDict(LEFT[what])
     assert hoist(EasyDict(LEFT[what])) == before
 
@@ -112,7 +112,7 @@ def test_a_misspelt_name_at_the_top_stops_the_build(load: Importer) -> None:
         takes_loss(load("models").make_model)(config.model)
 
 
-def test_modules_get_it_without_a_patch(importable: tuple[Path, Importer], tmp_path: Path) -> None:
+def test_imported_modules_get_the_loss_without_a_patch(importable: tuple[Path, Importer], tmp_path: Path) -> None:
     root, load = importable
     path = tmp_path / "x.yaml"
     path.write_text("loss: APML\nmodel: {NAME: PCN, num_pred: 32}\n")
@@ -122,7 +122,9 @@ def test_modules_get_it_without_a_patch(importable: tuple[Path, Importer], tmp_p
     assert len(attached(model)) == 1
 
 
-def test_a_patched_clone_gets_it_once(importable: tuple[Path, Importer], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_patched_clone_gets_the_loss_once(
+    importable: tuple[Path, Importer], capsys: pytest.CaptureFixture[str]
+) -> None:
     root, load = importable
     host = identify(root)
     write(plan_apply(root, [host.recipes[0]], host.recipes))

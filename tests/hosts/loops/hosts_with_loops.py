@@ -1,4 +1,4 @@
-"""Small hosts without a model registry, one per shape that hosts in the wild have; every line of our own writing."""
+"""Small hosts with a training loop of their own, one for each form that real hosts have, written for the tests."""
 
 from __future__ import annotations
 

@@ -213,7 +213,7 @@ def test_checkpoints_are_the_hosts_own(load: Importer) -> None:
     assert [n for n, _ in model.named_parameters()] == ["net.weight", "net.bias"]
 
 
-def test_a_loss_with_weights_of_its_own_is_refused(load: Importer) -> None:
+def test_a_loss_with_weights_is_rejected(load: Importer) -> None:
     model = load("models").make_model(config("PCN"))
     model.loss_func.register_buffer("eps", torch.zeros(1))
     with pytest.raises(HostError, match=r"strict loading of checkpoints"):
@@ -250,7 +250,7 @@ def test_under_dataparallel_and_no_grad(load: Importer) -> None:
         assert equal([silent], [host.get_loss(host(partial), gt)])
 
 
-def test_attaching_twice_changes_nothing(load: Importer, capsys: pytest.CaptureFixture[str]) -> None:
+def test_attaching_is_idempotent(load: Importer, capsys: pytest.CaptureFixture[str]) -> None:
     model = make(load, "PCN", "APML")
     inner = model.loss_func
     attach(model, config("PCN", "ChamferL1"))
@@ -274,7 +274,7 @@ def test_errors_survive_the_registry(load: Importer) -> None:
         build(config("PCN", {"x": "APML"}))
 
 
-def test_another_hosts_weights_are_left_alone(load: Importer) -> None:
+def test_a_mapping_of_weights_is_not_a_loss(load: Importer) -> None:
     assert not attached(make(load, "PCN", {"sparse": 1.0, "dense": 2}))
 
 
@@ -301,7 +301,7 @@ def test_a_model_without_a_loss_leaves_it_to_the_functions_it_calls() -> None:
     assert "APML" in guard.state.asked
 
 
-def test_chamfer_objects_are_found_wherever_they_hang(load: Importer) -> None:
+def test_every_chamfer_object_of_a_model_is_found(load: Importer) -> None:
     chamfer = load("extensions.chamfer")
 
     class Wild(nn.Module):
@@ -329,7 +329,7 @@ def test_chamfer_objects_are_found_wherever_they_hang(load: Importer) -> None:
     assert len(attached(model)) == 5
 
 
-def test_what_a_class_makes_of_the_chamfer_it_inherits_stays(load: Importer) -> None:
+def test_what_a_class_adds_to_an_inherited_chamfer_stays(load: Importer) -> None:
     chamfer = load("extensions.chamfer")
 
     class Weighed(chamfer.ChamferDistanceL2):  # type: ignore[misc, name-defined]
@@ -368,12 +368,12 @@ def test_stages_of_a_loop_are_counted_when_it_runs(load: Importer) -> None:
         attach(Loop(), {"loss": {"p1": "APML"}}).get_loss(ret, gt)
 
 
-def test_reduction_none_is_refused_when_called(load: Importer) -> None:
+def test_reduction_none_is_rejected_when_called(load: Importer) -> None:
     with pytest.raises(LossValueError, match=r"shape \(2,\).*reduction: mean"):
         run(make(load, "PCN", {"NAME": "APML", "reduction": "none"}))
 
 
-def test_after_an_error_the_next_call_starts_afresh(load: Importer) -> None:
+def test_a_call_after_an_error_starts_from_zero(load: Importer) -> None:
     model = make(load, "PCN", {"coarse": "APML"})
     partial, gt = clouds()
     expected = model.get_loss(model(partial), gt)

@@ -134,7 +134,7 @@ def test_a_loss_in_forward_chosen_by_a_string(
     assert list(model.state_dict()) == ["move.weight", "move.bias"]
 
 
-def test_a_string_nobody_knows_gets_the_hosts_own_error(build: Callable[[EasyDict], Any]) -> None:
+def test_an_unknown_string_raises_the_hosts_error(build: Callable[[EasyDict], Any]) -> None:
     with pytest.raises(NotImplementedError):
         build(EasyDict(NAME="Masked", loss="cdl3"))
 
@@ -160,7 +160,7 @@ def test_the_environment_reaches_a_model_whose_yaml_names_no_loss(
     assert "(from APML_LOSS); validation keeps" in capsys.readouterr().err
 
 
-def test_patch_lets_the_name_through_and_comes_out_again(host: Path) -> None:
+def test_a_patch_lets_the_name_through_and_is_reverted(host: Path) -> None:
     add(host)
     before = {path: path.read_bytes() for path in host.rglob("*.py")}
     found = recognise(Clone(host).project)
@@ -195,7 +195,7 @@ def test_check_knows_a_string_that_the_model_reads(host: Path, tmp_path: Path) -
     assert "'cdl2', which Masked reads itself" in found.found_at
 
 
-def test_folders_may_have_been_moved_deeper(host: Path) -> None:
+def test_parts_in_deeper_folders_are_found(host: Path) -> None:
     (host / "src" / "inner").mkdir(parents=True)
     for name in ("models", "utils"):
         shutil.move(host / name, host / "src" / "inner" / name)
@@ -214,9 +214,7 @@ def test_a_syntax_error_in_the_builder_comes_first(host: Path) -> None:
         recognise(Clone(host).project)
 
 
-def test_explain_reports_an_import_of_a_folder_that_is_not_there(
-    host: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_explain_reports_an_import_of_a_missing_folder(host: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (host / "runner.py").write_text("from models import make_model\n")
     assert cli(["patch", str(host), "--explain"]) == 0
     assert "broken in the host" not in capsys.readouterr().out
