@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch import Tensor
@@ -29,3 +29,8 @@ def saved_by(node: torch.autograd.graph.Node) -> dict[str, Any]:
 def version_of(tensor: Tensor) -> int:
     """How many times a tensor's memory was written in place."""
     return int(tensor._version)
+
+
+def archive(file: IO[bytes]) -> Any:
+    """PyTorch's reader of its zip files, with ``get_all_records()`` and ``get_record(name)``."""
+    return torch._C.PyTorchFileReader(file)  # type: ignore[call-overload]

@@ -105,9 +105,8 @@ def matching_plan(
 ) -> Any:
     """The plan P behind :func:`apml_loss`: soft correspondences of the points.
 
-    Args: as :func:`apml_loss`. ``return_bound``: also return, for each pair, how much of the plan's mass the
-        entries left out by ``threshold`` could carry at most under the same scaling (a list of B floats;
-        divide by the number of gt points for a share).
+    Args: as :func:`apml_loss`. ``return_bound``: also return a list of B floats, upper bounds on the mass of the
+        entries that ``threshold`` leaves out. The mass of a plan is its number of gt points.
 
     Returns:
         A coalesced sparse COO tensor (B, N, M), float32 or float64, without gradient. Row i of pair b holds

@@ -77,11 +77,11 @@ def _is_tar(file: IO[bytes]) -> bool:
 
 def records(file: IO[bytes]) -> list[str]:
     """Names of the entries of a zip file as PyTorch itself sees them; CheckpointError if it cannot."""
-    import torch
+    from .._torch_private import archive
 
     start = file.tell()
     try:
-        return list(torch._C.PyTorchFileReader(file).get_all_records())  # type: ignore[call-overload]
+        return list(archive(file).get_all_records())
     except (RuntimeError, OSError, ValueError):
         raise CheckpointError(_why_no_records(file)) from None
     finally:
@@ -90,10 +90,10 @@ def records(file: IO[bytes]) -> list[str]:
 
 def pickled(file: IO[bytes], kind: str) -> IO[bytes]:
     """The pickle that holds the structure, to be looked through (never loaded)."""
-    import torch
+    from .._torch_private import archive
 
     if kind == ZIP:
-        return io.BytesIO(torch._C.PyTorchFileReader(file).get_record("data.pkl"))  # type: ignore[call-overload]
+        return io.BytesIO(archive(file).get_record("data.pkl"))
     return file
 
 

@@ -1,4 +1,4 @@
-"""One-to-one assignments of least total distance: exact by SciPy, or by an auction with a proven bound."""
+"""One-to-one assignments with the least total distance: exact by SciPy, or by an auction with a proven bound."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def assign_pairs(clouds: Clouds, tolerance: float | None, unequal: str) -> list[
     for b, (n, m) in enumerate(sizes):
         if n != m and n and m and unequal == "raise":
             raise LossValueError(
-                f"pred[{b}] has {n} points and gt[{b}] {m}, and one-to-one matching needs as many: sample the larger "
-                "cloud down, or say unequal='smaller' to leave its surplus points out"
+                f"pred[{b}] has {n} points and gt[{b}] {m}, and one-to-one matching needs equal numbers: sample the "
+                "larger cloud down, or leave its surplus points out with unequal='smaller'"
             )
     return [_assign(*clouds.pair(b), tolerance) for b in range(len(sizes))]
 
@@ -55,7 +55,7 @@ def _assign(pred: Tensor, gt: Tensor, tolerance: float | None) -> Assignment:
     if len(x) == 0:
         none = torch.empty(0, dtype=torch.int64, device=pred.device)
         return Assignment(none, none, 0.0)
-    # Extent 1, around 0: neither squares nor prices can leave the range of float64.
+    # Coordinates in [0, 1]: neither squares nor prices can leave the range of float64.
     low, high = np.minimum(x.min(0), y.min(0)), np.maximum(x.max(0), y.max(0))
     with np.errstate(over="ignore"):
         extent = float((high - low).max())

@@ -1,4 +1,4 @@
-"""The one place where clouds are checked: rank, batch, dimension, dtype, device, finiteness, lengths."""
+"""All checks of clouds: rank, batch, dimension, dtype, device, finiteness, lengths."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def check_clouds(
     ignore_zeros: bool = False,
     check_finite: bool = True,
 ) -> Clouds:
-    """Checks two batches of clouds and settles which of their points count.
+    """Checks two batches of clouds and determines which of their points are valid.
 
     Args:
         pred, gt: (B, N, D) and (B, M, D), floating point, on one device. N or M may be 0.

@@ -101,13 +101,13 @@ def symmetric_potential(
 
 def _fixed_point(step: Callable[[Tensor], Tensor], start: Tensor, scale: float) -> Tensor:
     """Iterates until nothing changes beyond rounding."""
-    now = start
+    value = start
     for _ in range(MOST_ITERATIONS):
-        before, now = now, step(now)
-        change = float((now - before).abs().max())
-        if change <= 4 * torch.finfo(now.dtype).eps * max(float(now.abs().max()), scale):
+        before, value = value, step(value)
+        change = float((value - before).abs().max())
+        if change <= 4 * torch.finfo(value.dtype).eps * max(float(value.abs().max()), scale):
             break
-    return now
+    return value
 
 
 class _AtFixedPoint(torch.autograd.Function):
