@@ -34,3 +34,24 @@ def version_of(tensor: Tensor) -> int:
 def archive(file: IO[bytes]) -> Any:
     """PyTorch's reader of its zip files, with ``get_all_records()`` and ``get_record(name)``."""
     return torch._C.PyTorchFileReader(file)  # type: ignore[call-overload]
+
+
+def device_context() -> type[Any]:
+    """The class of ``with torch.device(...)``. The functions that it gives a device are from now on those of today.
+
+    It recognises them by their Python objects, in a set made on first use: the call makes it now, so that functions
+    that are wrapped afterwards are still recognised.
+    """
+    from torch.utils import _device
+
+    _device._device_constructors()
+    return _device.DeviceContext
+
+
+def script_as(wrapper: Any, original: Any) -> None:
+    """Makes TorchScript, which recognises operators by their Python objects, compile ``wrapper`` to the operator."""
+    from torch.jit import _builtins
+
+    operator = _builtins._find_builtin(original)
+    if operator is not None:
+        _builtins._register_builtin(wrapper, operator)

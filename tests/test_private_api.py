@@ -58,9 +58,35 @@ def test_a_checkpoint_opens_as_an_archive(tmp_path: Path) -> None:
         assert b"epoch" in archive.get_record("data.pkl"), changed
 
 
-@pytest.mark.parametrize("folder", ["losses", "matching", "models", "compat", "metrics", "checkpoints"])
+def test_wrapped_factories_keep_the_device_of_a_context(monkeypatch: pytest.MonkeyPatch) -> None:
+    changed = f"torch.utils._device has changed in {VERSION}: CPU mode breaks `with torch.device(...)`"
+    assert issubclass(private.device_context(), torch.overrides.TorchFunctionMode), changed
+    original = torch.zeros
+    monkeypatch.setattr(torch, "zeros", lambda *args, **kwargs: original(*args, **kwargs))
+    with torch.device("meta"):
+        assert torch.zeros(3).is_meta, changed
+
+
+def test_a_wrapped_operator_compiles_to_the_operator() -> None:
+    def ones(*args, **kwargs):
+        return torch.ones(*args, **kwargs)
+
+    private.script_as(ones, torch.ones)
+
+    def calls(n: int) -> torch.Tensor:
+        return ones([n])
+
+    changed = f"torch.jit._builtins has changed in {VERSION}: CPU mode breaks torch.jit.script"
+    assert torch.equal(torch.jit.script(calls)(2), torch.ones(2)), changed
+
+
+@pytest.mark.parametrize(
+    "folder", ["losses", "matching", "models", "compat", "metrics", "checkpoints", "launch", "standins"]
+)
 def test_private_names_of_torch_stay_in_one_module(folder: str) -> None:
-    private_name = re.compile(r"\btorch\._(?!_)\w|\btorch\.utils\._\w|_saved_|\._version\b")
+    private_name = re.compile(
+        r"\btorch\._(?!_|six)\w|\btorch\.(utils|jit)\._\w|from torch\.\w+ import _(?!_)|_saved_|\._version\b"
+    )
     for path in [*(PACKAGE / folder).rglob("*.py"), *PACKAGE.glob("*.py")]:
         if path.name != "_torch_private.py":
             text = re.sub(r'"torch\._[\w.]+"', "", path.read_text())  # names in strings are not calls

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from apml_plugin import _torch_private
 from apml_plugin.ddp import without_devices
 
 # fmt: off
@@ -60,32 +61,18 @@ def on_cpu(device: Any) -> Any:
 
 
 def _factories() -> None:
-    # `with torch.device(...)` and set_default_device recognise the factories by their Python objects, in a set made
-    # on first use: this call makes it now, of the real ones. Then a device named in these ways is translated too.
-    from torch.utils import _device
-
-    _device._device_constructors()
-    context = _device.DeviceContext
-    context.__init__ = _translated(context.__init__, at=1)  # type: ignore[method-assign]
+    context = _torch_private.device_context()  # first: it recognises the factories as they are now
+    context.__init__ = _translated(context.__init__, at=1)  # type: ignore[misc]
     for name in FACTORIES:
         if hasattr(torch, name):
             original = getattr(torch, name)
             wrapper = _translated(original)
             setattr(torch, name, wrapper)
-            _keep_scriptable(wrapper, original)
+            _torch_private.script_as(wrapper, original)
     for name in METHODS:
         setattr(torch.Tensor, name, _translated(getattr(torch.Tensor, name)))
     default = _translated(torch.set_default_tensor_type, _cpu_tensor_type, 0, ("t",))
     setattr(torch, "set_default_tensor_type", default)  # noqa: B010
-
-
-def _keep_scriptable(wrapper: Callable[..., Any], original: Callable[..., Any]) -> None:
-    """TorchScript recognises operators by their Python objects: this makes it compile ours to the operator itself."""
-    from torch.jit import _builtins
-
-    operator = _builtins._find_builtin(original)
-    if operator is not None:
-        _builtins._register_builtin(wrapper, operator)
 
 
 def _moves() -> None:
