@@ -1,7 +1,8 @@
-"""Checkpoints of the hosts: read without running anything in them, described, compared, converted.
+"""Checkpoints of hosts: read without running code in them, described, compared with a model, converted.
 
-`reading.read` asks PyTorch's weights-only reader first. Where that refuses, the same reader is asked again with the
-classes that old hosts pickled (`placeholders`) standing in as empty shells, and what the shells kept is turned into
-plain values (`restoring`). Anything else in a file is refused by name. `layouts` finds the weights among a host's keys,
-`report` describes them, `comparing` holds them against a host's model, `writing` writes files whole or not at all.
+`reading.read` asks PyTorch's weights-only reader first. If that rejects a file, the same reader gets `placeholders` for
+the classes that old hosts pickled, and these become plain values. Any other class is an error that names it.
+`container` and `looking` check a file before PyTorch reads it. `layouts` finds the weights, `report` describes them,
+`comparing` compares them with a host's model, `writing` converts them. `loading` is `torch.load` under `apml run`,
+`own` makes losses of this package loadable.
 """

@@ -1,4 +1,4 @@
-"""Where in a checkpoint the weights lie, and what lies beside them."""
+"""Where the weights are in a checkpoint, and what is stored beside them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RAW = "raw"
 
 
 class Keys(NamedTuple):
-    """How a layout calls what lies beside the weights."""
+    """The keys of a layout for what is stored beside the weights."""
 
     epoch: str
     optimizer: str
@@ -24,7 +24,7 @@ class Keys(NamedTuple):
     best: str
 
 
-LAYOUTS = {  # in the order in which a file is asked for them: PoinTr's builder takes `model` before `base_model`
+LAYOUTS = {  # the first one in a file counts, as in PoinTr's builder, which takes `model` before `base_model`
     "model": Keys("epoch", "optimizer", "metrics", "best_metrics"),
     "base_model": Keys("epoch", "optimizer", "metrics", "best_metrics"),
     "grnet": Keys("epoch_index", "optimizer", "metrics", "best_metrics"),
@@ -42,7 +42,7 @@ _METRICS, _BEST = ("metrics",), ("best_metrics", "best_metric")
 
 @dataclass
 class Checkpoint:
-    """A checkpoint taken apart. weights: as in the file. others: every other key of the file as it is there."""
+    """A checkpoint in parts. weights: as in the file. others: all other keys. left_out: keys that are no tensors."""
 
     layout: str
     weights: Mapping[str, torch.Tensor]
@@ -75,7 +75,7 @@ class Checkpoint:
 
 
 def take_apart(value: Any) -> Checkpoint:
-    """Finds the weights. Raises CheckpointError, without a file name, saying what was looked for and what is there."""
+    """Finds the weights. Raises CheckpointError, without a file name, naming the keys it looked for and found."""
     if not isinstance(value, dict):
         raise CheckpointError(f"holds a {type(value).__name__}, not a mapping with weights in it")
     value = _bare(value)
@@ -86,7 +86,7 @@ def take_apart(value: Any) -> Checkpoint:
     if _tensors(value):
         return _made(RAW, value, {})
     keys = ", ".join(repr(key)[:40] for key in list(value)[:8]) or "nothing"
-    raise CheckpointError(f"has no weights under {', '.join(LAYOUTS)} and is no state dict itself; it has {keys}")
+    raise CheckpointError(f"has no weights under {', '.join(LAYOUTS)} and is not a state dict itself; it has {keys}")
 
 
 def _tensors(value: Any) -> bool:
@@ -105,31 +105,31 @@ def _made(layout: str, weights: dict[Any, Any], others: dict[str, Any]) -> Check
 
 
 def _bare(value: dict[Any, Any]) -> OrderedDict[Any, Any]:
-    """A copy without the attributes that a file can give an OrderedDict, its methods' names among them."""
+    """A copy without attributes: a file can give an OrderedDict some that hide its methods."""
     result = OrderedDict(dict.items(value))
     _copy_versions(value, result)
     return result
 
 
 def _plain(tensor: torch.Tensor) -> torch.Tensor:
-    """Without attributes of its own, for the same reason."""
+    """The tensor without attributes, for the same reason."""
     return torch.Tensor.detach(tensor) if vars(tensor) else tensor
 
 
 def without_prefix(weights: Mapping[str, torch.Tensor]) -> OrderedDict[str, torch.Tensor]:
-    """`module.` taken off the front of keys, once, nowhere else. Raises CheckpointError if two keys become one."""
+    """`module.` removed once from the front of keys. Raises CheckpointError if two keys become one."""
     return _renamed(weights, lambda key: key.removeprefix(PREFIX))
 
 
 def with_prefix(weights: Mapping[str, torch.Tensor]) -> OrderedDict[str, torch.Tensor]:
-    """`module.` put before every key that does not begin with it."""
+    """`module.` added to every key that does not begin with it."""
     return _renamed(weights, lambda key: key if key.startswith(PREFIX) else PREFIX + key)
 
 
 def _renamed(weights: Mapping[str, torch.Tensor], rename: Any) -> OrderedDict[str, torch.Tensor]:
     result = OrderedDict((rename(key), value) for key, value in weights.items())
     if len(result) != len(weights):
-        raise CheckpointError("has keys that differ by `module.` alone, so it cannot be put on or taken off")
+        raise CheckpointError("has keys that differ only by `module.`, so it cannot be added or removed")
     _copy_versions(weights, result, rename)
     return result
 

@@ -1,4 +1,4 @@
-"""`torch.load` in a run: old files work, and nothing in any file is run."""
+"""`torch.load` under `apml run`: old files load, and no code in any file is run."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from apml_plugin.announce import tell
 from apml_plugin.errors import CheckpointError
 
 REMEDY = (
-    "Where you trust whoever made it, save its state dict alone with torch.save, or start with `apml run "
-    "--trust-checkpoints`, which gives torch.load back PyTorch's own behaviour (and since 2.6, "
-    "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 to run what a file asks for)"
+    "If you trust its author, save its state dict alone with torch.save, or start with `apml run "
+    "--trust-checkpoints`, which restores PyTorch's own torch.load (since 2.6, PyTorch also needs "
+    "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1 to run code of a file)"
 )
 _MARK = "_apml_loading"
 
@@ -36,11 +36,11 @@ def install() -> None:
         weights_only: bool | None = None,
         **options: Any,
     ) -> Any:
-        # Weights only, whatever the host asks for: what that refuses is asked of our reader, which runs no more.
+        # Always weights only, whatever the host asks for. Our reader, which runs no code either, reads the rest.
         where = _position(f)
         if where is None:
             return load(f, map_location, weights_only=True, **options)
-        _refuse_programs(f, where)
+        _reject_programs(f, where)
         try:
             return load(f, map_location, weights_only=True, **options)
         except UnpicklingError as error:
@@ -51,9 +51,9 @@ def install() -> None:
 
 
 def _again(load: Any, f: Any, where: int, map_location: Any, options: dict[str, Any], error: Exception) -> Any:
-    """Reads a refused file with shells in the place of known host classes, from the start."""
+    """Reads a file that PyTorch rejected again, with placeholders for known classes of hosts."""
     from apml_plugin.checkpoints import container
-    from apml_plugin.checkpoints.reading import read_with_shells
+    from apml_plugin.checkpoints.reading import read_with_placeholders
     from apml_plugin.files.opening import printable
 
     name = os.fspath(f) if _is_path(f) else getattr(f, "name", "a checkpoint in memory")
@@ -63,18 +63,20 @@ def _again(load: Any, f: Any, where: int, map_location: Any, options: dict[str, 
         file.seek(where)
         try:
             kind = container.kind_of(file)
-            read = read_with_shells(file, kind, str(error), load, REMEDY, map_location=map_location, **options)
-        except CheckpointError as refused:
-            raise CheckpointError(printable(f"{name}: {refused}")) from None
+            read = read_with_placeholders(file, kind, str(error), load, REMEDY, map_location=map_location, **options)
+        except CheckpointError as problem:
+            raise CheckpointError(printable(f"{name}: {problem}")) from None
     finally:
         if file is not f:
             file.close()
-    tell("checkpoint", f"{name}: an old file, read without running its code; plain values for {', '.join(read.kept)}")
+    tell(
+        "checkpoint", f"{name}: an old file, read without running code; plain values in place of {', '.join(read.kept)}"
+    )
     return read.value
 
 
-def _refuse_programs(f: Any, where: int) -> None:
-    """Refuses what PyTorch before 2.6 did not confine to weights even when asked to: tar files and TorchScript."""
+def _reject_programs(f: Any, where: int) -> None:
+    """Rejects TorchScript and tar files: PyTorch before 2.6 runs them even if asked for weights only."""
     from apml_plugin.checkpoints import container
 
     file = open(f, "rb") if _is_path(f) else f  # noqa: SIM115 (closed below)
@@ -82,7 +84,7 @@ def _refuse_programs(f: Any, where: int) -> None:
         head = file.read(4)
         file.seek(where)
         if head[:1] != b"\x80" and (head != b"PK\x03\x04" or _early()):
-            container.refuse_programs(file)
+            container.reject_programs(file)
     except CheckpointError as error:
         name = os.fspath(f) if _is_path(f) else getattr(f, "name", "a checkpoint in memory")
         raise CheckpointError(f"{name}: {error}. {REMEDY}") from None
@@ -93,12 +95,12 @@ def _refuse_programs(f: Any, where: int) -> None:
 
 
 def _early() -> bool:
-    """Whether this PyTorch hands TorchScript archives on even when asked for weights only."""
+    """Whether this PyTorch loads TorchScript archives even if asked for weights only."""
     return tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 6)
 
 
 def _position(f: Any) -> int | None:
-    """Where in ``f`` reading starts; None for what cannot be read twice, which PyTorch refuses in its own words."""
+    """Where in ``f`` reading starts; None if it cannot be read twice: PyTorch raises its own error then."""
     if _is_path(f):
         return 0 if os.path.isfile(f) and not os.fspath(f).endswith(".safetensors") else None
     try:

@@ -1,8 +1,9 @@
-"""A pickle looked through before it is loaded: what it names, what memory it would take. No instruction is followed.
+"""A pickle is inspected before it is loaded: the names it uses, and the memory it would take. Nothing is executed.
 
-PyTorch's weights-only reader runs nothing of a file, but believes its numbers: 600 bytes can ask for a tensor of two
-gigabytes, for the hash of a tuple of 2**60 entries, or for a text to be copied a million times. Here the same
-instructions move names and numbers about where that reader would make objects, and what exceeds the file is refused.
+PyTorch's weights-only reader runs no code of a file, but trusts its numbers: 600 bytes can ask for a tensor of two
+gigabytes, for the hash of a tuple of 2**60 entries, or for a text to be copied a million times. This module follows the
+same instructions, with names and sizes in place of the objects that PyTorch would make, and rejects a file that claims
+more than it contains.
 """
 
 from __future__ import annotations
@@ -13,13 +14,12 @@ import pickletools
 import re
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import IO, Any
 
 from ..errors import CheckpointError
 from . import container
 
-_LEGACY_PICKLES, _LEGACY_OBJECT = 5, 3  # magic number, protocol, system, the object, the keys of its storages
+_LEGACY_PICKLES = 5  # magic number, protocol, system, the object, the keys of its storages
 _VALUES = frozenset({"BININT", "BININT1", "BININT2", "BINFLOAT", "BINUNICODE", "SHORT_BINSTRING", "LONG1"})
 _CONSTANTS = {"NONE": None, "NEWFALSE": False, "NEWTRUE": True}
 _COPIES = re.compile(r"_codecs\.encode|builtins\.(bytearray|set)|torch\.Size|collections\.(OrderedDict|Counter)")
@@ -35,48 +35,33 @@ _DAMAGED = "is cut off or damaged ({}); copy or download it again"
 _TOO_MUCH = "claims to hold more than it has bytes for ({}): it is cut off, damaged or made to deceive"
 
 
-@dataclass
-class Look:
-    """names: of globals, in the order met, each once. span: where in the file the object's own pickle begins and ends.
-    modules: for each description of a module in it, the places of the tuple and of the instruction that asks for it.
-    """
+def look(file: IO[bytes], kind: str) -> list[str]:
+    """The names of the globals in a checkpoint's pickles, each once. The file's position stays.
 
-    names: list[str] = field(default_factory=list)
-    span: tuple[int, int] = (0, 0)
-    modules: list[tuple[int, int]] = field(default_factory=list)
-
-
-def look(file: IO[bytes], kind: str) -> Look:
-    """Looks through the pickles of a checkpoint, and leaves the file where it was.
-
-    Raises CheckpointError, without a file name, for what is damaged or would take more memory than the file has.
+    Raises CheckpointError, without a file name, if it is damaged or would take more memory than the file has.
     """
     start = file.tell()
     size = file.seek(0, os.SEEK_END) - start
     file.seek(start)
-    found, seen = _Looking(size), Look()
+    found = _Looking(size)
     try:
         stream = _Clipped(container.pickled(file, kind))
-        for number in range(1 if kind == container.ZIP else _LEGACY_PICKLES):
-            begin = stream.tell()
-            modules = found.follow(stream)
-            if number in (0, _LEGACY_OBJECT):
-                seen.span, seen.modules = (begin, stream.tell()), modules
+        for _ in range(1 if kind == container.ZIP else _LEGACY_PICKLES):
+            found.follow(stream)
             if found.blind:
                 break
     except CheckpointError:
         raise
-    except Exception as error:  # pickletools and struct raise what they like for a damaged file
-        told = f"{type(error).__name__}: {' '.join(str(error)[:300].split())[:120]}"
-        raise CheckpointError(_DAMAGED.format(told)) from None
+    except Exception as error:  # pickletools and struct raise many kinds of errors for a damaged file
+        reason = f"{type(error).__name__}: {' '.join(str(error)[:300].split())[:120]}"
+        raise CheckpointError(_DAMAGED.format(reason)) from None
     finally:
         file.seek(start)
-    seen.names = list(found.names)
-    return seen
+    return list(found.names)
 
 
 class _Clipped:
-    """Reads as the file does, but never asks for more than there is: a length in it would be memory at once."""
+    """Reads from a file, never more than it has left: Python would allocate memory for any length that is asked for."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file, at = file, file.tell()
@@ -98,7 +83,7 @@ class _Name(str):
 
 
 class _Nested(tuple[Any, ...]):
-    """A tuple of tuples. weight: how many entries all of them have, as often as they are there; depth: of tuples."""
+    """A tuple of tuples. weight: number of entries, counting shared tuples each time. depth: levels of tuples."""
 
     weight: int
     depth: int
@@ -122,7 +107,7 @@ def _weight(value: Any) -> int:
 
 
 class _Thing:
-    """An object that would be made. size: of a copy of it, in bytes. storage: the bytes of each entry, if it is one."""
+    """An object that PyTorch would make. size: bytes of a copy. storage: bytes per entry if it is a storage, else 0."""
 
     __slots__ = ("args", "name", "size", "storage")
 
@@ -138,16 +123,14 @@ class _Looking:
         self._storages: dict[Any, _Thing] = {}
         self._claimed = self._copied = 0
 
-    def follow(self, stream: Any) -> list[tuple[int, int]]:
-        """One pickle, up to its STOP; blind from the first instruction on that PyTorch's reader does not know."""
-        modules = []
+    def follow(self, stream: Any) -> None:
+        """Follows one pickle up to its STOP. After an instruction that PyTorch does not know, only names are read."""
         stack: list[Any] = []
-        marks: list[tuple[list[Any], int]] = []
+        marks: list[list[Any]] = []
         memo: dict[Any, Any] = {}
         texts: list[str] = []
-        opened, before = -1, ""
-        for opcode, argument, position in pickletools.genops(stream):
-            name, at = opcode.name, position or 0
+        for opcode, argument, _ in pickletools.genops(stream):
+            name = opcode.name
             if name in ("GLOBAL", "INST"):
                 argument = self._named(*str(argument).split(" ", 1))
             elif name == "STACK_GLOBAL":
@@ -160,15 +143,14 @@ class _Looking:
                 stack.append(argument)
             elif name in ("BINPUT", "LONG_BINPUT"):
                 memo[argument] = stack[-1]
-                continue  # so that it comes between nothing
             elif name in ("BINGET", "LONG_BINGET"):
                 stack.append(memo[argument])
             elif name == "MARK":
-                marks.append((stack, at))
+                marks.append(stack)
                 stack = []
             elif name in ("TUPLE", "APPENDS", "SETITEMS"):
                 items = stack
-                stack, opened = marks.pop()
+                stack = marks.pop()
                 if name == "TUPLE":
                     stack.append(_tuple(items))
                 else:
@@ -194,16 +176,9 @@ class _Looking:
             elif name == "BUILD":
                 self._build(stack, stack.pop())
             elif name == "BINPERSID":
-                described = stack.pop()
-                if before == "TUPLE" and described[:1] == ("module",):
-                    modules.append((opened, at))
-                    stack.append(described[1])
-                else:
-                    stack.append(self._storage(described))
+                stack.append(self._storage(stack.pop()))
             elif name not in ("PROTO", "STOP"):
                 self.blind = True
-            before = name
-        return modules
 
     def _named(self, module: str, name: str) -> _Name:
         module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
@@ -219,7 +194,9 @@ class _Looking:
             _check_key(key)
 
     def _storage(self, described: tuple[Any, ...]) -> _Thing:
-        """What ("storage", type, key, location, number of entries, view) stands for."""
+        """The object for ("storage", type, key, location, number of entries, view)."""
+        if described[:1] == ("module",):
+            raise CheckpointError(f"holds a whole module, as PyTorch before 1.6 pickled them: {container.CONVERT}")
         _, kind, key, _, count, *view = described
         if not isinstance(key, str | int) or not _number(count):
             raise CheckpointError(_DAMAGED.format("a storage without a key and a size"))
@@ -233,7 +210,7 @@ class _Looking:
         if view and view[0] is not None:
             count = view[0][2]
             if not _number(count) or count * found.storage > found.size:
-                raise CheckpointError(_TOO_MUCH.format("a view of more than its storage"))
+                raise CheckpointError(_TOO_MUCH.format("a view larger than its storage"))
             return _Thing("storage", (), count * found.storage, found.storage)
         return found
 
@@ -260,7 +237,7 @@ class _Looking:
         return _Thing(name, args)
 
     def _view(self, name: str, args: tuple[Any, ...]) -> _Thing:
-        """A tensor of a storage: within it, because PyTorch makes a storage larger that is too small."""
+        """A tensor of a storage. It must lie within: PyTorch would enlarge a storage that is too small."""
         storage, offset, size, stride = args[:4]
         size, stride = (_numbers(value) for value in (size, stride))
         if not isinstance(storage, _Thing) or not storage.storage or not _number(offset) or len(size) != len(stride):
@@ -268,7 +245,7 @@ class _Looking:
         entry = _bytes_of(args[6]) if name.endswith("_v3") else storage.storage
         count = math.prod(size)
         last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True)) + 1 if count else 0
-        if name.endswith("qtensor"):  # made whole first
+        if name.endswith("qtensor"):  # a tensor of this shape is allocated first
             last = max(last, count)
         if last * entry > storage.size:
             raise CheckpointError(_TOO_MUCH.format(f"a tensor of {last * entry} bytes in a storage of {storage.size}"))
@@ -317,7 +294,7 @@ def _number(value: Any) -> bool:
 
 
 def _bytes_of(kind: Any) -> int:
-    """Of one entry of a storage class or a dtype, by its name; names that there are not PyTorch itself refuses."""
+    """Of one entry of a storage class or a dtype, by its name. PyTorch itself rejects unknown names."""
     import torch
 
     name = str(kind).rpartition(".")[2]

@@ -1,4 +1,4 @@
-"""What `apml checkpoint inspect` tells of a file, as plain values that JSON can hold."""
+"""The output of `apml checkpoint inspect`, as plain values for JSON and as text."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def report(path: str | os.PathLike[str], read: Read, found: Checkpoint) -> dict[
 
 
 def plain(value: Any, depth: int = 2) -> Any:
-    """Numbers and short texts as they are, small mappings of them too; of anything else, what it is."""
+    """Numbers, short texts and small collections of them as they are; a description of anything else."""
     import numpy as np
     import torch
 
@@ -70,7 +70,7 @@ def plain(value: Any, depth: int = 2) -> Any:
     if isinstance(value, str):
         return value if len(value) <= _LONGEST else value[:_LONGEST] + "..."
     if isinstance(value, Mapping) and depth and len(value) <= _MOST:
-        items = dict.items(value) if isinstance(value, dict) else value.items()  # a file can give it other `items`
+        items = dict.items(value) if isinstance(value, dict) else value.items()  # a file can hide `items`
         return {str(key)[:_LONGEST]: plain(item, depth - 1) for key, item in items}
     if isinstance(value, list | tuple) and depth and len(value) <= _MOST:
         return [plain(item, depth - 1) for item in value]
@@ -78,7 +78,7 @@ def plain(value: Any, depth: int = 2) -> Any:
 
 
 def lines(told: Mapping[str, Any], all_keys: bool = False) -> list[str]:
-    """The report as text, one fact a line."""
+    """The report as lines of text."""
     rows = [
         ("file", f"{told['file']} ({_size(told['bytes'])}, {told['format']})"),
         ("read", _how(told)),
@@ -110,7 +110,7 @@ def _how(told: Mapping[str, Any]) -> str:
     if told["loads_by_default"]:
         return "by PyTorch's weights-only default"
     names = ", ".join(told["kept_as_plain_values"])
-    return f"refused by PyTorch's default; read safely with these as plain values: {names}"
+    return f"rejected by PyTorch's default; read safely with these as plain values: {names}"
 
 
 def _layout(told: Mapping[str, Any]) -> str:
@@ -144,5 +144,5 @@ def _finite(tensor: Any) -> bool:
     if tensor.is_meta or tensor.layout != torch.strided or not (tensor.is_floating_point() or tensor.is_complex()):
         return True
     if tensor.numel() * tensor.element_size() > max(tensor.untyped_storage().nbytes(), 1):
-        return True  # a view that repeats its numbers: nothing to run through
+        return True  # a view that repeats its numbers can be too large to check
     return bool(torch.isfinite(tensor).all())

@@ -1,4 +1,4 @@
-"""Writing a checkpoint that loads by default: whole, under its name, or not at all."""
+"""Writing a checkpoint that PyTorch loads by default."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import torch
 from ..errors import CheckpointError
 from ..files.writing import check_target, write_whole
 from .layouts import LAYOUTS, RAW, Checkpoint, with_prefix, without_prefix
-from .placeholders import Shell
+from .placeholders import Placeholder
 from .report import plain
 
 TORCH, SAFETENSORS = "torch", "safetensors"
@@ -31,16 +31,16 @@ def convert(
     prefix: str | None = None,
     force: bool = False,
 ) -> list[str]:
-    """Writes ``found`` to ``out``; returns what was left out, in words.
+    """Writes ``found`` to ``out``; returns a line for each thing that was left out.
 
     Args:
         form: TORCH, a file that `torch.load` reads by default, or SAFETENSORS, weights alone.
         layout: a key of LAYOUTS or RAW; by default the file's own.
-        prefix: what happens to `module.` before keys: keep (default of TORCH), strip (default of SAFETENSORS), add.
-        force: replace a file that is there.
+        prefix: `module.` before keys: keep (default for TORCH), strip (default for SAFETENSORS) or add it.
+        force: replace an existing file.
 
-    Raises CheckpointError, and leaves nothing behind: ``out`` is there already, its folder is not, the disk is full,
-    safetensors is not installed or cannot hold these weights.
+    Raises CheckpointError, and leaves nothing behind, if ``out`` exists already, its folder does not, the disk is full,
+    or safetensors is not installed or cannot hold these weights.
     """
     try:
         target = check_target(out, force)
@@ -63,7 +63,7 @@ def _loads(path: str) -> None:
 
 def _laid_out(found: Checkpoint, weights: Mapping[str, torch.Tensor], layout: str) -> tuple[Any, list[str]]:
     if layout == RAW:
-        return weights, [f"{key}: a raw state dict has no place for it" for key in found.others]
+        return weights, [f"{key}: a raw state dict holds weights alone" for key in found.others]
     others = found.others
     if layout != found.layout and found.layout in LAYOUTS:
         others = dict(others)
@@ -73,7 +73,7 @@ def _laid_out(found: Checkpoint, weights: Mapping[str, torch.Tensor], layout: st
     value: dict[str, Any] = {layout: weights}
     left = []
     for key, item in others.items():
-        if key in LAYOUTS:  # a second network: by its name the host would take it for the first
+        if key in LAYOUTS:  # a second network, which the host would take for the first
             left.append(f"{key}: only the weights under {found.layout!r} are converted")
             continue
         cleaned = loadable(item)
@@ -85,7 +85,7 @@ def _laid_out(found: Checkpoint, weights: Mapping[str, torch.Tensor], layout: st
 
 
 def loadable(value: Any) -> Any:
-    """``value`` in types that `torch.load` reads by default: NumPy's become Python's and tensors, namespaces dicts."""
+    """``value`` in types that `torch.load` reads by default: NumPy values become numbers and tensors."""
     try:
         return _loadable(value, {})
     except RecursionError:
@@ -93,7 +93,7 @@ def loadable(value: Any) -> Any:
 
 
 def _loadable(value: Any, done: dict[int, Any]) -> Any:
-    if id(value) not in done:  # what is there twice is made once: a small file can hold a list a billion times
+    if id(value) not in done:  # shared values are converted once: a small file can refer to a list a billion times
         done[id(value)] = (value, _made_loadable(value, done))
     return done[id(value)][1]
 
@@ -108,7 +108,7 @@ def _made_loadable(value: Any, done: dict[int, Any]) -> Any:
     if isinstance(value, argparse.Namespace):
         value = vars(value)
     if type(value) is OrderedDict and vars(value) and "_metadata" not in vars(value):
-        value = dict(dict.items(value))  # an EasyDict: its attributes are its items once more
+        value = dict(dict.items(value))  # an EasyDict, whose attributes repeat its items
     if type(value) in (dict, OrderedDict):
         pairs = [(_loadable(key, done), _loadable(item, done)) for key, item in dict.items(value)]
         result = type(value)((key, item) for key, item in pairs if key is not _DROP and item is not _DROP)
@@ -118,7 +118,7 @@ def _made_loadable(value: Any, done: dict[int, Any]) -> Any:
     if type(value) in (list, tuple, set):
         items = [_loadable(item, done) for item in value]
         return type(value)(item for item in items if item is not _DROP)
-    return _DROP if isinstance(value, Shell) else value
+    return _DROP if isinstance(value, Placeholder) else value
 
 
 def _from_array(value: Any) -> Any:
@@ -126,7 +126,7 @@ def _from_array(value: Any) -> Any:
         return value.tolist()
     try:
         return torch.from_numpy(value.astype(value.dtype.newbyteorder("="), order="C"))
-    except TypeError:  # a kind of number that tensors have not
+    except TypeError:  # no tensor has this type of number
         return value.tolist()
 
 
@@ -141,7 +141,7 @@ def _safetensors(found: Checkpoint, weights: Mapping[str, torch.Tensor]) -> tupl
             raise CheckpointError(f"{key} is {tensor.layout} on {tensor.device}, which safetensors cannot hold")
         if tensor.numel() * tensor.element_size() > max(tensor.untyped_storage().nbytes(), 1):
             raise CheckpointError(f"{key} is a view that repeats its numbers; safetensors would write them all out")
-        tensors[key] = tensor.detach().clone(memory_format=torch.contiguous_format)  # it refuses shared memory
+        tensors[key] = tensor.detach().clone(memory_format=torch.contiguous_format)  # it rejects shared memory
     facts = {"epoch": found.epoch, "metrics": found.metrics, "best_metrics": found.best}
     notes = {key: json.dumps(plain(value)) for key, value in facts.items() if value is not None}
     try:

@@ -29,12 +29,15 @@ HOST = {
 
 
 @contextlib.contextmanager
-def host_classes() -> Iterator[Any]:
-    """`Metrics(values)` of a host whose modules are in sys.modules meanwhile, and only then."""
+def host_classes(modules_too: bool = True) -> Iterator[Any]:
+    """`Metrics(values)` of a host whose modules are in sys.modules inside the block only.
+
+    modules_too: its distances are modules of PyTorch; else plain objects.
+    """
     modules = {name: types.ModuleType(name) for name in HOST}
     for module, classes in HOST.items():
         for name, base in classes.items():
-            setattr(modules[module], name, type(name, (base,), {"__module__": module}))
+            setattr(modules[module], name, type(name, (base if modules_too else object,), {"__module__": module}))
     distances = modules["extensions.chamfer_dist"]
 
     def metrics(values: list[Any]) -> Any:
@@ -68,7 +71,7 @@ def weights(prefix: str = "") -> dict[str, torch.Tensor]:
 
 def old_file(path: Path, zipped: bool = True, values: list[Any] | None = None, **more: Any) -> Path:
     """A PoinTr checkpoint of 2021: both metrics are objects of the host."""
-    with host_classes() as metrics, warnings.catch_warnings():
+    with host_classes(modules_too=zipped) as metrics, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # legacy files hold sources, which these classes have not
         saved = {
             "base_model": weights("module."),
@@ -172,10 +175,10 @@ def attacks(touched: Path) -> dict[str, bytes]:
         "built function": beside_weights(b"ctorch._utils\n_rebuild_tensor_v2\n}" + text("__doc__") + text("x") + b"sb"),
         "built class of torch": beside_weights(b"ctorch\nTensor\n}" + text("x") + text("y") + b"sb"),
         "container": beside_weights(
-            call("apml_plugin.checkpoints.placeholders", "CONTAINER", text("module"), b"ctorch\nTensor\n")
+            call("apml_plugin.checkpoints.placeholders", "dtype", text("module"), b"ctorch\nTensor\n")
         ),
         "container of a call": beside_weights(
-            call("apml_plugin.checkpoints.placeholders", "CONTAINER", text("module"), b"cposix\nsystem\n")
+            call("apml_plugin.checkpoints.placeholders", "dtype", text("module"), b"cposix\nsystem\n")
         ),
         "persistent text": beside_weights(text("whole") + b"Q"),
         "persistent module": beside_weights(

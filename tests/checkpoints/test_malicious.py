@@ -1,4 +1,4 @@
-"""Files that ask for something to be run: refused everywhere, and nothing is run, imported, changed or written."""
+"""Files that ask for something to be run: rejected everywhere, and nothing is run, imported, changed or written."""
 
 from __future__ import annotations
 
@@ -57,18 +57,18 @@ def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("write", [zipped, legacy])
-def test_is_refused_and_nothing_happens(watched: Path, name: str, write, capsys) -> None:  # type: ignore[no-untyped-def]
+def test_is_rejected_and_nothing_happens(watched: Path, name: str, write, capsys) -> None:  # type: ignore[no-untyped-def]
     """By the reader and by both commands."""
     modules, known = set(sys.modules), torch.serialization.get_safe_globals()
     attributes = [dict(vars(shell)) for shell in placeholders.ALL]
     path = write(watched / "bad.pth", attacks(watched / "touched")[name])
-    with pytest.raises(CheckpointError, match=r"bad\.pth: ") as refused:
+    with pytest.raises(CheckpointError, match=r"bad\.pth: ") as error:
         read(path)
     assert main(["checkpoint", "inspect", str(path)]) == 1
     assert main(["checkpoint", "convert", str(path), "-o", str(watched / "out.pth")]) == 1
     said = capsys.readouterr()
     assert said.out == ""
-    assert said.err.splitlines() == [f"error: {refused.value}"] * 2
+    assert said.err.splitlines() == [f"error: {error.value}"] * 2
     assert list(watched.iterdir()) == [path]
     assert "made_to_be_imported" not in sys.modules
     assert "utils.metrics" not in set(sys.modules) - modules
@@ -91,12 +91,12 @@ def test_is_refused_and_nothing_happens(watched: Path, name: str, write, capsys)
 )
 def test_the_error_names_what_was_asked_for(watched: Path, name: str, told: str) -> None:
     path = zipped(watched / "bad.pth", attacks(watched / "touched")[name])
-    with pytest.raises(CheckpointError) as refused:
+    with pytest.raises(CheckpointError) as error:
         read(path)
-    assert told.replace("posix.", f"{os.name if os.name == 'nt' else 'posix'}.") in str(refused.value)
+    assert told.replace("posix.", f"{os.name if os.name == 'nt' else 'posix'}.") in str(error.value)
 
 
-def test_a_run_refuses_them_whatever_its_script_asks_for(watched: Path) -> None:
+def test_a_run_rejects_them_whatever_its_script_asks_for(watched: Path) -> None:
     """torch.load by default, with weights_only=False, with a pickle module; by name and from an open file."""
     files = [
         write(watched / f"{write.__name__} {name}.pth", data)
@@ -116,7 +116,7 @@ def test_a_run_refuses_them_whatever_its_script_asks_for(watched: Path) -> None:
     assert sorted(watched.iterdir()) == sorted([*files, script])
 
 
-def test_apml_run_refuses_and_only_trust_lets_it_happen(watched: Path) -> None:
+def test_apml_run_rejects_it_unless_checkpoints_are_trusted(watched: Path) -> None:
     path = zipped(watched / "bad.pth", attacks(watched / "touched")["os.system"])
     (watched / "script.py").write_text("import torch\ntorch.load('bad.pth', weights_only=False)\n")
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -125,7 +125,7 @@ def test_apml_run_refuses_and_only_trust_lets_it_happen(watched: Path) -> None:
         [*command, "script.py"], cwd=watched, env=environ, text=True, capture_output=True, check=False
     )
     assert done.returncode == 1
-    assert "CheckpointError: bad.pth: refused: it asks for posix.system" in done.stderr
+    assert "CheckpointError: bad.pth: rejected: it asks for posix.system" in done.stderr
     assert "apml run --trust-checkpoints" in done.stderr
     assert sorted(watched.iterdir()) == sorted([path, watched / "script.py"])
     trusting = [*command, "--trust-checkpoints", "script.py"]

@@ -1,4 +1,4 @@
-"""torch.load of a host under `apml run`: old files work by every way of asking, on the CPU too."""
+"""torch.load of a host under `apml run`: old files work however they are loaded, on the CPU too."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ print(json.dumps(told))
 
 
 @pytest.mark.parametrize(("new", "cpu"), [(True, "a test"), (False, "")])
-def test_every_way_of_asking(tmp_path: Path, new: bool, cpu: str) -> None:
+def test_every_way_of_loading(tmp_path: Path, new: bool, cpu: str) -> None:
     path = old_file(tmp_path / ("old.zip.pth" if new else "old.pth"), new)
     torch.save({"model": weights()}, tmp_path / "new.pth")
     script = tmp_path / "script.py"
@@ -62,7 +62,7 @@ def test_every_way_of_asking(tmp_path: Path, new: bool, cpu: str) -> None:
     best = {"F-Score": 0.75, "CDL1": 9.0, "CDL2": 0.2, "EMDistance": 0.0}
     assert len(told) == 28 + (not new)
     assert all(entry == [best, "dict", 7, "cpu"] for entry in told)
-    assert done.stderr.count("read without running its code; plain values for utils.metrics.Metrics") == 1
+    assert done.stderr.count("read without running code; plain values in place of utils.metrics.Metrics") == 1
 
 
 def test_outside_of_a_run_torch_load_is_pytorchs(tmp_path: Path) -> None:
