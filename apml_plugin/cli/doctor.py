@@ -17,19 +17,18 @@ def register(app: typer.Typer) -> None:
     def doctor(
         path: Path | None = typer.Argument(None, help="A codebase, to see which host it is and whether patched."),
     ) -> None:
-        """Says what is installed, which backend runs and why, and what host a path is: exit code 1 if none."""
+        """Says what is installed or broken, which backend runs and why, and what host PATH is: exit code 1 if none."""
         from apml_plugin.errors import HostError
 
-        rows, code = [*_environment(), *_backends()], 0
+        rows, code = [*_environment(), *_backends(), *_host_modules(path is not None)], 0
         if path:
-            rows += _host_modules()
             try:
                 rows += _host(path)
             except HostError as error:
                 rows, code = [*rows, ("host", str(error))], 1
-        for what, found in rows:
-            # Lines are as long as they are: a path that is broken in two cannot be copied.
-            typer.echo(f"{what:<28} {found}")
+        for what, text in rows:
+            # Lines are not wrapped, so that paths can be copied.
+            typer.echo(f"{what:<28} {text}")
         raise typer.Exit(code)
 
 
@@ -63,12 +62,12 @@ def _environment() -> list[tuple[str, str]]:
 
 
 def _tool(name: str, flag: str) -> str:
-    found = shutil.which(name)
-    if found is None:
+    path = shutil.which(name)
+    if path is None:
         return "not found (only compiling the faster ops needs it)"
-    lines = subprocess.run([found, flag], capture_output=True, text=True, check=False).stdout.strip().splitlines()
+    lines = subprocess.run([path, flag], capture_output=True, text=True, check=False).stdout.strip().splitlines()
     release = [line for line in lines if "release" in line]
-    return f"{found}: {(release or lines or ['?'])[-1 if release else 0].strip()}"
+    return f"{path}: {(release or lines or ['?'])[-1 if release else 0].strip()}"
 
 
 def _backends() -> list[tuple[str, str]]:
@@ -99,25 +98,33 @@ def compiled_ops() -> str:
     if "cuda" in record.ops:
         return f"CPU and CUDA ({record.architectures}), built for PyTorch {record.torch}"
     why = record.missing.get("cuda", "they were not asked for")
-    told = f"CPU, built for PyTorch {record.torch}; none for CUDA: {why}"
-    return f"{told}. {rebuild}" if torch.version.cuda else told
+    text = f"CPU, built for PyTorch {record.torch}; none for CUDA: {why}"
+    return f"{text}. {rebuild}" if torch.version.cuda else text
 
 
-def _host_modules() -> list[tuple[str, str]]:
-    """Which modules that hosts import are there. They are looked for, not imported: some crash when imported."""
+def _host_modules(all_of_them: bool) -> list[tuple[str, str]]:
+    """The modules that hosts import: those that are installed but broken, or all of them."""
     from importlib.util import find_spec
 
+    from apml_plugin.launch import environment, probe
     from apml_plugin.standins import STANDINS
 
-    rows = []
+    places: dict[str, str] = {}
     for name in STANDINS:
         try:
             spec = find_spec(name)
         except (ImportError, ValueError) as error:
-            rows.append((name, f"broken: {error}"))
-            continue
-        where = (spec.origin or next(iter(spec.submodule_search_locations or []), "?")) if spec else None
-        rows.append((name, f"found at {where}" if where else "not installed: `apml run` brings a stand-in"))
+            places[name] = f"a place that cannot be searched ({error})"
+        else:
+            folders = spec.submodule_search_locations or [] if spec else []
+            places[name] = (spec.origin or next(iter(folders), "?")) if spec else ""
+    installed = [name for name, place in places.items() if place]
+    # Another process imports them: some crash Python.
+    broken = probe.look(os.getcwd(), environment.without_run(os.environ), installed).broken if installed else {}
+    rows = [(name, f"broken: it is installed at {reason}") for name, reason in broken.items()]
+    for name, place in places.items() if all_of_them else ():
+        if name not in broken:
+            rows.append((name, f"found at {place}" if place else "not installed: `apml run` brings a stand-in"))
     return rows
 
 

@@ -38,7 +38,7 @@ def test_doctor_names_backend_and_reason(capsys: pytest.CaptureFixture[str], mon
     assert "compiled ops" in out
 
 
-def test_doctor_on_a_path_that_is_no_host_says_what_was_looked_for(tmp_path: Path, capsys) -> None:
+def test_doctor_on_a_path_without_a_host_names_what_it_looked_for(tmp_path: Path, capsys) -> None:
     assert main(["doctor", str(tmp_path)]) == 1
     out = capsys.readouterr().out
     assert "Registry" in out
@@ -47,8 +47,22 @@ def test_doctor_on_a_path_that_is_no_host_says_what_was_looked_for(tmp_path: Pat
         assert name in out
 
 
+def test_doctor_lists_packages_that_are_installed_but_broken(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "site-packages" / "tensorboardX"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("raise OSError('libprotobuf.so: cannot open shared object file')")
+    monkeypatch.syspath_prepend(str(package.parent))
+    monkeypatch.setenv("PYTHONPATH", str(package.parent))
+    monkeypatch.chdir(tmp_path)
+    assert main(["doctor"]) == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("tensorboardX "))
+    assert f"broken: it is installed at {package / '__init__.py'}: OSError: libprotobuf.so" in line
+
+
 @pytest.mark.parametrize("words", [["losss"], ["losses", "--colour"], ["check"]])
-def test_wrong_words_are_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_arguments_are_errors(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words) == 2
     assert "Usage" in capsys.readouterr().err
 
