@@ -30,13 +30,13 @@ def test_patch_check_explain_revert(host: Path, capsys: Captured) -> None:
     before = snapshot(host)
     assert main(["patch", str(host), "--check"]) == 1
     assert main(["patch", str(host), "--explain"]) == 0
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     for words in (
         "CSI2PointCloud host at",
         "the Chamfer term of CloudLoss",
         "behind 'rounds",
     ):
-        assert words in said
+        assert words in output
     assert snapshot(host) == before
     assert main(["patch", str(host)]) == 0
     assert main(["patch", str(host), "--check"]) == 0
@@ -53,16 +53,16 @@ def test_check_says_what_a_run_uses(host: Path, capsys: Captured) -> None:
     given["manual_split"] = {"train_dataset": parts, "val_dataset": {**parts, "actions": ["A02"]}}
     path.write_text(yaml.safe_dump({**given, "loss": "APML", "regularization_weight": 0, "num_epochs": 3}))
     assert main(["check", str(path)]) == 0
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     for words in (
         "training:    APML(",
         "chamfer_weight of the script, regularization_weight 0",
         "validation:  the host's Chamfer",
         "is not patched",
-        "S01/A02 are in the training and in the validation part",
+        "S01/A02 are in both the training and the validation part",
         "num_epochs: is not read; did you mean epochs:?",
     ):
-        assert words in said
+        assert words in output
     assert main(["patch", str(host)]) == 0
     capsys.readouterr()
     assert main(["check", str(path)]) == 0
@@ -132,9 +132,9 @@ def test_run_without_a_patch_then_evaluate(
     words = [str(host), "--evaluate", str(host / "models" / "last.pth"), "--config", str(path)]
     monkeypatch.setattr(sys, "argv", ["csi2pointcloud.py", *words])
     assert script(None, None) == 0
-    told = capsys.readouterr()
-    assert "last.pth, epoch 2: 5 validation frames" in told.out
-    assert "Chamfer (the host's):" in told.out
+    captured = capsys.readouterr()
+    assert "last.pth, epoch 2: 5 validation frames" in captured.out
+    assert "Chamfer (the host's):" in captured.out
     monkeypatch.setattr(sys, "argv", ["csi2pointcloud.py", *words[:3]])
     with pytest.raises(SystemExit):
         script(None, None)

@@ -1,4 +1,4 @@
-"""Knowing such a codebase by what it does, and what is edited in it."""
+"""The codebase is recognised by what it does; the lines that a patch inserts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def patch(root: Path) -> None:
     write(plan_apply(found.root, all_recipes(found), all_recipes(found)))
 
 
-def test_what_a_script_says(host: Path) -> None:
+def test_names_read_from_a_script(host: Path) -> None:
     (script,) = recognise(Clone(host).project).scripts
     assert (script.file, script.main.name, script.config) == (TRAIN, "start", "settings")
     assert (script.yaml_path, script.root, script.epochs) == ("settings_file", "data_folder", "rounds")
@@ -71,7 +71,7 @@ def test_lines_go_behind_their_assignments_and_out_again(host: Path) -> None:
     assert (host / TRAIN).read_bytes() == before
 
 
-def test_half_patched_is_refused(host: Path) -> None:
+def test_half_patched_is_an_error(host: Path) -> None:
     patch(host)
     lines = (host / TRAIN).read_text().splitlines(keepends=True)
     (host / TRAIN).write_text("".join(line for line in lines if "csi2pointcloud.epochs" not in line))
@@ -80,15 +80,15 @@ def test_half_patched_is_refused(host: Path) -> None:
         check(found.root, all_recipes(found))
 
 
-def test_what_is_not_there_is_left_out_and_said(host: Path) -> None:
+def test_missing_names_are_left_out_and_reported(host: Path) -> None:
     change(host, TRAIN, "    rounds = 3\n", "    rounds = int(os.environ['ROUNDS'])\n")
     change(host, TRAIN, "optimizer, epoch):", "optimizer):")
     change(host, TRAIN, "optimizer=optimizer, epoch=epoch)", "optimizer=optimizer)")
     (script,) = recognise(Clone(host).project).scripts
-    told = unreachable(script)
-    assert len(told) == 2
-    assert told[0].startswith("epochs: is not read")
-    assert told[1].startswith("Schedule is refused: fit is not told")
+    keys = unreachable(script)
+    assert len(keys) == 2
+    assert keys[0].startswith("epochs: is not read")
+    assert keys[1].startswith("Schedule is an error: fit does not get")
     patch(host)
     assert "csi2pointcloud.batch(criterion, cloud)  " in (host / TRAIN).read_text()
 
@@ -114,12 +114,12 @@ def test_two_training_scripts(host: Path) -> None:
     ("file", "old", "new", "why"),
     [
         ("src/terms/terms.py", "self.regularization_weight = ", "self.other = ", "no class with these two weights"),
-        (TRAIN, "value.backward()", "step_back(value)", "Looked through 6 Python files"),
+        (TRAIN, "value.backward()", "step_back(value)", "Searched 6 Python files"),
         (TRAIN, "criterion=criterion,", "criterion=both_ways,", "passes it to no function of its own"),
         (TRAIN, "def fit(", "def fit((", "not valid Python"),
     ],
 )
-def test_other_structures_are_refused(host: Path, file: str, old: str, new: str, why: str) -> None:
+def test_other_structures_are_rejected(host: Path, file: str, old: str, new: str, why: str) -> None:
     change(host, file, old, new)
     with pytest.raises(HostError, match=why):
         recognise(Clone(host).project)

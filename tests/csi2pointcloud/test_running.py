@@ -77,8 +77,8 @@ def test_the_yaml_reaches_the_script(
 
     monkeypatch.setattr(APML, "forward", spy)
     module.start()
-    said = capsys.readouterr()
-    rounds = re.findall(r"round \d+/12: train (\S+) validation (\S+)", said.out)
+    captured = capsys.readouterr()
+    rounds = re.findall(r"round \d+/12: train (\S+) validation (\S+)", captured.out)
     assert len(rounds) == 12
     train = [float(value) for value, _ in rounds]
     assert sum(train[-3:]) < 0.9 * sum(train[:3])
@@ -87,7 +87,7 @@ def test_the_yaml_reaches_the_script(
     assert len(lengths) > 12
     assert all(40 <= n <= 60 and len(set(batch)) > 1 for batch in lengths for n in batch)
     # One line for each thing that the YAML changed.
-    lines = said.err.splitlines()
+    lines = captured.err.splitlines()
     assert [line.split(":")[0] for line in lines[:2]] == ["[apml] config file", "[apml] dataset path"]
     assert "CloudLoss trains with 0.85 * (APML(" in lines[2]
     assert lines[3].startswith("[apml] epochs: 12")

@@ -86,7 +86,7 @@ def test_padding_is_seen_before_it_is_standardised(own) -> None:  # type: ignore
     value = loss(pred, padded)
     wanted = [APML(reduction="mean")(pred[b : b + 1], padded[b : b + 1, :n]) for b, n in ((0, 7), (1, 10))]
     torch.testing.assert_close(value, torch.stack(wanted).mean())
-    # Each batch's lengths are used once: the next call, not told of, counts every point.
+    # Each batch's lengths are used once: the next call without lengths counts every point.
     torch.testing.assert_close(loss(pred, padded), APML(reduction="mean")(pred, padded))
     csi2pointcloud.batch(loss, gt[:1], 0)  # of another shape than what comes: not this batch's
     torch.testing.assert_close(loss(pred, padded), APML(reduction="mean")(pred, padded))
@@ -124,11 +124,11 @@ def test_the_environment_wins(own, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     monkeypatch.setenv("APML_LOSS", "{NAME: APML, reduction: mean}")
     loss = csi2pointcloud.loss(own, {"loss": "ChamferL2"})
     assert isinstance(loss.matching, APML)
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1
-    assert "APML_LOSS" in said
-    assert "0.15 * its regulariser" in said
-    assert "validation keeps its Chamfer" in said
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert "APML_LOSS" in message
+    assert "0.15 * its regulariser" in message
+    assert "validation keeps its Chamfer" in message
     assert csi2pointcloud.loss(loss, {}) is loss
 
 
@@ -157,7 +157,7 @@ def test_refusals_of_paths_and_numbers(monkeypatch: pytest.MonkeyPatch, tmp_path
     with pytest.raises(LossArgumentError, match="must be a path"):
         csi2pointcloud.dataset_root("/a", {"dataset_root": 3})
     monkeypatch.setenv("APML_CONFIG", str(tmp_path / "no.yaml"))
-    with pytest.raises(HostError, match="is no file"):
+    with pytest.raises(HostError, match="is not a file"):
         csi2pointcloud.config_file("a.yaml")
 
 

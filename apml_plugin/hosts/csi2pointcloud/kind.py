@@ -1,4 +1,4 @@
-"""What is said of a CSI2PointCloud codebase, and what a run with one of its YAMLs would use."""
+"""CSI2PointCloud as a kind of host: what a patch inserts, and what a run with one of its YAMLs would use."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ THEN = (
 
 
 def find(clone: Clone, others: tuple[Host, ...] = ()) -> Host:
-    """The CSI2PointCloud codebase in `clone`. Raises HostError saying what was looked for, and where."""
+    """The CSI2PointCloud codebase in `clone`. Raises HostError saying what was looked for and where."""
     host = recognise(clone.project)
     recipes = all_recipes(host)
     if len(recipes) > 1:
@@ -54,7 +54,7 @@ def find(clone: Clone, others: tuple[Host, ...] = ()) -> Host:
 
 
 def recipe_for_script(script: Script) -> Recipe:
-    """The lines of one training script. What it does not have, or sets too late, is left out; see `unreachable`."""
+    """The lines for one training script. Those for names that it does not have are left out; see `unreachable`."""
     main, config, step = script.main.name, script.config, script.step
     edits = []
     if script.yaml_path:
@@ -73,21 +73,21 @@ def recipe_for_script(script: Script) -> Recipe:
 
 
 def all_recipes(host: CsiHost) -> tuple[Recipe, ...]:
-    """Every recipe this host could carry: one per training script."""
+    """One recipe per training script."""
     return tuple(recipe_for_script(script) for script in host.scripts)
 
 
 def unreachable(script: Script) -> tuple[str, ...]:
-    """What a YAML cannot say in this script, each with what happens instead."""
+    """The keys of a YAML that have no effect in this script, each with the reason."""
     step = script.step
-    told = (
-        (script.yaml_path, "APML_CONFIG is not read: the script opens its YAML by no path held in a variable"),
-        (script.root, "dataset_root: is not read: the script passes no variable with a path beside its YAML"),
-        (script.epochs, "epochs: is not read: the script has no variable with a number that range() gets"),
-        (step.gt, "padding is not seen: the ground truth has no name before it is standardised, all points count"),
-        (step.epoch, f"Schedule is refused: {step.definition.name} is not told the epoch"),
+    keys = (
+        (script.yaml_path, "APML_CONFIG is not read: the script has no variable with the path of its YAML"),
+        (script.root, "dataset_root: is not read: the script has no variable with a path that it passes with its YAML"),
+        (script.epochs, "epochs: is not read: the script has no variable with a number that it passes to range()"),
+        (step.gt, "padding is not recognised: the ground truth has no name before it is standardised"),
+        (step.epoch, f"Schedule is an error: {step.definition.name} does not get the epoch"),
     )
-    return tuple(text for name, text in told if not name)
+    return tuple(text for name, text in keys if not name)
 
 
 def _line(script: Script, scope: str, after: str, text: str, which: int = -1) -> Line:
@@ -104,7 +104,7 @@ def _described(script: Script) -> tuple[tuple[str, str], ...]:
 
 
 def check(found: Finding, config: dict[str, Any]) -> bool:
-    """What a run with a YAML of this host would use; False for a YAML of another host."""
+    """Fill in what a run with a YAML of this host would use; False for a YAML of another host."""
     if "model" in config or not {"split_to_use", "train_loader"} <= set(config):
         return False
     found.model = "CSI2PointCloud"
@@ -112,8 +112,8 @@ def check(found: Finding, config: dict[str, Any]) -> bool:
         scripts = found.host.detail.scripts
         if (missing := [s.file for s in scripts if s.file not in found.patched]) and not found.half_patched:
             found.warnings.append(
-                f"{', '.join(missing)} is not patched: plain `python` ignores {', '.join(f'{k}:' for k in _OURS)} "
-                "without a word. Run `apml patch` on the clone, or start it with `apml run`"
+                f"{', '.join(missing)} is not patched: plain `python` silently ignores "
+                f"{', '.join(f'{k}:' for k in _OURS)}. Run `apml patch` on the clone, or start it with `apml run`"
             )
         found.model = scripts[0].model_class.name if scripts[0].model_class else found.model
         found.warnings += [line for script in scripts for line in unreachable(script)]
@@ -124,7 +124,7 @@ def check(found: Finding, config: dict[str, Any]) -> bool:
     shared = _in_both_parts(config)
     if shared:
         found.warnings.append(
-            f"{', '.join(shared)} are in the training and in the validation part: validation says little of new data"
+            f"{', '.join(shared)} are in both the training and the validation part, so validation is not on new data"
         )
     return True
 
@@ -146,12 +146,13 @@ def _look_at_loss(found: Finding, config: Mapping[str, Any]) -> None:
     if asked.matching is not None:
         found.found_at = "loss: at the top level" if asked.where == "the YAML" else asked.where
         matching = describe(asked.matching)
-    told = [f"{key} {asked.weights[key]:g}" if key in asked.weights else f"{key} of the script" for key in _OURS[2:4]]
-    found.stages = {"training": f"{matching} ({', '.join(told)})", "validation": "the host's Chamfer, same weights"}
+    given = asked.weights
+    weights = [f"{key} {given[key]:g}" if key in given else f"{key} of the script" for key in _OURS[2:4]]
+    found.stages = {"training": f"{matching} ({', '.join(weights)})", "validation": "the host's Chamfer, same weights"}
 
 
 def _in_both_parts(config: Mapping[str, Any]) -> list[str]:
-    """Subject/action pairs of the chosen split that are trained on and validated on."""
+    """Subject/action pairs of the chosen split that are in both of its parts."""
     chosen = config.get(str(config.get("split_to_use")))
     if not isinstance(chosen, Mapping):
         return []

@@ -1,8 +1,8 @@
-"""Telling a CSI2PointCloud codebase by what its training script does, without importing any of it.
+"""Recognising a CSI2PointCloud codebase by what its training script does, without importing any of it.
 
 Such a script loads a YAML in a function, makes datasets from it, builds a loss with weights for Chamfer and for a
 regulariser from a class of the project, and hands that loss to a function that steps through the batches. The
-names of variables, functions, files and folders are read off, never assumed.
+names of variables, functions, files and folders are read from the code, never assumed.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ class TrainStep:
 
 @dataclass(frozen=True)
 class Script:
-    """One training script and the names in its main function. Those a script does not have are empty.
+    """One training script and the names in its main function. A name that it does not have is empty.
 
-    yaml_path: holds the path of the YAML. config: what was read from it. root: the dataset's folder. epochs: how many
-    there are. loss: the loss object. lines: where each of these is assigned last. model: the arguments that the network
-    is built with, where they are literals; dataset: those of make_dataset; loader: those of the validation loader, and
-    loader_key what of the config is passed beside them.
+    yaml_path: the path of the YAML. config: the value read from it. root: the dataset's folder. epochs: their number.
+    loss: the loss object. lines: the line of the last assignment to each of these. model, dataset, loader: the literal
+    keyword arguments of the network, of make_dataset, and of the validation loader. loader_key: the key of the config
+    whose value is passed with the last ones.
     """
 
     file: str
@@ -63,7 +63,7 @@ class Script:
 
 @dataclass(frozen=True)
 class CsiHost:
-    """A recognised codebase."""
+    """A recognised codebase: its training scripts."""
 
     root: Path
     scripts: tuple[Script, ...]
@@ -84,7 +84,7 @@ def recognise(project: Project) -> CsiHost:
     if not found:
         why = f". {'; '.join(reasons)}" if reasons else ""
         raise HostError(
-            f"{project.root} is not a CSI2PointCloud codebase this plugin knows. Looked through {len(files)} Python "
+            f"{project.root} is not a CSI2PointCloud codebase this plugin knows. Searched {len(files)} Python "
             "files for a training script: a function that loads a YAML, builds a loss from a class of the project with "
             f"{' and '.join(WEIGHTS)}, and passes it to a function of the script that calls .backward(){why}"
         )
@@ -92,7 +92,7 @@ def recognise(project: Project) -> CsiHost:
 
 
 def _read_script(project: Project, file: str) -> Script | str:
-    """The training script in a file, else why it is none."""
+    """The training script in a file, or why it is not one."""
     functions = {node.name: node for node in project.trees[file].body if isinstance(node, ast.FunctionDef)}
     reason = ""
     for main in functions.values():
@@ -204,7 +204,7 @@ def assignments(function: ast.FunctionDef) -> list[tuple[str, ast.expr]]:
 
 
 def _is_network(project: Project, place: Definition) -> bool:
-    """A class with a forward that is no such loss."""
+    """A class with a forward that is not such a loss."""
     return (place.file, f"{place.name}.forward") in project.nodes and not _is_loss_class(project, place)
 
 

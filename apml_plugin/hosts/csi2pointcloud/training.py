@@ -1,4 +1,4 @@
-"""The loss object of a patched script: ours where it trains, the host's own everywhere else."""
+"""The loss object of a patched script: the YAML's loss in training, the host's own everywhere else."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .reading import WEIGHTS
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a run asks for. matching: in the place of Chamfer, or None. weights: those named. where: who names it."""
+    """What a run asks for. matching: replaces Chamfer, or None. weights: those named. where: the loss's source."""
 
     matching: nn.Module | None
     weights: dict[str, float]
@@ -55,7 +55,7 @@ def wanted(config: Any) -> Wanted:
 
 
 def with_loss(own: Any, config: Any) -> Any:
-    """`own`, or a TrainingLoss around it where the YAML asks for anything. Says so in one line."""
+    """`own`, or a TrainingLoss around it if the YAML names a loss or a weight. Prints one line then."""
     asked = wanted(config)
     if not asked.anything or isinstance(own, TrainingLoss):
         return own
@@ -63,7 +63,7 @@ def with_loss(own: Any, config: Any) -> Any:
     if missing:
         raise HostError(
             f"the script's loss {type(own).__name__} has no {' and no '.join(missing)}, so its Chamfer term cannot be "
-            "told from the rest; remove loss: from the YAML, or call apml_plugin.APML in train_epoch yourself"
+            "separated from the rest; remove loss: from the YAML, or call apml_plugin.APML in train_epoch yourself"
         )
     result = TrainingLoss(own, asked.matching, **asked.weights)
     source = f" (loss: from {asked.where})" if asked.where else ""
@@ -78,7 +78,7 @@ class TrainingLoss(nn.Module):
 
     A call counts as training when gradients are on and `pred` needs one; it gives `chamfer_weight * matching +
     regularization_weight * (the host's regulariser of the features)`. Every other call is the host's loss with these
-    weights, which default to `own`'s: the validation number keeps its Chamfer.
+    weights, which default to those of `own`: validation keeps Chamfer.
 
     own: the host's loss, left as it is. matching: None keeps Chamfer in training too.
     """
@@ -102,14 +102,14 @@ class TrainingLoss(nn.Module):
         self._epoch_known = False
 
     def describe(self) -> str:
-        said = "its Chamfer" if self.matching is None else f"({describe(self.matching)} in place of Chamfer)"
+        term = "its Chamfer" if self.matching is None else f"({describe(self.matching)} in place of Chamfer)"
         beside = f" + {self.regularization_weight:g} * its regulariser" if self.regularization_weight else ""
-        return f"{self.chamfer_weight:g} * {said}{beside}"
+        return f"{self.chamfer_weight:g} * {term}{beside}"
 
     def see(self, gt: torch.Tensor, epoch: int | None = None) -> None:
-        """A batch as the collate made it: from zeros at a cloud's end follows how many points it really has.
+        """Takes a batch as it was collated: zeros at the end of a cloud are padding, not points.
 
-        Must be told before the batch is standardised: a padded zero is none afterwards.
+        Must be called before the batch is standardised, because padding is not zero afterwards.
         """
         self._lengths, self._seen = real_lengths(gt), gt.shape
         if epoch is not None and self.matching is not None:
@@ -124,14 +124,14 @@ class TrainingLoss(nn.Module):
         if self.matching is None:
             return self.host(pred, gt, features)
         if not self._epoch_known and any(isinstance(part, Schedule) for part in self.matching.modules()):
-            raise LossValueError("loss: a Schedule needs the epoch, which this script does not tell; use a fixed loss")
+            raise LossValueError("loss: a Schedule needs the epoch, which this script does not give; use a fixed loss")
         value = self.matching(pred, gt, gt_lengths=lengths) if lengths is not None else self.matching(pred, gt)
-        # As in the host: the weights are those of two terms, and without features there is one.
+        # As in the host, the weights apply only if there are two terms.
         if features is None:
             return value
         value = self.chamfer_weight * value
         if self.regularization_weight:
-            # The host's own formula on one point against itself: Chamfer is zero there, the regulariser is left.
+            # The host's formula for one point and itself: Chamfer is zero, so the regulariser remains.
             point = gt[:, :1].detach()
             value = value + self.regulariser(point, point, features)
         return value
