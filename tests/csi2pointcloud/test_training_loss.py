@@ -152,7 +152,7 @@ def test_refusals_of_paths_and_numbers(monkeypatch: pytest.MonkeyPatch, tmp_path
     for wrong in (0, 2.5, True, "many"):
         with pytest.raises(LossValueError, match=f"epochs={wrong!r}"):
             csi2pointcloud.epochs(3, {"epochs": wrong})
-    with pytest.raises(HostError, match="no folder"):
+    with pytest.raises(HostError, match="not a folder"):
         csi2pointcloud.dataset_root("/a", {"dataset_root": str(tmp_path / "not")})
     with pytest.raises(LossArgumentError, match="must be a path"):
         csi2pointcloud.dataset_root("/a", {"dataset_root": 3})
