@@ -188,7 +188,7 @@ def test_the_script_finds_what_it_would_find(module: bool, tmp_path: Path) -> No
     work, site = tmp_path / "work", str(tmp_path / "site")
     environ = clean_environment()
     environ["PYTHONPATH"] = os.pathsep.join([site, environ["PYTHONPATH"]])
-    runs = [([sys.executable, *words], environ), ([*APML, *words], environ)]
+    runs = [([sys.executable, *words], environ), *([] if module else [([*APML, *words], environ)])]
     runs += [planned(work, *words, loss=loss, path=site) for loss in RUNS.values()]
     outputs = set()
     for command, environ in runs:
@@ -226,12 +226,12 @@ def test_pdb_debugs_a_script_with_its_lines(tmp_path: Path) -> None:
 def test_a_pool_of_processes(tmp_path: Path) -> None:
     """Workers of a DataLoader and of a pool carry the plugin and end well; what they print arrives."""
     text = f"""
-import multiprocessing, torch
+import multiprocessing
 
 def square(x):
     return x * x
 
-class Numbers(torch.utils.data.Dataset):
+class Numbers:
     def __len__(self):
         return 4
     def __getitem__(self, i):
@@ -241,6 +241,7 @@ if __name__ == '__main__':
     for method in ('fork', 'spawn', 'forkserver'):
         with multiprocessing.get_context(method).Pool(1) as pool:
             print(method, pool.map(square, range(3)))
+    import torch
     print([batch.tolist() for batch in torch.utils.data.DataLoader(Numbers(), 2, num_workers=1)])
     exec({TRAINED!r})
 """
