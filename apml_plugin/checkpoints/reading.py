@@ -16,6 +16,7 @@ import torch
 from ..errors import CheckpointError
 from ..files.opening import printable
 from . import container, looking, placeholders
+from .layouts import Checkpoint, take_apart
 
 TRUST = (
     "If you trust its author, load it with PyTorch itself (torch.load(FILE, weights_only=False)) and save its state "
@@ -49,6 +50,15 @@ def read(path: str | os.PathLike[str]) -> Read:
             return _read(file, kind)
         except CheckpointError as error:
             raise CheckpointError(printable(f"{path}: {error}")) from None
+
+
+def read_parts(path: str | os.PathLike[str]) -> tuple[Read, Checkpoint]:
+    """The checkpoint at ``path`` and its parts. Raises CheckpointError as `read`, and if it holds no weights."""
+    contents = read(path)
+    try:
+        return contents, take_apart(contents.value)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from None
 
 
 def _read(file: IO[bytes], kind: str) -> Read:

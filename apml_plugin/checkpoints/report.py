@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from ..files.opening import printable
+from ..files.opening import printable, size_of
 from . import container
 from .layouts import Checkpoint, without_prefix
 from .reading import Read
@@ -77,28 +77,28 @@ def plain(value: Any, depth: int = 2) -> Any:
     return f"a {type(value).__name__}"
 
 
-def lines(told: Mapping[str, Any], all_keys: bool = False) -> list[str]:
+def lines(facts: Mapping[str, Any], all_keys: bool = False) -> list[str]:
     """The report as lines of text."""
     rows = [
-        ("file", f"{told['file']} ({_size(told['bytes'])}, {told['format']})"),
-        ("read", _how(told)),
-        ("layout", _layout(told)),
-        ("epoch", _shown(told["epoch"])),
-        ("metrics", _shown(told["metrics"])),
-        ("best", _shown(told["best_metrics"])),
-        ("optimizer", "yes" if told["optimizer"] else "no"),
-        ("also holds", ", ".join(told["other_keys"]) or "nothing"),
-        ("weights", _weights(told)),
+        ("file", f"{facts['file']} ({size_of(facts['bytes'])}, {facts['format']})"),
+        ("read", _how(facts)),
+        ("layout", _layout(facts)),
+        ("epoch", _shown(facts["epoch"])),
+        ("metrics", _shown(facts["metrics"])),
+        ("best", _shown(facts["best_metrics"])),
+        ("optimizer", "yes" if facts["optimizer"] else "no"),
+        ("also holds", ", ".join(facts["other_keys"]) or "nothing"),
+        ("weights", _weights(facts)),
     ]
-    if told["not_tensors"]:
-        rows.append(("no tensors", ", ".join(told["not_tensors"])))
-    if told["not_finite"]:
-        rows.append(("warning", f"NaN or infinity in {', '.join(told['not_finite'])}"))
-    if told["module_inside"]:
-        text = f"`module.` inside {told['module_inside'][0]}: PoinTr's builder takes it out of the middle of keys too"
+    if facts["not_tensors"]:
+        rows.append(("no tensors", ", ".join(facts["not_tensors"])))
+    if facts["not_finite"]:
+        rows.append(("warning", f"NaN or infinity in {', '.join(facts['not_finite'])}"))
+    if facts["module_inside"]:
+        text = f"`module.` inside {facts['module_inside'][0]}: PoinTr's builder takes it out of the middle of keys too"
         rows.append(("warning", text))
     result = [f"{label + ':':<12} {text}" for label, text in rows]
-    shapes = list(told["shapes"].items())
+    shapes = list(facts["shapes"].items())
     shown = shapes if all_keys else shapes[:12]
     result += [f"  {key}  {'x'.join(map(str, shape)) or 'a number'} {dtype}" for key, (shape, dtype) in shown]
     if len(shown) < len(shapes):
@@ -106,36 +106,28 @@ def lines(told: Mapping[str, Any], all_keys: bool = False) -> list[str]:
     return [printable(line) for line in result]
 
 
-def _how(told: Mapping[str, Any]) -> str:
-    if told["loads_by_default"]:
+def _how(facts: Mapping[str, Any]) -> str:
+    if facts["loads_by_default"]:
         return "by PyTorch's weights-only default"
-    names = ", ".join(told["kept_as_plain_values"])
+    names = ", ".join(facts["kept_as_plain_values"])
     return f"rejected by PyTorch's default; read safely with these as plain values: {names}"
 
 
-def _layout(told: Mapping[str, Any]) -> str:
-    name = "a state dict and nothing else (raw)" if told["layout"] == "raw" else f"weights under {told['layout']!r}"
-    return f"{name}, `module.` before {told['module_prefix']}" if told["module_prefix"] else name
+def _layout(facts: Mapping[str, Any]) -> str:
+    name = "a state dict and nothing else (raw)" if facts["layout"] == "raw" else f"weights under {facts['layout']!r}"
+    return f"{name}, `module.` before {facts['module_prefix']}" if facts["module_prefix"] else name
 
 
-def _weights(told: Mapping[str, Any]) -> str:
-    kinds = ", ".join(f"{count} {dtype}" for dtype, count in told["dtypes"].items())
-    text = f"{told['tensors']} tensors ({kinds}), {told['parameters']:,} parameters"
-    return f"{text}, {told['statistics']:,} running statistics" if told["statistics"] else text
+def _weights(facts: Mapping[str, Any]) -> str:
+    kinds = ", ".join(f"{count} {dtype}" for dtype, count in facts["dtypes"].items())
+    text = f"{facts['tensors']} tensors ({kinds}), {facts['parameters']:,} parameters"
+    return f"{text}, {facts['statistics']:,} running statistics" if facts["statistics"] else text
 
 
 def _shown(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {_shown(item)}" for key, item in value.items()) or "empty"
     return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _size(count: float) -> str:
-    for unit in ("bytes", "KiB", "MiB"):
-        if count < 1024:
-            return f"{count:.4g} {unit}"
-        count /= 1024
-    return f"{count:.4g} GiB"
 
 
 def _finite(tensor: Any) -> bool:

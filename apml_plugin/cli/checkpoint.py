@@ -50,18 +50,19 @@ def register(app: typer.Typer) -> None:
         """
         from apml_plugin.checkpoints import report
         from apml_plugin.checkpoints.layouts import without_prefix
+        from apml_plugin.checkpoints.reading import read_parts
         from apml_plugin.files.opening import printable
 
-        read, found = _open(file)
-        told = report.report(file, read, found)
+        contents, parts = read_parts(file)
+        facts = report.report(file, contents, parts)
         fits = True
         if config is not None:
-            told["model"] = _compared(without_prefix(found.weights), config, host)
-            fits = told["model"]["loads"]
+            facts["model"] = _compared(without_prefix(parts.weights), config, host)
+            fits = facts["model"]["loads"]
         if as_json:
-            typer.echo(json.dumps(told, indent=2))
+            typer.echo(json.dumps(facts, indent=2))
         else:
-            typer.echo("\n".join([*report.lines(told, keys), *map(printable, _difference(told.get("model")))]))
+            typer.echo("\n".join([*report.lines(facts, keys), *map(printable, _difference(facts.get("model")))]))
         raise typer.Exit(int(not fits))
 
     @group.command()
@@ -82,31 +83,21 @@ def register(app: typer.Typer) -> None:
         Epoch, optimizer and metrics stay, as plain values. OUT is written whole or not at all.
         """
         from apml_plugin.checkpoints import writing
+        from apml_plugin.checkpoints.reading import read_parts
         from apml_plugin.errors import CheckpointError
         from apml_plugin.files.opening import printable
 
-        _, found = _open(file)
+        _, parts = read_parts(file)
         try:
             left = writing.convert(
-                found, out, form.value, layout and layout.value, prefix and prefix.value, force=force
+                parts, out, form.value, layout and layout.value, prefix and prefix.value, force=force
             )
         except CheckpointError as error:
             text = str(error)
             raise CheckpointError(text if text.startswith(str(out)) else f"{file}: {text}") from None
-        typer.echo(f"{out}: {len(found.weights)} tensors, {form.value}")
+        typer.echo(f"{out}: {len(parts.weights)} tensors, {form.value}")
         for line in left:
             typer.echo(printable(f"left out {line}"))
-
-
-def _open(file: Path):  # type: ignore[no-untyped-def]
-    from apml_plugin.checkpoints import layouts, reading
-    from apml_plugin.errors import CheckpointError
-
-    read = reading.read(file)
-    try:
-        return read, layouts.take_apart(read.value)
-    except CheckpointError as error:
-        raise CheckpointError(f"{file}: {error}") from None
 
 
 def _compared(weights, config: Path, host: Path | None) -> dict[str, object]:  # type: ignore[no-untyped-def]
@@ -128,16 +119,16 @@ def _compared(weights, config: Path, host: Path | None) -> dict[str, object]:  #
     }
 
 
-def _difference(told) -> list[str]:  # type: ignore[no-untyped-def]
-    if told is None:
+def _difference(model) -> list[str]:  # type: ignore[no-untyped-def]
+    if model is None:
         return []
-    if "error" in told:
-        return [f"{'model:':<12} {told['error']}"]
-    if told["loads"]:
-        return [f"{'model:':<12} {told['name']} of {told['host']} takes all {told['matching']} tensors"]
-    lines = [f"{'model:':<12} {told['name']} of {told['host']} does not take it ({told['matching']} tensors fit)"]
-    lines += [f"  missing: {key}" for key in told["missing"]]
-    lines += [f"  unexpected: {key}" for key in told["unexpected"]]
+    if "error" in model:
+        return [f"{'model:':<12} {model['error']}"]
+    if model["loads"]:
+        return [f"{'model:':<12} {model['name']} of {model['host']} takes all {model['matching']} tensors"]
+    lines = [f"{'model:':<12} {model['name']} of {model['host']} does not take it ({model['matching']} tensors fit)"]
+    lines += [f"  missing: {key}" for key in model["missing"]]
+    lines += [f"  unexpected: {key}" for key in model["unexpected"]]
     return lines + [
-        f"  wrong shape: {key} is {ours}, the model's {theirs}" for key, ours, theirs in told["wrong_shape"]
+        f"  wrong shape: {key} is {ours}, the model's {theirs}" for key, ours, theirs in model["wrong_shape"]
     ]

@@ -63,7 +63,7 @@ def first_validation(clone: Path, config: Path, name: str, start: Path, trusted:
     words = ["main.py", "--config", str(config), "--exp_name", name, "--num_workers", "0", "--seed", "7"]
     words += ["--deterministic", "--start_ckpts", str(start)]
     output = apml_run(clone, ["--trust-checkpoints", *words] if trusted else words, more=AS_THEN if trusted else None)
-    assert ("an old file, read without running its code" in output) is ("old" in start.name and not trusted)
+    assert ("an old file, read without running code" in output) is ("old" in start.name and not trusted)
     return validation(checkpoint(clone, config, name))
 
 

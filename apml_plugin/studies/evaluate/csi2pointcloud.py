@@ -19,9 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from apml_plugin.checkpoints.layouts import take_apart
-from apml_plugin.checkpoints.reading import read
-from apml_plugin.errors import CheckpointError, HostError
+from apml_plugin.checkpoints.reading import read_parts
+from apml_plugin.errors import HostError
 from apml_plugin.hosts.base import read_yaml
 from apml_plugin.hosts.csi2pointcloud.reading import CsiHost, Script
 from apml_plugin.hosts.project import Definition
@@ -105,11 +104,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Saved:
 
     Raises CheckpointError, naming the file, for anything else.
     """
-    value = read(path).value
-    try:
-        parts = take_apart(value)
-    except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from None
+    _, parts = read_parts(path)
     sizes = {name: int(parts.others[key]) for key, name in _SIZES.items() if isinstance(parts.others.get(key), int)}
     return Saved(dict(parts.weights), int(parts.epoch) if parts.epoch is not None else None, sizes)
 
