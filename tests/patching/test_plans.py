@@ -190,6 +190,7 @@ def test_files_that_cannot_be_restored_are_reported_as_half_patched(root: Path, 
     assert {name: data for name, data in snapshot(root).items() if not name.endswith(".apml")} == before
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="kills a process of its own")
 def test_a_process_killed_between_two_files_leaves_what_a_revert_repairs(root: Path) -> None:
     before = snapshot(root)
     plan = plan_apply(root, [ALL], KNOWN)
