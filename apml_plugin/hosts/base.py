@@ -1,7 +1,7 @@
 """The protocol of a kind of host, the list of kinds, and how the hosts in a folder are found.
 
 A host is a codebase that we plug into. To add a kind, make a folder beside this file with a module ``kind`` that has
-the names of `Kind`, and add the folder to `KINDS`.
+the names of `Kind`.
 """
 
 from __future__ import annotations
@@ -23,8 +23,11 @@ from ..patching import check as patched
 if TYPE_CHECKING:
     from .project import Project
 
-KINDS = ("csi2pointcloud", "pointr", "loops")
-"""Folders beside this file, in the order in which they look at a clone. The most general one comes last."""
+_FOLDERS = {path.parent.name for path in Path(__file__).parent.glob("*/kind.py")}
+KINDS = (*sorted(_FOLDERS - {"loops"}), "loops")
+"""The folders beside this file that have a module ``kind``, in the order in which they look at a clone.
+
+The most general one comes last."""
 
 
 @dataclass(frozen=True)

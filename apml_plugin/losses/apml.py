@@ -9,8 +9,7 @@ from torch import Tensor
 from apml_plugin.arguments import flag, one_of
 from apml_plugin.functional import REDUCTIONS, apml_loss
 from apml_plugin.losses.base import PointLoss, arguments_of, declare
-from apml_plugin.matching import Lengths, Settings
-from apml_plugin.matching.backends import BACKENDS
+from apml_plugin.matching import Lengths, Settings, backends
 
 
 @declare()
@@ -52,7 +51,7 @@ class APML(PointLoss):
     ) -> None:
         super().__init__()
         self.settings = Settings(p_min, threshold, iterations, eps, ties)
-        self.backend = one_of("backend", backend, BACKENDS)
+        self.backend = one_of("backend", backend, backends.names())
         self.reduction = one_of("reduction", reduction, REDUCTIONS)
         self.differentiate_plan = flag("differentiate_plan", differentiate_plan)
         self.ignore_zeros = flag("ignore_zeros", ignore_zeros)

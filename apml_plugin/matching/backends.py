@@ -76,7 +76,7 @@ def choose(requested: str, pred: Tensor, gt: Tensor, differentiate_plan: bool = 
         LossValueError: an unknown name.
         BackendError: the backend named cannot compute this call; the message says why and names those that can.
     """
-    one_of("backend", requested, BACKENDS)
+    one_of("backend", requested, names())
     if requested != "auto":
         backend = ALL[requested]
         if problem := backend.problem(pred, differentiate_plan):
@@ -226,4 +226,8 @@ NATIVE = Backend("native", extension.problem, True, False, _native_losses, nativ
 SPARSE = Backend("sparse", _anywhere, False, False, _sparse_losses, _plans(_sparse_entries))
 DENSE = Backend("dense", _anywhere, True, True, _dense_losses, _plans(_dense_entries))
 ALL = {backend.name: backend for backend in (NATIVE, SPARSE, DENSE)}
-BACKENDS = ("auto", *ALL)
+
+
+def names() -> tuple[str, ...]:
+    """What ``backend=`` may be."""
+    return ("auto", *ALL)

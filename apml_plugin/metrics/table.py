@@ -1,6 +1,6 @@
 """The table of all metrics. Evaluation, comparison, demos, MMEngine's metric and hosts' ``metrics:`` read it.
 
-To add a metric, write its function (see `pairs`) and add one entry to `METRICS`.
+To add a metric, write its function (see `pairs`) and add one entry to `METRICS`, here or in the function's file.
 """
 
 from __future__ import annotations

@@ -14,8 +14,7 @@ from apml_plugin.functional import REDUCTIONS, matching_plan
 from apml_plugin.hosts.mmengine.config import loss_from_config
 from apml_plugin.hosts.mmengine.models import pad
 from apml_plugin.losses.base import PointLoss
-from apml_plugin.matching import Settings, compute_dtype
-from apml_plugin.matching.backends import BACKENDS
+from apml_plugin.matching import Settings, backends, compute_dtype
 from apml_plugin.matching.dense import root
 from apml_plugin.matching.search import squared_distance
 
@@ -55,7 +54,7 @@ class APMLDistance(nn.Module):
         number("loss_src_weight", loss_src_weight)
         self.loss_dst_weight = number("loss_dst_weight", loss_dst_weight)
         self.settings = Settings(p_min, threshold, iterations, eps, ties)
-        self.backend = one_of("backend", backend, BACKENDS)
+        self.backend = one_of("backend", backend, backends.names())
 
     def forward(
         self,

@@ -27,8 +27,7 @@ from apml_plugin.arguments import flag, one_of, positive_whole
 from apml_plugin.drawing import Sample
 from apml_plugin.errors import LossArgumentError, LossValueError
 from apml_plugin.hosts.mmengine.compat import backends_of
-from apml_plugin.matching import Settings
-from apml_plugin.matching.backends import BACKENDS
+from apml_plugin.matching import Settings, backends
 from apml_plugin.metrics import matched_distances
 from apml_plugin.metrics.matched import weighted_quantile
 from apml_plugin.registry import set_epoch
@@ -237,7 +236,7 @@ class MatchedDistanceHook(WatchingHook):
 
 
 def _plan_arguments(plan: Mapping[str, Any]) -> dict[str, Any]:
-    backend = one_of("backend", plan.get("backend", "auto"), BACKENDS)
+    backend = one_of("backend", plan.get("backend", "auto"), backends.names())
     given = {name: value for name, value in plan.items() if name != "backend"}
     known = [field.name for field in fields(Settings)]
     if unknown := [name for name in given if name not in known]:

@@ -157,7 +157,7 @@ def our(name: str) -> Contestant:
         return Contestant(name, lambda: apml_loss, True, growth=1.0)
     if name in ("ChamferL1", "ChamferL2"):
         return Contestant(name, lambda: functools.partial(chamfer_distance, norm=name[-2:]), True, growth=1.0)
-    if name.startswith("APML ") and name[5:] in backends.BACKENDS:
+    if name.startswith("APML ") and name[5:] in backends.names():
         return Contestant(name, lambda: _apml(name[5:]), True, growth=2.0 if name == "APML dense" else 1.0)
     from apml_plugin.registry import build_loss  # needs mmengine, which the names above do not
 

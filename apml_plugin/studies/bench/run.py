@@ -123,7 +123,7 @@ def line_up(losses: Sequence[str], named_backends: Sequence[str], options: Optio
         ApmlError: an unknown loss, an argument it does not take, or a backend that cannot be used here.
     """
     for name in named_backends:
-        _one_of("--backend", name, tuple(b for b in backends.BACKENDS if b != "auto"))
+        _one_of("--backend", name, tuple(b for b in backends.names() if b != "auto"))
     names = [*(losses or DEFAULT_LOSSES), *(f"APML {name}" for name in named_backends)]
     ours = [our(name) for name in dict.fromkeys(names)]
     for one in ours:
