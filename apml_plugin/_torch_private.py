@@ -33,7 +33,7 @@ def version_of(tensor: Tensor) -> int:
 
 def archive(file: IO[bytes]) -> Any:
     """PyTorch's reader of its zip files, with ``get_all_records()`` and ``get_record(name)``."""
-    return torch._C.PyTorchFileReader(file)  # type: ignore[call-overload]
+    return torch._C.PyTorchFileReader(file)
 
 
 def device_context() -> type[Any]:

@@ -87,7 +87,7 @@ def one_of(name: str, value: Any, choices: tuple[str, ...]) -> str:
     """A string out of ``choices``; raises LossValueError naming them otherwise."""
     if value not in choices:
         raise LossValueError(f"{name}={value!r} must be one of {', '.join(map(repr, choices))}")
-    return value
+    return str(value)
 
 
 def function(name: str, value: Any, or_formula: bool = False) -> Any:

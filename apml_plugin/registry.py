@@ -14,8 +14,8 @@ from torch import nn
 
 from apml_plugin.arguments import did_you_mean, number, reject_unknown
 from apml_plugin.errors import LossArgumentError, UnknownLossError
-from apml_plugin.losses import PerStage, PointLoss, Schedule, WeightedSum
-from apml_plugin.losses.base import DECLARED, arguments_of, describe
+from apml_plugin.losses.base import DECLARED, PointLoss, arguments_of, describe
+from apml_plugin.losses.combine import PerStage, Schedule, WeightedSum
 
 # MMEngine's import draws from `random` (rich does). A host that has seeded would then train on other data.
 _state = random.getstate()
@@ -103,7 +103,7 @@ def _class_named(name: Any) -> type[nn.Module]:
         return name
     if not isinstance(name, str):
         raise LossArgumentError(f"the NAME of a loss must be a string, got {name!r}")
-    known = LOSSES.module_dict
+    known: dict[str, type[nn.Module]] = LOSSES.module_dict
     plain = name.removeprefix("apml.")
     if plain in known:
         return known[plain]

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from apml_plugin.matching.exact import furthest, gather, nearest, squared_distance, within
+from apml_plugin.matching.exact import furthest, gather, nearest, within
+from apml_plugin.matching.search import squared_distance
 
 
 def chamfer_distance(

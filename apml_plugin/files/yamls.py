@@ -114,7 +114,7 @@ class _Loader(yaml.FullLoader):
         self._sizes: dict[int, int] = {}  # id of a node -> number of its values with aliases expanded
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        event = self.peek_event()
+        event = self.peek_event()  # type: ignore[no-untyped-call]
         self._depth += 1
         if self._depth > DEEPEST:
             raise self._error(event, f"is nested more than {DEEPEST} levels deep")

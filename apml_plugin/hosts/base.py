@@ -151,7 +151,7 @@ class Kind(Protocol):
 
 def kinds() -> tuple[Kind, ...]:
     """The modules of `KINDS`."""
-    return tuple(importlib.import_module(f"{__package__}.{name}.kind") for name in KINDS)  # type: ignore[misc]
+    return tuple(importlib.import_module(f"{__package__}.{name}.kind") for name in KINDS)
 
 
 def identify(path: str | os.PathLike[str]) -> Host:

@@ -62,7 +62,7 @@ def on_cpu(device: Any) -> Any:
 
 def _factories() -> None:
     context = _torch_private.device_context()  # first: it recognises the factories as they are now
-    context.__init__ = _translated(context.__init__, at=1)  # type: ignore[misc]
+    context.__init__ = _translated(context.__init__, at=1)
     for name in FACTORIES:
         if hasattr(torch, name):
             original = getattr(torch, name)

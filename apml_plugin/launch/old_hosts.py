@@ -83,7 +83,7 @@ def _fromstring(original: Any, string: Any, dtype: Any = float, count: int = -1,
     if sep or more or isinstance(string, str):
         return original(string, dtype, count, sep=sep, **more)
     tell("fromstring", "np.fromstring of bytes, gone from NumPy, is answered by np.frombuffer")
-    return sys.modules["numpy"].frombuffer(string, dtype, count).copy()  # type: ignore[attr-defined]
+    return sys.modules["numpy"].frombuffer(string, dtype, count).copy()
 
 
 def _gca(original: Any, figure: Any, **kwargs: Any) -> Any:

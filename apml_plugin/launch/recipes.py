@@ -96,7 +96,7 @@ def into(spec: importlib.machinery.ModuleSpec) -> None:
         code = code_for(spec.origin)
         if code is not None:
             # Shadowed on this one loader, whose type stays what inspect and pkgutil expect.
-            spec.loader.get_code = lambda fullname: code  # type: ignore[method-assign, misc]
+            spec.loader.get_code = lambda fullname: code  # type: ignore[method-assign]
 
 
 def into_pdb(pdb: ModuleType) -> None:

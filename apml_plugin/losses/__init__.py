@@ -10,9 +10,13 @@ import pkgutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from apml_plugin.losses.base import DECLARED, PointLoss, declare
-from apml_plugin.losses.combine import PerStage, WeightedSum
-from apml_plugin.losses.dpcc import DPCCOutputs, density_stats
+from apml_plugin.losses.base import DECLARED
+from apml_plugin.losses.base import PointLoss as PointLoss
+from apml_plugin.losses.base import declare as declare
+from apml_plugin.losses.combine import PerStage as PerStage
+from apml_plugin.losses.combine import WeightedSum as WeightedSum
+from apml_plugin.losses.dpcc import DPCCOutputs as DPCCOutputs
+from apml_plugin.losses.dpcc import density_stats as density_stats
 
 if TYPE_CHECKING:  # what type checkers and editors see
     from apml_plugin.losses.apml import *  # noqa: F403

@@ -89,7 +89,8 @@ class HyperCD(NearestLoss):
     def points(self, way: Way) -> Tensor:
         if self.published:
             return 2 * ((self.alpha * way.dist).clamp_min(LEAST) / 2).sqrt().asinh()
-        return 2 * (way.distance() * (self.alpha / 2) ** 0.5).asinh()
+        values: Tensor = 2 * (way.distance() * (self.alpha / 2) ** 0.5).asinh()
+        return values
 
 
 @declare()

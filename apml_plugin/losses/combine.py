@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -36,12 +37,9 @@ class WeightedSum(_Combined):
         return " + ".join(f"{weight:g} * {describe(loss)}" for weight, loss in terms)
 
     def forward(self, pred: Tensor, gt: Tensor, pred_lengths: Lengths = None, gt_lengths: Lengths = None) -> Tensor:
-        total = None
-        for weight, loss in zip(self.weights, self.losses, strict=True):
-            term = weight * loss(pred, gt, pred_lengths, gt_lengths)
-            total = term if total is None else total + term
-        assert total is not None
-        return total
+        pairs = zip(self.weights, self.losses, strict=True)
+        terms: list[Tensor] = [weight * loss(pred, gt, pred_lengths, gt_lengths) for weight, loss in pairs]
+        return functools.reduce(Tensor.add, terms)
 
 
 class PerStage(_Combined):
@@ -106,10 +104,8 @@ class Schedule(_Combined):
         return f"{describe(self.first)} -> {describe(self.last)} over epochs {self.start:g} to {self.end:g}"
 
     def forward(self, pred: Tensor, gt: Tensor, pred_lengths: Lengths = None, gt_lengths: Lengths = None) -> Tensor:
-        share = self.share
-        if share <= 0.0:
-            return self.first(pred, gt, pred_lengths, gt_lengths)
-        if share >= 1.0:
-            return self.last(pred, gt, pred_lengths, gt_lengths)
-        before = self.first(pred, gt, pred_lengths, gt_lengths)
-        return (1.0 - share) * before + share * self.last(pred, gt, pred_lengths, gt_lengths)
+        share = min(max(self.share, 0.0), 1.0)
+        # At the ends the other loss is not computed: it may fail or cost much.
+        weighted = [(weight, loss) for weight, loss in ((1.0 - share, self.first), (share, self.last)) if weight]
+        terms: list[Tensor] = [weight * loss(pred, gt, pred_lengths, gt_lengths) for weight, loss in weighted]
+        return functools.reduce(Tensor.add, terms)

@@ -57,7 +57,8 @@ class PointEncoder(nn.Module):
             )
         features = self.local(points.transpose(1, 2))
         whole = features.amax(dim=2, keepdim=True).expand_as(features)
-        return self.merge(torch.cat([features, whole], dim=1)).amax(dim=2)
+        feature: Tensor = self.merge(torch.cat([features, whole], dim=1)).amax(dim=2)
+        return feature
 
 
 class PCN(nn.Module):

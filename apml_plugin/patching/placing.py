@@ -83,7 +83,7 @@ def import_place(tree: ast.Module, used: int | None = None) -> int:
 
 
 def first_line(statement: ast.stmt) -> int:
-    return min([statement.lineno, *(d.lineno for d in getattr(statement, "decorator_list", []))])
+    return min([statement.lineno, *(int(d.lineno) for d in getattr(statement, "decorator_list", []))])
 
 
 def _decorated(statement: ast.stmt) -> bool:

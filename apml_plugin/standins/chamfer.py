@@ -81,7 +81,7 @@ class ChamferFunction(torch.autograd.Function):
         return dist1, dist2
 
     @staticmethod
-    def backward(ctx: Any, grad_dist1: Tensor, grad_dist2: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def backward(ctx: Any, grad_dist1: Tensor, grad_dist2: Tensor) -> tuple[Tensor, Tensor]:
         xyz1, xyz2, idx1, idx2 = ctx.saved_tensors
         return gradients(xyz1, xyz2, idx1, idx2, grad_dist1, grad_dist2)
 

@@ -45,7 +45,7 @@ def find(search: Search) -> Iterator[Site]:
                 yield Site(node[0], line, node[1], f"loss chosen by the string {subject}, known {known!r}", edit)
 
 
-def chains_in(function: ast.FunctionDef, is_chamfer) -> Iterator[tuple[str, str, int]]:  # type: ignore[no-untyped-def]
+def chains_in(function: ast.FunctionDef, is_chamfer) -> Iterator[tuple[str, str, int]]:
     """(what is compared, a name for which the host builds a Chamfer, line) of every if/elif chain over strings.
 
     is_chamfer: whether the statements of a branch use a Chamfer.

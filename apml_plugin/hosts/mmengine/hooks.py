@@ -253,9 +253,7 @@ def undisturbed(model: nn.Module, seed: int = 0) -> Iterator[None]:
     with torch.random.fork_rng(devices), torch.no_grad():
         random.seed(seed)
         np.random.seed(seed)
-        torch.random.default_generator.manual_seed(
-            seed
-        )  # torch.manual_seed would also seed devices that are not restored
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would also seed devices that are not restored
         for device in devices:
             torch.cuda.default_generators[device].manual_seed(seed)
         try:

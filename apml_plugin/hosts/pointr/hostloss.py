@@ -69,9 +69,9 @@ class HostLoss(nn.Module):
     def name_stages(self) -> None:
         """Names the stages after a `get_loss` that only counted. Raises LossValueError for an unknown stage."""
         self.stages = stage_names(self._call)
-        losses = self.chosen["every stage"]
-        check_stages(self.host_class.__name__, losses.names, self.stages)  # type: ignore[arg-type, union-attr]
-        parts = {name: losses.stage(name) for name in self.stages}  # type: ignore[operator]
+        losses: PerStage = self.chosen["every stage"]  # type: ignore[assignment]
+        check_stages(self.host_class.__name__, losses.names, self.stages)
+        parts = {name: losses.stage(name) for name in self.stages}
         self.chosen = nn.ModuleDict({name: part for name, part in parts.items() if part is not None})
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:

@@ -88,7 +88,7 @@ class DPCC(PointLoss):
         values: dict[str, Tensor] = evaluate(self, self._terms, outputs)
         return values
 
-    def forward(self, outputs: DPCCOutputs | Any, *clouds: Any) -> Tensor:  # type: ignore[override]
+    def forward(self, outputs: DPCCOutputs | Any, *clouds: Any) -> Tensor:
         return add(evaluate(self, self._terms, outputs, *clouds).values())
 
     def _terms(self, stages: Stages) -> dict[str, Tensor]:

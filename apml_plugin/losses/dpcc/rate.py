@@ -79,7 +79,7 @@ class Rate(DPCCTerm):
             raise LossArgumentError(f"{stages.needs}; likelihoods is missing")
         return self._price(stages.outputs.likelihoods, stages.gt_points(0))
 
-    def forward(self, outputs: Any, points: Any = None, *clouds: Any) -> Tensor:  # type: ignore[override]
+    def forward(self, outputs: Any, points: Any = None, *clouds: Any) -> Tensor:
         return _rate(self, outputs, points, *clouds)
 
     def _price(self, likelihoods: Any, points: int) -> Tensor:

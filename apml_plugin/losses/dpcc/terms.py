@@ -56,8 +56,9 @@ class DPCCTerm(PointLoss):
         """The term of checked outputs."""
         raise NotImplementedError
 
-    def forward(self, outputs: Any, *clouds: Any) -> Tensor:  # type: ignore[override]
-        return evaluate(self, self.value, outputs, *clouds)
+    def forward(self, outputs: Any, *clouds: Any) -> Tensor:
+        value: Tensor = evaluate(self, self.value, outputs, *clouds)
+        return value
 
 
 @eager()

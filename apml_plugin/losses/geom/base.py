@@ -41,7 +41,7 @@ class GeometricLoss(PointLoss):
         """The loss of one pair, 0-dim, or with ``potentials`` two tensors (n,) and (m,)."""
         raise NotImplementedError
 
-    def forward(  # type: ignore[override]
+    def forward(
         self,
         pred: Tensor,
         gt: Tensor,
@@ -118,13 +118,12 @@ def check_weights(name: str, weights: Any, cloud: Tensor, lengths: list[int] | N
         got = weights.dtype if isinstance(weights, Tensor) else type(weights).__name__
         raise LossArgumentError(f"{name} must be a floating-point tensor of shape (B, N), got {got}")
     batch, n = cloud.shape[:2]
-    if weights.shape == (batch, n, 1):
-        weights = weights[..., 0]
-    if weights.shape != (batch, n):
-        raise LossValueError(f"{name} must have shape {(batch, n)}, one for each point, got {tuple(weights.shape)}")
-    if weights.device != cloud.device:
-        raise LossValueError(f"{name} is on {weights.device} and its points on {cloud.device}: move one")
-    given = weights.detach()
+    per_point: Tensor = weights[..., 0] if weights.shape == (batch, n, 1) else weights
+    if per_point.shape != (batch, n):
+        raise LossValueError(f"{name} must have shape {(batch, n)}, one for each point, got {tuple(per_point.shape)}")
+    if per_point.device != cloud.device:
+        raise LossValueError(f"{name} is on {per_point.device} and its points on {cloud.device}: move one")
+    given = per_point.detach()
     if lengths is not None:
         inside = torch.arange(n, device=given.device) < torch.tensor(lengths, device=given.device)[:, None]
         given = given.where(inside, 0)
@@ -136,7 +135,7 @@ def check_weights(name: str, weights: Any, cloud: Tensor, lengths: list[int] | N
     for b, nothing in enumerate(empty):
         if nothing and n and (lengths is None or lengths[b]):
             raise LossValueError(f"{name}[{b}] is 0 for every point; at least one must have weight")
-    return weights
+    return per_point
 
 
 def same_mass(pair: int, a: Tensor, b: Tensor, remedy: str = "divide each by its sum") -> None:

@@ -96,7 +96,8 @@ def symmetric_potential(
 
         return _fixed_point(halved, grad / 2, 0.0)
 
-    return _AtFixedPoint.apply(fresh, to_source)
+    value: Tensor = _AtFixedPoint.apply(fresh, to_source)  # type: ignore[no-untyped-call]
+    return value
 
 
 def _fixed_point(step: Callable[[Tensor], Tensor], start: Tensor, scale: float) -> Tensor:
@@ -114,12 +115,12 @@ class _AtFixedPoint(torch.autograd.Function):
     """The identity; ``solve`` is applied to the gradient."""
 
     @staticmethod
-    def forward(ctx, fresh: Tensor, solve: Callable[[Tensor], Tensor]) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, fresh: Tensor, solve: Callable[[Tensor], Tensor]) -> Tensor:
         ctx.solve = solve
         return fresh.view_as(fresh)
 
     @staticmethod
-    def backward(ctx, grad: Tensor):  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         return ctx.solve(grad), None
 
 

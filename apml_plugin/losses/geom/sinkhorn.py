@@ -176,16 +176,17 @@ def _half_held(total: Tensor) -> Tensor:
     ``(rho + eps/2)`` in the value and ``(rho + eps)`` in the gradient are both right (Séjourné et al., arXiv
     1910.12958, proposition 12): with the potentials held at their optimum, the other half is not visible.
     """
-    return _HalfHeld.apply(total)
+    value: Tensor = _HalfHeld.apply(total)  # type: ignore[no-untyped-call]
+    return value
 
 
 class _HalfHeld(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, total: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, total: Tensor) -> Tensor:
         return total / 2
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
         return grad
 
 
@@ -278,7 +279,7 @@ class Sinkhorn(GeometricLoss):
                 x,
                 b,
                 y,
-                ground_cost(self.p, self.cost),  # type: ignore[arg-type]
+                ground_cost(self.p, self.cost),
                 eps_list,
                 masses.rho,
                 debias=self.debias,

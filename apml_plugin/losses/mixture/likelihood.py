@@ -76,7 +76,8 @@ def _among_children(points: Tensor, level: Mixture, weights: Tensor, parents: Te
     weight, means, eigenvalues, frames = gathered.split([1, dim, dim, dim * dim], dim=-1)
     offsets = points[:, :, None] - means
     along = (frames.unflatten(-1, (dim, dim)) * offsets[..., None, :]).sum(-1)
-    return weight[..., 0] + _log_gaussian(along, eigenvalues)
+    value: Tensor = weight[..., 0] + _log_gaussian(along, eigenvalues)
+    return value
 
 
 def _log_gaussian(along: Tensor, eigenvalues: Tensor) -> Tensor:
@@ -106,9 +107,7 @@ class Likelihood(PointLoss):
         """(B, N) for points (B, N, D)."""
         raise NotImplementedError
 
-    def forward(  # type: ignore[override]
-        self, pred: Any, gt: Tensor, pred_lengths: Lengths = None, gt_lengths: Lengths = None
-    ) -> Tensor:
+    def forward(self, pred: Any, gt: Tensor, pred_lengths: Lengths = None, gt_lengths: Lengths = None) -> Tensor:
         hierarchy = as_hierarchy(self.needs, pred)
         if pred_lengths is not None:
             raise LossArgumentError(

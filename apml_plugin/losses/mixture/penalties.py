@@ -22,7 +22,7 @@ class EigenPenalty(PointLoss):
 
     needs = "EigenPenalty needs a mixture: EigenPenalty()(Hierarchy([Mixture(logits, means, frames, eigenvalues)]))"
 
-    def forward(self, pred: Any, *_: Any) -> Tensor:  # type: ignore[override]
+    def forward(self, pred: Any, *_: Any) -> Tensor:
         return as_hierarchy(self.needs, pred).levels[-1].eigenvalues.amin(-1).mean()
 
 
@@ -42,7 +42,7 @@ class LatentKL(PointLoss):
         super().__init__()
         self.normalise = one_of("normalise", normalise, ("dims", "sum"))
 
-    def forward(self, pred: Any, *_: Any) -> Tensor:  # type: ignore[override]
+    def forward(self, pred: Any, *_: Any) -> Tensor:
         if isinstance(pred, MixtureOutput):
             pred = pred.latent
             if pred is None:
@@ -71,7 +71,7 @@ class PoseLoss(PointLoss):
         self.translation = not_negative("translation", translation)
         self.rotation = not_negative("rotation", rotation)
 
-    def forward(self, pred: Any, gt: Any = None, *_: Any) -> Tensor:  # type: ignore[override]
+    def forward(self, pred: Any, gt: Any = None, *_: Any) -> Tensor:
         shift, turn = _pair(self.needs, pred, same=False)
         true_shift, true_turn = _pair(self.needs, gt, same=False)
         if shift.shape != true_shift.shape or turn.shape != true_turn.shape or turn.shape[-1:] != (2,):

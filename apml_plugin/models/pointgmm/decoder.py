@@ -115,7 +115,8 @@ class SiblingAttention(nn.Module):
     def forward(self, siblings: Tensor) -> Tensor:
         """(G, S, W) to the same."""
         shares = (self.query(siblings) @ self.key(siblings).mT).softmax(-1)
-        return siblings + self.gate * (shares @ self.value(siblings))
+        attended: Tensor = siblings + self.gate * (shares @ self.value(siblings))
+        return attended
 
 
 def _mlp(width: int, hidden: int, out: int, dropout: float) -> nn.Sequential:

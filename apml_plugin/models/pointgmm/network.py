@@ -57,7 +57,8 @@ class PointNet(nn.Module):
             raise LossValueError(
                 "a batch of one cloud cannot train PointNet's batch norm: use a batch size of 2 or more and drop_last"
             )
-        return self.merge(self.local(points.transpose(1, 2)).amax(2))
+        feature: Tensor = self.merge(self.local(points.transpose(1, 2)).amax(2))
+        return feature
 
 
 class PointGMM(nn.Module):

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from apml_plugin.errors import LossValueError
-from apml_plugin.matching.exact import FAR, furthest, nearest, squared_distance, within
+from apml_plugin.matching.exact import FAR, furthest, nearest, within
+from apml_plugin.matching.search import squared_distance
 
 ORIGIN = 1e-3
 """Points with x^2 + y^2 + z^2 at or below this are never sampled: the compiled code takes them for padding."""

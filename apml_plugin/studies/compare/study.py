@@ -202,7 +202,7 @@ def _backward(net: nn.Module, loss: nn.Module, partial: Tensor, gt: Tensor, wher
     leaves = [stage.detach().requires_grad_() for stage in stages]
     begin = time.perf_counter()
     value = sum(loss(leaf, gt[:, : leaf.shape[1]]) for leaf in leaves)
-    value.backward()  # type: ignore[union-attr]
+    value.backward()
     spent = time.perf_counter() - begin
     gradients = [leaf.grad for leaf in leaves]
     if not all(gradient is not None and bool(gradient.isfinite().all()) for gradient in gradients):

@@ -235,7 +235,7 @@ def _judged(name: str, clouds: Tensor, references: Tensor, seconds: float) -> tu
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng([]):
-        torch.random.default_generator.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         yield
 
 
