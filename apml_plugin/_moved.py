@@ -36,6 +36,7 @@ MOVED: dict[str, str] = {
     "apml_plugin.models.pointgmm.frames": "apml_plugin.models.pointgmm.decoder",
     "apml_plugin.models.pointgmm.invariant": "apml_plugin.models.pointgmm.registration",
     "apml_plugin.models.pointgmm.pointnet": "apml_plugin.models.pointgmm.network",
+    "apml_plugin.models.pointgmm.pointr": "apml_plugin.hosts.pointr.pointgmm",
     "apml_plugin.models.pointgmm.poses": "apml_plugin.models.pointgmm.registration",
     "apml_plugin.models.pointgmm.refining": "apml_plugin.models.pointgmm.sampling",
 }

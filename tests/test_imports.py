@@ -9,7 +9,7 @@ from imports import Import, circles, imports
 LAYERS = (
     ("errors", "arguments", "_moved", "_torch_private"),
     ("matching", "files"),
-    ("functional", "traced", "eager", "ddp", "repeats", "compat"),
+    ("functional", "traced", "eager", "compat"),
     ("losses",),
     ("metrics",),
     ("registry", "_registry_base"),

@@ -15,7 +15,7 @@ import torch
 
 from ..errors import CheckpointError
 from ..files.opening import printable
-from . import container, looking, placeholders
+from . import container, pickle_bounds, placeholders
 from .layouts import Checkpoint, take_apart
 
 TRUST = (
@@ -62,7 +62,7 @@ def read_parts(path: str | os.PathLike[str]) -> tuple[Read, Checkpoint]:
 
 
 def _read(file: IO[bytes], kind: str) -> Read:
-    names = looking.look(file, kind)
+    names = pickle_bounds.inspect(file, kind)
     # Classes that other code of this process admitted, such as an imported library, must not matter here.
     try:
         with admitting([]):
@@ -92,12 +92,12 @@ def read_with_placeholders(
         load: PyTorch's own ``torch.load``.
         remedy: a sentence for the error.
         others: other classes that the process admitted stay admitted, unless a placeholder has their name.
-        names: the result of `looking.look`, if it was called before.
+        names: the result of `pickle_bounds.inspect`, if it was called before.
 
     Raises CheckpointError, without a file name, if the file needs any other name or is damaged.
     """
     start = file.tell()
-    names = looking.look(file, kind) if names is None else names
+    names = pickle_bounds.inspect(file, kind) if names is None else names
     try:
         known = {_name(entry): entry for entry in torch.serialization.get_safe_globals()} if others else {}
         # A loss of this package is made if the process would make it; the other names are always placeholders.

@@ -45,7 +45,7 @@ def register(app: typer.Typer) -> None:
         from apml_plugin.files.writing import check_target, write_whole
         from apml_plugin.files.yamls import MOST_BYTES, load_yaml
         from apml_plugin.hosts.base import around, identify
-        from apml_plugin.hosts.derive import derive, with_header
+        from apml_plugin.hosts.derived_config import derive, with_header
 
         try:
             target = check_target(output, force) if output is not None else None

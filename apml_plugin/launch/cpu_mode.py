@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import torch
 
 from apml_plugin import _torch_private
-from apml_plugin.ddp import without_devices
+from apml_plugin.hosts.ddp import without_devices
 
 # fmt: off
 FACTORIES = (

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable
 
 from ..errors import PatchError
 from ..files import sources
-from .placing import import_place, place, without
+from .places import import_place, place, without
 from .records import MARKER, SOURCE, Line
 
 _BOM = b"\xef\xbb\xbf"

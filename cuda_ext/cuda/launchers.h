@@ -39,7 +39,7 @@ void fill_support(const Tree<T>&, const int64_t* offsets, int* partner, Stream);
 template <typename T, typename V>
 void similarities(const Plan<T, V>&, bool long_rows, Stream);
 
-// --- scaling.cu -----------------------------------------------------------------------------------------------
+// --- sinkhorn.cu ----------------------------------------------------------------------------------------------
 // r (Side::PRED) or c (Side::GT) of one iteration.
 template <typename T, typename V>
 void half_step(const Plan<T, V>&, Side, bool long_rows, Stream);

@@ -72,7 +72,7 @@ def test_a_sum_comes_with_its_clipping(folder: Path) -> None:
 
 def test_the_number_of_points_is_that_of_the_data_set(folder: Path) -> None:
     from apml_plugin.hosts.base import Host
-    from apml_plugin.hosts.derive import derive
+    from apml_plugin.hosts.derived_config import derive
 
     (folder / "cfgs" / "dataset_configs").mkdir(parents=True)
     (folder / "cfgs" / "dataset_configs" / "Mine.yaml").write_text("N_POINTS: 2048")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from apml_plugin.hosts.derive import derive
+from apml_plugin.hosts.derived_config import derive
 from apml_plugin.hosts.pointr.decorating import hoist
 from apml_plugin.hosts.pointr.stages import KNOWN
 from apml_plugin.losses import APML

@@ -5,6 +5,6 @@
 #include "../../cuda_ext/cuda/chamfer_sweep.cu"
 #include "../../cuda_ext/cuda/nearest.cu"
 #include "../../cuda_ext/cuda/order.cu"
-#include "../../cuda_ext/cuda/scaling.cu"
+#include "../../cuda_ext/cuda/sinkhorn.cu"
 #include "../../cuda_ext/cuda/support.cu"
 #include "../../cuda_ext/cuda/sweep.cu"

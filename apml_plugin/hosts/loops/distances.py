@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 
 from ...patching import Line
-from ...patching.placing import blocks
+from ...patching.places import blocks
 from ..gates import GT_NAMES
 from ..project import Node, inside
 from .chamfers import Chamfers

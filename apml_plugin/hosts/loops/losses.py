@@ -11,7 +11,7 @@ import re
 from functools import cached_property
 
 from ...patching import decorator
-from ...patching.placing import targets
+from ...patching.places import targets
 from ..gates import GT_NAMES
 from ..project import Node, dotted, inside, last, parameters
 from . import functions

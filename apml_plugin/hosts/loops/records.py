@@ -6,7 +6,7 @@ import ast
 from dataclasses import dataclass
 
 from ...patching import Line
-from ...patching.placing import targets
+from ...patching.places import targets
 from ...patching.records import SOURCE
 from ..project import Node, Project
 

@@ -22,7 +22,7 @@ from mmengine.logging import HistoryBuffer, print_log
 from mmengine.model import MMDistributedDataParallel
 from mmengine.utils import digit_version
 
-from apml_plugin.ddp import without_devices
+from apml_plugin.hosts.ddp import without_devices
 
 LAUNCHER = "_init_dist_pytorch"
 """MMEngine's function behind ``launcher='pytorch'``. It is private: a version may rename it."""

@@ -21,7 +21,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 _TAKES = "__apml_takes_loss__"
 _HOISTS = "__apml_hoists_loss__"
 KEYS = ("loss", "loss_opts")
-OURS = {"PointGMM": "apml_plugin.models.pointgmm.pointr"}
+OURS = {"PointGMM": "apml_plugin.hosts.pointr.pointgmm"}
 """Name: the module that holds a class of that name, made from a host's config."""
 
 

@@ -14,8 +14,8 @@ from torch import nn
 from ...errors import LossValueError
 from ...losses import PerStage
 from ...registry import set_epoch
-from ...repeats import same_tensor
 from .. import calls, gates, guard
+from ..same_tensor import same_tensor
 from .stages import check_stages, stage_names
 
 _WRAPPED = "__apml_get_loss__"

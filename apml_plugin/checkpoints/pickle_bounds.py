@@ -35,7 +35,7 @@ _DAMAGED = "is cut off or damaged ({}); copy or download it again"
 _TOO_MUCH = "claims to hold more than it has bytes for ({}): it is cut off, damaged or made to deceive"
 
 
-def look(file: IO[bytes], kind: str) -> list[str]:
+def inspect(file: IO[bytes], kind: str) -> list[str]:
     """The names of the globals in a checkpoint's pickles, each once. The file's position stays.
 
     Raises CheckpointError, without a file name, if it is damaged or would take more memory than the file has.

@@ -18,13 +18,13 @@ import apml_plugin.studies.demo
 from apml_plugin.errors import LossArgumentError
 from apml_plugin.hooks import takes_loss
 from apml_plugin.hosts.pointr.decorating import hoist
+from apml_plugin.hosts.pointr.pointgmm import PointGMM
 from apml_plugin.losses import APML
 from apml_plugin.losses.mixture import GMM, HGMM, EigenPenalty, LatentKL
-from apml_plugin.models.pointgmm.pointr import PointGMM
 from apml_plugin.shapes import dataset_config, write_dataset
 
 SOURCE = Path(apml_plugin.studies.demo.__file__).parent / "host"
-CONFIG = Path(__file__).parents[2] / "configs" / "pointgmm" / "PointGMM.yaml"
+CONFIG = Path(__file__).parents[3] / "configs" / "pointgmm" / "PointGMM.yaml"
 SIZES = {"NAME": "PointGMM", "num_pred": 64, "dim_z": 16, "dim_h": 16, "levels": [4, 8], "encoder": [8, 16, 32]}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from apml_plugin.repeats import same_tensor
+from apml_plugin.hosts.same_tensor import same_tensor
 
 X = torch.rand(2, 3, 5)
 
