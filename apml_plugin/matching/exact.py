@@ -116,7 +116,8 @@ def _indices(queries: Tensor, points: Tensor, k: int, distance: Callable[[Tensor
 
 
 def _finite(*clouds: Tensor) -> bool:
-    return all(bool(torch.isfinite(cloud).all()) for cloud in clouds)
+    """Whether every squared distance is finite in float64, in which the tree computes."""
+    return all(bool(torch.isfinite((2 * cloud.double()).square().sum(dim=-1)).all()) for cloud in clouds)
 
 
 def _all_pairs(

@@ -14,6 +14,7 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
+from apml_plugin.errors import LossValueError
 from apml_plugin.matching import extension, native
 
 TREE_ENTRIES = 2_000_000
@@ -50,7 +51,10 @@ class TreeNeighbours:
 
     def nearest(self, queries: Tensor, k: int) -> Tensor:
         _, index = self._tree.query(queries.double().numpy(), k=k, workers=torch.get_num_threads())
-        return torch.from_numpy(np.asarray(index, dtype=np.int64).reshape(len(queries), k))
+        index = np.asarray(index, dtype=np.int64).reshape(len(queries), k)
+        if (index == self._tree.n).any():  # SciPy's mark for no point at a finite distance
+            raise LossValueError("squared distances between the clouds exceed what float64 can hold: scale them down")
+        return torch.from_numpy(index)
 
     def within(self, queries: Tensor, radii: Tensor) -> tuple[Tensor, Tensor]:
         x, r = queries.double().numpy(), radii.double().numpy()

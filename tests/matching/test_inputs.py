@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
+
 import pytest
 import torch
 
 from apml_plugin.errors import BackendError, LossArgumentError, LossValueError
 from apml_plugin.functional import apml_loss, chamfer_distance, matching_plan
-from apml_plugin.matching import backends, extension
+from apml_plugin.matching import Settings, backends, check_clouds, extension
+from apml_plugin.matching.settings import resolve_threshold
 
 GOOD = torch.rand(2, 5, 3)
 
@@ -31,8 +35,15 @@ BAD_CLOUDS = {
         (GOOD, GOOD.transpose(1, 2)),
         {},
         LossValueError,
-        r"same number of coordinates.*transpose\(1, 2\)",
+        r"same number of coordinates, got pred \(2, 5, 3\) and gt \(2, 3, 5\); .* use .transpose\(1, 2\) on",
     ),
+    "channels differ": (
+        (GOOD, torch.rand(2, 5, 4)),
+        {},
+        LossValueError,
+        r"same number of coordinates, got pred \(2, 5, 3\) and gt \(2, 5, 4\)$",
+    ),
+    "four axes": ((GOOD[None], GOOD[None]), {}, LossValueError, r"pred must have shape .* got \(1, 2, 5, 3\)$"),
     "integers": (
         (GOOD, GOOD.int()),
         {},
@@ -41,12 +52,23 @@ BAD_CLOUDS = {
     ),
     "complex": ((GOOD, GOOD.to(torch.complex64)), {}, LossArgumentError, r"gt must be floating point"),
     "no coordinates": ((GOOD[..., :0], GOOD[..., :0]), {}, LossValueError, r"at least one coordinate"),
-    "devices": ((GOOD, GOOD.to("meta")), {}, LossValueError, r"same device, got pred on cpu and gt on meta"),
+    "devices": (
+        (GOOD, GOOD.to("meta")),
+        {},
+        LossValueError,
+        r"same device, got pred on cpu and gt on meta: move one, for example gt.to\('cpu'\)",
+    ),
     "nan": (
         (GOOD, with_nan()),
         {},
         LossValueError,
-        r"gt\[1\] holds NaN or Inf: 1 of 5 points, the first at gt\[1, 2\]",
+        r"gt\[1\] holds NaN or Inf: 1 of 5 points, the first at gt\[1, 2\] = \[nan, .*check_finite=False skips",
+    ),
+    "nan among valid points": (
+        (with_nan(), GOOD),
+        {"pred_lengths": [5, 3]},
+        LossValueError,
+        r"pred\[1\] holds NaN or Inf: 1 of 3 points, the first at pred\[1, 2\]",
     ),
     "inf": ((GOOD / 0, GOOD), {}, LossValueError, r"pred\[0\] holds NaN or Inf: 5 of 5 points"),
     "lengths too long": (
@@ -62,6 +84,24 @@ BAD_CLOUDS = {
         {"pred_lengths": [2.5, 5]},
         LossArgumentError,
         r"pred_lengths\[0\]=2.5 must be a whole",
+    ),
+    "lengths not a list": (
+        (GOOD, GOOD),
+        {"pred_lengths": 5},
+        LossArgumentError,
+        r"pred_lengths=5 must hold one .*\[5, 3\]",
+    ),
+    "length not a number": (
+        (GOOD, GOOD),
+        {"gt_lengths": [5, True]},
+        LossArgumentError,
+        r"gt_lengths\[1\]=True must be",
+    ),
+    "length infinite": (
+        (GOOD, GOOD),
+        {"gt_lengths": [5, float("inf")]},
+        LossArgumentError,
+        r"gt_lengths\[1\]=inf must",
     ),
     "lengths nested": ((GOOD, GOOD), {"pred_lengths": torch.ones(2, 2)}, LossValueError, r"one length for each"),
 }
@@ -89,18 +129,23 @@ def test_check_can_be_skipped() -> None:
 @pytest.mark.parametrize(
     ("option", "value", "error", "message"),
     [
-        ("p_min", 1.0, LossValueError, r"p_min=1.0 must lie in \[0, 1\)"),
+        ("p_min", 1.0, LossValueError, r"p_min=1.0 must lie in \[0, 1\).* 0.8 is usual"),
         ("p_min", -0.1, LossValueError, r"p_min=-0.1"),
         ("p_min", float("nan"), LossValueError, r"p_min=nan must not be NaN"),
         ("p_min", "high", LossArgumentError, r"p_min='high' must be a number"),
         ("p_min", None, LossArgumentError, r"p_min=None must be a number, got NoneType"),
         ("p_min", True, LossArgumentError, r"p_min=True must be a number, got bool"),
         ("threshold", 0, LossValueError, r"threshold=0.0 must lie in \(0, 1\)"),
-        ("threshold", 1.5, LossValueError, r"threshold=1.5"),
+        (
+            "threshold",
+            1.0,
+            LossValueError,
+            r"threshold=1.0 must lie in \(0, 1\) or be 'auto'; 1e-20 is .*backend='dense'",
+        ),
         ("threshold", "automatic", LossArgumentError, r"threshold='automatic' must be a number or 'auto'"),
-        ("iterations", -1, LossValueError, r"iterations=-1 must be 0 or more"),
+        ("iterations", -1, LossValueError, r"iterations=-1 must be 0 or more; 20 is usual"),
         ("iterations", 2.5, LossArgumentError, r"iterations=2.5 must be a whole number"),
-        ("eps", 0, LossValueError, r"eps=0 must be positive"),
+        ("eps", 0, LossValueError, r"eps=0 must be positive and finite; 1e-8 is usual"),
         ("ties", "fair", LossValueError, r"ties='fair' must be one of 'share', 'uniform'"),
         ("reduction", "avg", LossValueError, r"reduction='avg' must be one of 'sum', 'mean', 'none'"),
         ("backend", "gpu", LossValueError, r"backend='gpu' must be one of"),
@@ -111,12 +156,50 @@ def test_bad_options(option: str, value: object, error: type[Exception], message
         apml_loss(GOOD, GOOD, **{option: value})
 
 
+def test_the_ends_of_the_ranges_are_allowed() -> None:
+    settings = Settings(p_min=0, iterations="0", threshold="0.5", eps="1e-3")
+    assert (settings.p_min, settings.iterations, settings.threshold, settings.eps) == (0.0, 0, 0.5, 1e-3)
+    assert Settings(threshold="auto").threshold == "auto"
+    checked = check_clouds(GOOD, GOOD, [5, 0], [5.0, 5], ignore_zeros=False)
+    assert (checked.pred_lengths, checked.gt_lengths) == ([5, 0], None)
+    assert checked.ragged
+    assert not check_clouds(GOOD, GOOD, [5, 5], [5, 5], ignore_zeros=True).ragged
+
+
+def test_auto_threshold_is_lowered_until_the_mass_is_small_enough() -> None:
+    def thresholds(lost: Callable[[float], list[float]], masses: list[int], threshold: float | str = "auto"):
+        seen = []
+
+        def run(threshold: float) -> float:
+            seen.append(threshold)
+            return threshold
+
+        assert resolve_threshold(Settings(threshold=threshold), run, lost, masses) == seen[-1]
+        return pytest.approx(seen, rel=1e-9, abs=0)
+
+    assert thresholds(lambda t: [9.0], [1], threshold=0.1) == [0.1]
+    assert thresholds(lambda t: [1e-6], [1]) == [1e-20]  # exactly the share that is tolerated
+    assert thresholds(lambda t: [1e17 * t], [10]) == [1e-20, 1e-24]
+    assert thresholds(lambda t: [1e17 * t, 1e18 * t, 0.0], [10, 1, 1]) == [1e-20, 1e-26]
+    assert thresholds(lambda t: [1e200 if t > 1e-50 else 0.0], [10]) == [1e-20, 1e-60]  # the cube at most
+    with pytest.warns(UserWarning, match=r"stopped at 3e-59: entries of at most 5.0e-01 of .*backend='dense' keeps"):
+        assert [1e-20 * 2e-8**k for k in range(6)] == thresholds(lambda t: [2.0, 0.0], [4, 1])
+    with pytest.warns(UserWarning, match=r"stopped at 1e-300: entries of at most inf of"):
+        assert thresholds(lambda t: [float("inf")], [4]) == [1e-20, 1e-40, 1e-80, 1e-160, 1e-300]
+
+
 def test_a_backend_that_is_named_is_never_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(BackendError, match="cannot differentiate it; use backend='auto' or"):
+    monkeypatch.setattr(extension, "missing", lambda device: None)
+    words = "backend='sparse' cannot be used: .*cannot differentiate it; use backend='auto' or 'native' or 'dense'$"
+    with pytest.raises(BackendError, match=words):
         apml_loss(GOOD, GOOD, backend="sparse", differentiate_plan=True)
     wide = torch.rand(1, 4, 5)
-    with pytest.raises(BackendError, match=r"backend='native' cannot be used: .* up to 3 coordinates, .* have 5"):
+    words = (
+        "backend='native' cannot be used: .* up to 3 coordinates, .* have 5; use backend='auto' or 'sparse' or 'dense'$"
+    )
+    with pytest.raises(BackendError, match=words):
         apml_loss(wide, wide, backend="native")
+    monkeypatch.undo()
     monkeypatch.setattr(extension, "loading_problem", lambda: "nothing was compiled here yet")
     with pytest.raises(BackendError, match="backend='native' cannot be used: there are no compiled ops: nothing was"):
         apml_loss(GOOD, GOOD, backend="native")
@@ -152,3 +235,54 @@ def test_compiled_ops_are_taken_where_they_can_be(monkeypatch: pytest.MonkeyPatc
     assert "4 coordinates" not in choose(4000).reason
     assert "have 4" in choose(4000, d=4).reason
     assert choose(4000, d=64).name == "dense"
+
+
+def test_the_choice_is_logged_with_its_reason(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG, "apml_plugin.matching"):
+        choice = choose(7)
+    assert caplog.messages == [f"APML on (1, 7, 3) and (1, 7, 3): {choice.name} ({choice.reason})"]
+    named = backends.choose("dense", GOOD, GOOD)
+    assert (named.name, named.reason) == ("dense", "named by the caller")
+
+
+@pytest.mark.parametrize(
+    ("sizes", "d", "name", "reason"),
+    [
+        (
+            (512, 512),
+            3,
+            "dense",
+            "512 x 512 points: the whole matrix is cheaper than a search up to 262144; there are no",
+        ),
+        (
+            (512, 513),
+            3,
+            "sparse",
+            "512 x 513 points: a neighbour search is cheaper than the whole matrix; there are no",
+        ),
+        ((600, 600), 8, "sparse", "600 x 600 points"),
+        ((600, 600), 9, "dense", "9 coordinates: a neighbour search gains nothing above 8"),
+    ],
+)
+def test_where_the_choice_changes(
+    sizes: tuple[int, int], d: int, name: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(extension, "missing", lambda device: "there are no compiled ops")
+    found = backends.choose("auto", torch.empty(1, sizes[0], d), torch.empty(1, sizes[1], d))
+    assert found.name == name
+    assert found.reason.startswith(reason)
+
+
+@pytest.mark.parametrize(
+    ("threshold", "name"), [(1e-20, "dense"), (1e-30, "dense"), ("auto", "dense"), (1e-19, "sparse")]
+)
+def test_auto_obeys_a_threshold_that_leaves_something_out(
+    threshold: float | str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(extension, "missing", lambda device: "taken away by a test")
+    reasons = []
+    choose_backend = backends.choose
+    monkeypatch.setattr(backends, "choose", lambda *a, **k: reasons.append(choose_backend(*a, **k)) or reasons[-1])
+    apml_loss(GOOD, GOOD, threshold=threshold)
+    matching_plan(GOOD, GOOD, threshold=threshold)
+    assert [choice.name for choice in reasons] == [name, name]

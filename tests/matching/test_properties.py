@@ -10,8 +10,9 @@ from clouds import BACKENDS, naive_apml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from apml_plugin.errors import BackendError, LossValueError
 from apml_plugin.functional import apml_loss, chamfer_distance, matching_plan
-from apml_plugin.matching import inputs, search
+from apml_plugin.matching import inputs, search, sparse_matrix
 
 backends = st.sampled_from(BACKENDS)
 sizes = st.integers(1, 40)
@@ -286,6 +287,82 @@ def test_the_bound_holds_for_the_mass_of_what_was_dropped(seed: int, noise: floa
     kept = torch.zeros(60, 60, dtype=torch.bool)
     kept[tuple(plan.indices()[1:])] = True
     assert exact[~kept].sum().item() <= bound
+
+
+@pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "dense"])
+@pytest.mark.parametrize("iterations", [0, 3, 20])
+@pytest.mark.parametrize("p_min", [0.0, 0.8])
+def test_support_and_bound_are_those_of_the_definition(p_min: float, iterations: int, backend: str) -> None:
+    """Kept: similarities above the threshold. Each dropped one is below it, divided by its denominator and scaled."""
+    x, y = clouds(25, 18, 4)
+    threshold, eps = 0.05, 1e-3
+    cost = torch.cdist(x[0], y[0], compute_mode="donot_use_mm_for_euclid_dist")
+    half, below = torch.zeros_like(cost), torch.zeros_like(cost)
+    for d, p, b in ((cost, half, below), (cost.T, half.T, below.T)):
+        near = d.sort(dim=1).values[:, :2]
+        inverse = math.log((d.shape[1] - 1) / (1 - p_min)) / (near[:, 1:] - near[:, :1] + 1e-8)
+        similarity = torch.exp(-(d - near[:, :1]) * inverse)
+        kept = similarity.where(similarity > threshold, 0.0)
+        p += kept / kept.sum(dim=1, keepdim=True) / 2
+        b += threshold / kept.sum(dim=1, keepdim=True) / 2
+        assert (kept == 0).any(dim=1).all()
+    r, c = torch.ones(25, 1, dtype=torch.float64), torch.ones(1, 18, dtype=torch.float64)
+    for _ in range(iterations):
+        r = r / ((r * half * c).sum(dim=1, keepdim=True) + eps)
+        c = c / ((r * half * c).sum(dim=0, keepdim=True) + eps)
+    options = {"p_min": p_min, "threshold": threshold, "iterations": iterations, "eps": eps, "backend": backend}
+    plan, (bound,) = matching_plan(x, y, return_bound=True, **options)
+    torch.testing.assert_close(plan.to_dense()[0], r * half * c, rtol=1e-9, atol=1e-14)
+    assert bound == pytest.approx((r * below * c).sum().item(), rel=1e-9)
+    assert apml_loss(x, y, **options).item() == pytest.approx((r * half * c * cost).sum().item(), rel=1e-9)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_nothing_dropped_is_bound_zero_for_each_pair(backend: str) -> None:
+    x, y = torch.rand(3, 6, 3), torch.rand(3, 5, 3)
+    lengths = {"pred_lengths": [6, 0, 2], "gt_lengths": [5, 5, 1]}
+    plan, bounds = matching_plan(x, y, backend=backend, threshold=1e-300, return_bound=True, **lengths)
+    assert bounds == [0.0, 0.0, 0.0]
+    assert plan.shape == (3, 6, 5)
+    assert not plan.to_dense()[1].any()
+    torch.testing.assert_close(plan.to_dense()[2, :2, 0].sum(), torch.tensor(1.0))
+    dense = matching_plan(x, y, backend="dense", **lengths)
+    torch.testing.assert_close(plan.to_dense(), dense.to_dense(), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("ties", ["share", "uniform"])
+@pytest.mark.parametrize("dtypes", [(torch.float16, torch.float64), (torch.float32, torch.float16)], ids=str)
+def test_clouds_of_different_dtypes(dtypes: tuple[torch.dtype, torch.dtype], ties: str, backend: str) -> None:
+    x, y = torch.randn(2, 12, 3).to(dtypes[0]).requires_grad_(), torch.randn(2, 9, 3).to(dtypes[1]).requires_grad_()
+    y = torch.cat((y, y), dim=1)  # ties
+    wide = torch.float64 if torch.float64 in dtypes else torch.float32
+    options = {"backend": backend, "ties": ties}
+    for function in (apml_loss, lambda *a, **k: matching_plan(*a, **k).to_dense()):
+        value, same = function(x, y, **options), function(x.to(wide), y.to(wide), **options)
+        assert value.dtype == wide
+        torch.testing.assert_close(value, same, rtol=1e-6, atol=1e-8)
+    grads = torch.autograd.grad(apml_loss(x, y, **options), (x, y))
+    assert (grads[0].dtype, grads[1].dtype) == dtypes
+    if backend != "sparse":
+        through = apml_loss(x, y, differentiate_plan=True, **options)
+        assert through.dtype == wide
+        assert through.item() == pytest.approx(apml_loss(x, y, **options).item(), rel=1e-5)
+
+
+def test_what_float64_cannot_hold_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = clouds(30, 20, 0)
+    with pytest.raises(LossValueError, match="exceed what float64 can hold: scale them down"):
+        apml_loss(1e200 * x, 1e200 * y, backend="sparse")
+
+    def diverge(kernel: sparse_matrix.Kernel, iterations: int, eps: float) -> tuple[torch.Tensor, torch.Tensor]:
+        kernel.sparse.values[0] = torch.inf
+        return kernel.u + 1, kernel.v + 1
+
+    monkeypatch.setattr("apml_plugin.matching.sparse.sinkhorn", diverge)
+    words = r"after iterations=20 with eps=1e-08: use fewer iterations, a smaller threshold or backend='dense'"
+    with pytest.raises(BackendError, match=words):
+        apml_loss(x, y, backend="sparse")
 
 
 def test_many_iterations_stay_finite() -> None:

@@ -124,6 +124,47 @@ def test_a_record_that_cannot_be_read_is_none(tmp_path: Path) -> None:
     assert extension.read_record(tmp_path) is None
     (tmp_path / "_build.json").write_text('{"ops": ["cpu"], "surprise": 1}')
     assert extension.read_record(tmp_path) is None
+    written = {"missing": {"cuda": "no nvcc"}, "torch": "2.4.0", "python": "cpython-311", "architectures": None}
+    (tmp_path / "_build.json").write_text(json.dumps({"ops": ["cpu"], **written}))
+    assert extension.read_record(tmp_path) == Record(("cpu",), **written)
+
+
+def test_why_ops_cannot_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    here = (torch.__version__, sys.implementation.cache_tag, None)
+    assert extension.unusable(None) == "nothing was compiled here yet"
+    assert extension.unusable(Record(("cpu",), {}, *here)) is None
+    assert extension.unusable(Record((), {"cpu": "APML_BUILD=off"}, *here)) == "APML_BUILD=off"
+    assert extension.unusable(Record((), {"cuda": "no nvcc"}, *here)) == "none were built"
+    stale = extension.unusable(Record(("cpu",), {}, "2.4.0", "cpython-38", None))
+    assert stale == f"they were built for PyTorch 2.4.0 and cpython-38, and this is PyTorch {here[0]} and {here[1]}"
+
+    record: Record | None = None
+    monkeypatch.setattr(extension, "read_record", lambda: record)
+    monkeypatch.setattr(extension, "loading_problem", extension.loading_problem.__wrapped__)
+    monkeypatch.setattr(extension, "_missing_kernels", extension._missing_kernels.__wrapped__)
+    monkeypatch.setattr(extension, "has_kernel", lambda op, device: device == "cpu")
+    rebuild = extension.rebuild_command()
+    problem = f"there are no compiled ops: nothing was compiled here yet (`{rebuild}` builds them)"
+    assert extension.missing("cpu") == extension.problem("cpu", 3) == problem
+    assert extension.problem("cpu", 4) == "the compiled ops take up to 3 coordinates, and these clouds have 4"
+    monkeypatch.setattr(extension, "loading_problem", lambda: None)
+    assert extension.problem("cpu", 3) is None
+    only = "the compiled ops have no part for {} tensors: only cpu and cuda can have one"
+    assert extension.missing("cuda") == only.format("cuda")
+    record = Record(("cpu",), {"cuda": "no nvcc"}, *here)
+    assert extension.missing("cuda") == "the compiled ops have no part for cuda tensors: no nvcc"
+    assert extension.missing("mps") == only.format("mps")
+
+
+def test_how_to_build_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("APML_BUILD", "cpu")
+    assert extension.rebuild_command() == f"pip install --no-build-isolation -e {ROOT}"
+    monkeypatch.setattr(extension, "PACKAGE", tmp_path / "site-packages" / "apml_plugin")
+    assert extension.rebuild_command() == "./install.sh in a clone of the repository"
+    monkeypatch.setenv("APML_BUILD", "off")
+    assert extension.rebuild_command() == "APML_BUILD=auto ./install.sh in a clone of the repository"
 
 
 MODULE = """
