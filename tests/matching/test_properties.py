@@ -115,8 +115,12 @@ def test_empty_clouds(batch: int, n: int, m: int, differentiate_plan: bool, back
     assert apml_loss(x, y, backend=backend, reduction="none").shape == (batch,)
 
 
+@pytest.mark.parametrize("differentiate_plan", [False, True])
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_lengths_equal_unpadded(backend: str) -> None:
+def test_lengths_equal_unpadded(backend: str, differentiate_plan: bool) -> None:
+    if differentiate_plan and backend == "sparse":
+        pytest.skip("not supported by design")
+    options = {"backend": backend, "differentiate_plan": differentiate_plan}
     x, y = torch.randn(4, 30, 3, dtype=torch.float64), torch.randn(4, 40, 3, dtype=torch.float64)
     n, m = [30, 17, 0, 1], [40, 5, 9, 2]
     padded_x, padded_y = x.clone(), y.clone()
@@ -124,20 +128,18 @@ def test_lengths_equal_unpadded(backend: str) -> None:
         padded_x[b, n[b] :] = float("nan")  # padding may hold anything
         padded_y[b, m[b] :] = 1e30
     padded_x.requires_grad_(), padded_y.requires_grad_()
-    losses = apml_loss(
-        padded_x, padded_y, pred_lengths=n, gt_lengths=torch.tensor(m), reduction="none", backend=backend
-    )
+    losses = apml_loss(padded_x, padded_y, pred_lengths=n, gt_lengths=torch.tensor(m), reduction="none", **options)
     losses.sum().backward()
     for b in range(4):
         one, two = x[b : b + 1, : n[b]].clone().requires_grad_(), y[b : b + 1, : m[b]].clone().requires_grad_()
-        alone = apml_loss(one, two, backend=backend)
+        alone = apml_loss(one, two, **options)
         grads = torch.autograd.grad(alone, (one, two))
         assert losses[b].item() == pytest.approx(alone.item(), rel=1e-12)
         torch.testing.assert_close(padded_x.grad[b, : n[b]], grads[0][0], rtol=1e-12, atol=1e-13)
         torch.testing.assert_close(padded_y.grad[b, : m[b]], grads[1][0], rtol=1e-12, atol=1e-13)
         assert not padded_x.grad[b, n[b] :].any()
         assert not padded_y.grad[b, m[b] :].any()
-    mean = apml_loss(padded_x, padded_y, pred_lengths=n, gt_lengths=m, reduction="mean", backend=backend)
+    mean = apml_loss(padded_x, padded_y, pred_lengths=n, gt_lengths=m, reduction="mean", **options)
     assert mean.item() == pytest.approx((losses / torch.tensor(m)).mean().item(), rel=1e-12)
 
 
@@ -186,14 +188,16 @@ def test_autocast_changes_nothing(backend: str) -> None:
     assert inside.item() == plain.item()
 
 
-def test_differentiated_plan_passes_gradcheck() -> None:
+@pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "sparse"])
+def test_differentiated_plan_passes_gradcheck(backend: str) -> None:
+    options = {"backend": backend, "differentiate_plan": True}
     x = torch.randn(2, 5, 3, dtype=torch.float64, requires_grad=True)
     y = torch.randn(2, 6, 3, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda a, b: apml_loss(a, b, differentiate_plan=True), (x, y))
+    assert torch.autograd.gradcheck(lambda a, b: apml_loss(a, b, **options), (x, y))
     lengths = {"pred_lengths": [5, 3], "gt_lengths": [2, 6]}
-    assert torch.autograd.gradcheck(lambda a, b: apml_loss(a, b, differentiate_plan=True, **lengths), (x, y))
+    assert torch.autograd.gradcheck(lambda a, b: apml_loss(a, b, **options, **lengths), (x, y))
     frozen = apml_loss(x, y)
-    assert apml_loss(x, y, differentiate_plan=True).item() == pytest.approx(frozen.item(), rel=1e-12)
+    assert apml_loss(x, y, **options).item() == pytest.approx(frozen.item(), rel=1e-12)
 
 
 def test_differentiated_plan_is_finite_at_coincidence() -> None:
@@ -244,6 +248,10 @@ def test_the_two_searches_agree(n: int, m: int, seed: int, radius: float) -> Non
         rows = torch.repeat_interleave(torch.arange(n), counts)
         found.append(sorted(zip(rows.tolist(), index.tolist(), strict=True)))
     assert found[0] == found[1]
+
+
+def test_the_cpu_searches_a_tree() -> None:
+    assert isinstance(search.neighbours_of(torch.rand(5, 3)), search.TreeNeighbours)
 
 
 def test_small_blocks_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

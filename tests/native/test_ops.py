@@ -311,6 +311,7 @@ def test_an_installation_for_another_torch_is_not_loaded(monkeypatch: pytest.Mon
 def test_backends_say_why_not() -> None:
     assert "have 4" in (backends.NATIVE.problem(torch.empty(1, 5, 4)) or "")
     assert "meta" in (backends.NATIVE.problem(torch.empty(1, 5, 3, device="meta")) or "")
+    assert backends.SPARSE.problem(torch.empty(1, 5, 4)) is backends.DENSE.problem(torch.empty(1, 5, 4)) is None
     assert Settings().threshold == backends.EXACT_FROM
 
 
