@@ -83,6 +83,13 @@ class Mixture:
         """The mixture of ``change(tensor)`` for each tensor: ``mixture.map(torch.Tensor.detach)``."""
         return Mixture(*(change(t) for t in self.tensors))
 
+    def to(self, dtype: torch.dtype) -> Mixture:
+        """The mixture in a wider dtype. Not checked again: frames rounded to half precision pass for that one alone."""
+        wider = object.__new__(Mixture)
+        for name, tensor in zip(NAMES, self.tensors, strict=True):
+            object.__setattr__(wider, name, tensor.to(dtype))
+        return wider
+
 
 NAMES = ("logits", "means", "frames", "eigenvalues")
 

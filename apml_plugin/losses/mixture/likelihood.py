@@ -92,7 +92,7 @@ def _widened(points: Tensor, mixture: Mixture) -> tuple[Tensor, Mixture]:
     dtype = torch.promote_types(torch.promote_types(points.dtype, mixture.means.dtype), torch.float32)
     if all(t.dtype == dtype for t in mixture.tensors):
         return points.to(dtype), mixture
-    return points.to(dtype), mixture.map(lambda t: t.to(dtype))
+    return points.to(dtype), mixture.to(dtype)
 
 
 class Likelihood(PointLoss):

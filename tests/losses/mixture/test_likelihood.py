@@ -12,7 +12,8 @@ from mixtures import random_hierarchy, random_mixture, reference_nll
 from torch.distributions import MultivariateNormal
 
 from apml_plugin.errors import LossArgumentError, LossValueError
-from apml_plugin.losses.mixture import GMM, HGMM, Hierarchy, Mixture
+from apml_plugin.losses.mixture import GMM, HGMM, Hierarchy, Mixture, MixtureOutput
+from apml_plugin.losses.mixture.likelihood import held_out_nll, responsibilities
 from apml_plugin.registry import build_loss
 
 
@@ -131,7 +132,9 @@ def test_two_clouds_raise_an_error_that_says_what_is_needed(name: str) -> None:
 
 def test_invalid_input_raises_an_error() -> None:
     mixture, points = random_mixture(3), cloud()
-    with pytest.raises(LossArgumentError, match="pred_lengths"):
+    with pytest.raises(
+        LossArgumentError, match=r"^pred_lengths=\[3, 3\]: a mixture has no padding .*gt_lengths alone$"
+    ):
         HGMM()(mixture, points, [3, 3])
     with pytest.raises(LossValueError, match="same batch size"):
         HGMM()(mixture, points[:1])
@@ -139,17 +142,82 @@ def test_invalid_input_raises_an_error() -> None:
         GMM()(mixture, points * float("nan"))
     with pytest.raises(LossValueError, match="reduction='max'"):
         build_loss({"NAME": "HGMM", "reduction": "max"})
-    with pytest.raises(LossValueError, match="cannot follow one of 4"):
-        Hierarchy([random_mixture(4), random_mixture(6)])
-    with pytest.raises(LossArgumentError, match="smallest first"):
-        Hierarchy([])
+    for lower, got in (
+        (random_mixture(6), r"6 components \(batch 2, 3 coordinates\)"),
+        (random_mixture(8, batch=3), r"8 components \(batch 3, 3 coordinates\)"),
+        (random_mixture(8, dim=2), r"8 components \(batch 2, 2 coordinates\)"),
+    ):
+        message = rf"^a level of {got} cannot follow one of 4 \(batch 2, 3 coordinates\): each component splits into"
+        with pytest.raises(LossValueError, match=message):
+            Hierarchy([random_mixture(4), lower])
+    for levels in ([], [3], [mixture, points]):
+        with pytest.raises(LossArgumentError, match=r"^levels must be one Mixture for each level, the smallest first$"):
+            Hierarchy(levels)
+    for wrong, got in ((3, "int"), ([], "list"), ([mixture, 3], "list"), (points, r"a cloud \(2, 40, 3\)")):
+        with pytest.raises(
+            LossArgumentError, match=rf"^HGMM needs .*; got {got}\. The model PointGMM gives a mixture; "
+        ):
+            HGMM()(wrong, points)
     logits, means, frames, eigenvalues = mixture.tensors
     for wrong, message in [
-        ((logits[:, :2], means, frames, eigenvalues), "logits"),
-        ((logits, means, 2 * frames, eigenvalues), "not orthonormal"),
-        ((logits, means, frames, -eigenvalues), "eigenvalues must be 0 or more"),
-        ((logits * float("nan"), means, frames, eigenvalues), "logits holds NaN"),
-        ((logits, means.long(), frames, eigenvalues), "means must be a floating-point"),
+        (
+            (logits[:, :2], means, frames, eigenvalues),
+            r"^a mixture has .*; got logits \(2, 2\), means \(2, 3, 3\), frames \(2, 3, 3, 3\), eigenvalues \(2, 3,",
+        ),
+        ((logits[0], means, frames, eigenvalues), r"got logits \(3,\)"),
+        ((logits, means[0], frames, eigenvalues), r"means \(3, 3\)"),
+        (tuple(t[:, :0] for t in mixture.tensors), "K and D at least 1"),
+        ((logits, means[..., :0], frames[..., :0, :0], eigenvalues[..., :0]), "K and D at least 1"),
+        (
+            (logits, means, frames, eigenvalues.to("meta")),
+            "^logits, means, frames and eigenvalues must be on one device$",
+        ),
+        ((logits, means, 2 * frames, eigenvalues), "^frames are not orthonormal: F F' differs from 1 by up to 3; make"),
+        (
+            (logits, means, frames, eigenvalues - 2),
+            f"^eigenvalues must be 0 or more, the least is {float(eigenvalues.min() - 2):g}: they are variances$",
+        ),
+        ((logits * float("nan"), means, frames, eigenvalues), "^logits holds NaN or Inf; look for a diverged network$"),
+        ((logits, means / 0, frames, eigenvalues), "^means holds NaN"),
+        ((logits, means.long(), frames, eigenvalues), "^means must be a floating-point torch.Tensor, got torch.int64$"),
+        (([0.5], means, frames, eigenvalues), "^logits must be a floating-point torch.Tensor, got list$"),
     ]:
         with pytest.raises((LossValueError, LossArgumentError), match=message):
             Mixture(*wrong)
+
+
+@pytest.mark.parametrize(("dtype", "right", "wrong"), [(torch.float32, 4e-4, 6e-4), (torch.bfloat16, 0.008, 0.02)])
+def test_frames_may_be_off_by_their_dtypes_precision(dtype: torch.dtype, right: float, wrong: float) -> None:
+    logits, means, _, eigenvalues = (t.to(dtype) for t in random_mixture(1, batch=1).tensors)
+    eye = torch.eye(3, dtype=dtype).expand(1, 1, 3, 3)
+    assert Mixture(logits, means, eye * (1 + right), eigenvalues).components == 1
+    with pytest.raises(LossValueError, match="not orthonormal"):
+        Mixture(logits, means, eye * (1 + wrong), eigenvalues)
+
+
+def test_responsibilities_are_those_of_bayes() -> None:
+    mixture, points = random_mixture(4), cloud(5)
+    found, total = responsibilities(points, mixture)
+    normals = MultivariateNormal(mixture.means, mixture.covariances())
+    weighted = (
+        normals.log_prob(points.transpose(0, 1)[:, :, None]).transpose(0, 1).exp() * mixture.logits.softmax(1)[:, None]
+    )
+    torch.testing.assert_close(found, weighted / weighted.sum(-1, keepdim=True))
+    torch.testing.assert_close(total, weighted.sum(-1).log())
+
+
+def test_held_out_likelihood() -> None:
+    hierarchy, points = random_hierarchy(), cloud()
+    leaf = hierarchy.map(lambda t: t.clone().requires_grad_())
+    assert held_out_nll(leaf, points) == pytest.approx(float(GMM()(hierarchy, points)))
+    assert held_out_nll(MixtureOutput(hierarchy), points) == held_out_nll(hierarchy, points)
+
+
+def test_half_precision_is_computed_in_float32() -> None:
+    mixture, points = random_mixture(4, dtype=torch.float32), cloud().float()
+    rounded = mixture.map(torch.Tensor.bfloat16)
+    for loss in (GMM(), HGMM()):
+        value = loss(rounded, points.bfloat16())
+        assert value.dtype == torch.float32
+        assert value == loss(rounded, points.bfloat16().float())
+        assert loss(rounded, points.double()).dtype == torch.float64
