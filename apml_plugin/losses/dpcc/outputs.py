@@ -126,10 +126,9 @@ class Stages:
         if i not in self._pairs:
             s = self.count - 1 - i
             pred_lengths, gt_lengths = self.several("pred_lengths", True)[i], self.several("gt_lengths", True)[s]
+            pred, gt = self.preds[i], self.gts[s]
             try:
-                self._pairs[i] = check_clouds(
-                    self.preds[i], self.gts[s], pred_lengths, gt_lengths, check_finite=self.check_finite
-                )
+                self._pairs[i] = check_clouds(pred, gt, pred_lengths, gt_lengths, check_finite=self.check_finite)
             except (LossValueError, LossArgumentError) as error:
                 where = f"pred_xyzs[{i}] (pred) and gt_xyzs[{s}] (gt, as (B, N, 3)), stage {i}"
                 raise type(error)(f"{where}: {error}") from None

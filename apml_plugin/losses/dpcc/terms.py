@@ -106,7 +106,7 @@ class DPCCDistortion(DPCCTerm):
             )
         if isinstance(distortion, PerStage) or (isinstance(distortion, PointLoss) and distortion.takes != TWO_CLOUDS):
             raise LossArgumentError(
-                f"distortion={distortion!r} cannot be called with two clouds; give one such as APML"
+                f"distortion={describe(distortion)} cannot be called with two clouds; give one such as APML"
             )
         self.distortion = distortion
 

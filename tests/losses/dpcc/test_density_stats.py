@@ -98,11 +98,17 @@ def test_a_large_cloud_needs_no_matrix() -> None:
 
 def test_bad_input() -> None:
     x = torch.rand(1, 5, 3)
-    for wrong, message in (({"k": 0}, "k=0"), ({"k": 1.5}, "k=1.5"), ({"layout": "BCN"}, "layout='BCN'"),
-                           ({"counts": torch.ones(1, 4)}, r"counts must have shape \(1, 5\)"),
-                           ({"counts": -torch.ones(1, 5)}, "negative"),
-                           ({"points_lengths": [6]}, "points_lengths")):  # fmt: skip
+    for wrong, message in (({"k": 0}, "^k=0 must be 1 or more; 16 is usual$"), ({"k": 1.5}, "^k=1.5 must"),
+                           ({"layout": "BCN"}, "^layout='BCN' must be one of 'BN3', 'B3N'$"),
+                           ({"counts": torch.ones(1, 4)}, r"^counts must have shape \(1, 5\), .*, got \(1, 4\)$"),
+                           ({"counts": [1]}, r"^counts must have shape \(1, 5\), one for each sample, got list$"),
+                           ({"counts": -torch.ones(1, 5)}, "^counts holds a negative number"),
+                           ({"counts": torch.full((1, 5), torch.inf)}, "^counts holds a negative number, NaN or Inf"),
+                           ({"points_lengths": [6]}, r"^density_stats, .*: points_lengths\[0\]=6 must"),
+                           ({"samples_lengths": [6]}, r"^density_stats, .*: samples_lengths\[0\]=6 must")):  # fmt: skip
         with pytest.raises((LossValueError, LossArgumentError), match=message):
             density_stats(x, x, **wrong)
-    with pytest.raises(LossValueError, match="points"):
+    with pytest.raises(
+        LossValueError, match=r"^density_stats, points \(pred\) and samples \(gt\): pred\[0\] holds NaN"
+    ):
         density_stats(x * torch.nan, x)

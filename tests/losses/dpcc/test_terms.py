@@ -231,10 +231,14 @@ def test_wrong_indices_raise_an_error_that_names_them() -> None:
     """all_pred2gt_idx[i] instead of [i - 1]: the shapes tell, as D-PCC's own cannot."""
     given = outputs()
     reached = {name: torch.full((2, n), 24) for name, n in zip("abc", OUTPUTS, strict=True)}
-    with pytest.raises(LossValueError, match=r"pred2gt\[0\] must have shape \(2, 29\)"):
+    with pytest.raises(
+        LossValueError, match=r"^pred2gt\[0\] must have shape \(2, 29\), an index .* of pred_xyzs\[0\], got"
+    ):
         build_loss("DPCCDensity")({**given, "pred2gt": [reached["b"], reached["c"], reached["a"]]})
     reached["a"][0, 0] = SIZES[0] - 1
-    with pytest.raises(LossValueError, match=r"pred2gt\[0\] reaches from 24 to 269, but gt_xyzs\[2\] has 30 points"):
+    with pytest.raises(
+        LossValueError, match=r"^pred2gt\[0\] reaches from 24 to 269, but gt_xyzs\[2\] has 30 points: give"
+    ):
         build_loss("DPCCDensity")({**given, "pred2gt": [reached["a"], reached["b"], reached["c"]]})
 
 
@@ -247,6 +251,17 @@ def test_given_indices_are_used() -> None:
         assert loss({**given, "pred2gt": index}) == loss(given)
         assert loss({**given, "pred2gt": [torch.zeros_like(i) for i in index]}) != loss(given)
         assert loss({**given, "pred2gt": [i.int() for i in index]}) == loss(given)
+
+
+def test_points_without_a_neighbour_and_padding_are_left_out() -> None:
+    given = outputs(batch=1, **SMALL)
+    index = [torch.zeros(1, n, dtype=torch.long) for n in SMALL["given"]]
+    index[0][0, 0] = -1
+    padded = {**given, "pred2gt": index, "pred_lengths": [[3], None, None]}
+    cut = {name: [t[:, 1:3] if i == at else t for i, t in enumerate(given[name])]
+           for name, at in (("pred_xyzs", 0), ("pred_unums", 1), ("pred_mdis", 1))}  # fmt: skip
+    cut["pred2gt"] = [index[0][:, 1:3], *index[1:]]
+    torch.testing.assert_close(build_loss("DPCCDensity")(padded), build_loss("DPCCDensity")({**given, **cut}))
 
 
 def test_distortion_by_a_word() -> None:
@@ -272,12 +287,15 @@ def test_distortion_by_a_word() -> None:
 
 def test_distortions_that_cannot_be_used() -> None:
     for wrong in (APML, "APML", 1):
-        with pytest.raises(LossArgumentError, match="distortion="):
+        with pytest.raises(LossArgumentError, match=r"^distortion=.* use build_loss\({'NAME': 'DPCCDistortion', 'dist"):
             LOSSES.get("DPCC")(distortion=wrong)
     for wrong in ("DPCCLatent", {"coarse": "APML"}):
-        with pytest.raises(LossArgumentError, match="cannot be called with two clouds"):
+        with pytest.raises(
+            LossArgumentError,
+            match=r"^distortion=(coarse: APML|DPCCLatent)\(.*\) cannot be called with two clouds; give one such",
+        ):
             build_loss({"NAME": "DPCC", "distortion": wrong})
-    with pytest.raises(LossValueError, match="one number is needed"):
+    with pytest.raises(LossValueError, match=r"^distortion=APML\(.* gave a tensor of shape \(2,\), one number"):
         build_loss({"NAME": "DPCCDistortion", "distortion": {"NAME": "APML", "reduction": "none"}})(outputs(**SMALL))
 
 
@@ -286,40 +304,135 @@ def test_two_clouds_raise_an_error_that_says_what_is_needed(name: str) -> None:
     loss = build_loss(name)
     assert loss.needs.startswith(f"{name} needs ")
     x = torch.rand(2, 5, 3)
-    for given in ((x, x), (x, x, None, None), (x,), ([x, x],), (None,)):
-        with pytest.raises(LossArgumentError, match=f"{name} needs "):
+    for given, got in (
+        ((x, x), "two clouds"),
+        ((x, x, None, None), "two clouds"),
+        (({}, x), "two clouds"),
+        ((x,), "no points" if name == "Rate" else "one Tensor"),
+        (([x, x],), "no points" if name == "Rate" else "one list"),
+        ((None,), "no likelihoods" if name == "Rate" else "one NoneType"),
+    ):
+        with pytest.raises(LossArgumentError, match=rf"^{name} needs .*; got {got}(\.|$)"):
             loss(*given)
 
 
 CHANGES: list[tuple[str, dict[str, Any], str]] = [
     ("DPCC", {"gt_xyz": []}, "no field 'gt_xyz': did you mean 'gt_xyzs'"),
-    ("DPCC", {"gt_xyzs": None}, "gt_xyzs is missing"),
-    ("DPCC", {"pred_mdis": None}, "pred_mdis is missing"),
-    ("DPCC", {"likelihoods": None}, "likelihoods is missing"),
-    ("DPCC", {"features": None}, "features is missing, which belongs to gt_normals"),
-    ("DPCC", {"latent_xyzs": None}, "latent_xyzs is missing, which belongs to pred_latent_xyzs"),
-    ("DPCC", {"pred_xyzs": torch.rand(2, 5, 3)}, r"pred_xyzs must be a list .* write \[pred_xyzs\]"),
-    ("DPCC", {"pred_xyzs": [torch.rand(2, 5, 3)]}, "pred_xyzs must hold one entry for each of the 3 stages, got 1"),
-    ("DPCC", {"gt_xyzs": []}, "gt_xyzs must hold one entry"),
-    ("DPCC", {"pred_xyzs": [torch.rand(2, 5, 3)] * 2 + [torch.rand(5, 3)]}, r"pred_xyzs\[2\] must have shape"),
-    ("DPCC", {"pred_xyzs": [[1.0]] * 3}, r"pred_xyzs\[0\] must be a torch.Tensor"),
-    ("DPCC", {"pred_xyzs": [torch.ones(2, 5, 3, dtype=torch.int64)] * 3}, r"pred_xyzs\[0\] must be floating point"),
-    ("DPCC", {"pred_xyzs": [torch.rand(3, 5, 3)] * 3}, "same batch size"),
-    ("DPCC", {"pred_xyzs": [torch.full((2, 5, 3), torch.nan)] * 3}, r"pred_xyzs\[0\] .* holds NaN or Inf"),
+    ("DPCC", {"gt_xyzs": None}, "^DPCC needs .*; gt_xyzs is missing$"),
+    ("DPCC", {"pred_mdis": None}, "^DPCC needs .*; pred_mdis is missing$"),
+    ("DPCC", {"likelihoods": None}, "^DPCC needs .*; likelihoods is missing$"),
+    ("DPCC", {"features": None}, "^features is missing, which belongs to gt_normals: give both or neither$"),
+    ("DPCC", {"gt_normals": None}, "^gt_normals is missing, which belongs to features: give both or neither$"),
+    (
+        "DPCC",
+        {"latent_xyzs": None},
+        "^latent_xyzs is missing, which belongs to pred_latent_xyzs: give both or neither$",
+    ),
+    (
+        "DPCC",
+        {"pred_xyzs": torch.rand(2, 5, 3)},
+        r"^pred_xyzs must be a list with one entry .*, got Tensor: write \[pred_xyzs\] for a single stage$",
+    ),
+    ("DPCC", {"pred_xyzs": "coarse"}, r"^pred_xyzs must be a list with one entry for each stage, got str"),
+    ("DPCC", {"pred_xyzs": 3}, r"^pred_xyzs must be a list with one entry for each stage, got int"),
+    ("DPCC", {"pred_xyzs": [torch.rand(2, 5, 3)]}, "^pred_xyzs must hold one entry for each of the 3 stages, got 1$"),
+    ("DPCC", {"gt_xyzs": []}, "^gt_xyzs must hold one entry for each of the 1 stages, got 0$"),
+    (
+        "DPCC",
+        {"gt_xyzs": [torch.rand(2, 5, 3)] * 2 + [torch.rand(1, 5, 3)]},
+        r"^gt_xyzs\[2\] holds 1 clouds and gt_xyzs\[0\] 2: all stages must have as many$",
+    ),
+    (
+        "DPCC",
+        {"pred_xyzs": [torch.rand(2, 5, 3)] * 2 + [torch.rand(5, 3)]},
+        r"^pred_xyzs\[2\] must have shape \(B, N, 3\), got \(5, 3\)$",
+    ),
+    ("DPCC", {"pred_xyzs": [[1.0]] * 3}, r"^pred_xyzs\[0\] must be a torch.Tensor of shape \(B, N, 3\), got list$"),
+    (
+        "DPCC",
+        {"pred_xyzs": [torch.ones(2, 5, 3, dtype=torch.int64)] * 3},
+        r"^pred_xyzs\[0\] must be floating point, got torch.int64: use .float\(\)$",
+    ),
+    (
+        "DPCC",
+        {"pred_xyzs": [torch.rand(3, 5, 3)] * 3},
+        r"^pred_xyzs\[0\] \(pred\) and gt_xyzs\[2\] \(gt, as \(B, N, 3\)\), stage 0: .* same batch size",
+    ),
+    ("DPCC", {"pred_xyzs": [torch.full((2, 5, 3), torch.nan)] * 3}, r"^pred_xyzs\[0\] .* holds NaN or Inf"),
     ("DPCC", {"gt_lengths": [[13, 12], None, None]}, r"gt_lengths\[0\]=13"),
-    ("DPCCDensity", {"gt_mdis": [torch.full((2, n), torch.nan) for n in (7, 5, 3)]}, r"gt_mdis\[2\] holds NaN"),
-    ("DPCCDensity", {"gt_dnums": [torch.ones(2, n) for n in (12, 7, 5)]}, r"gt_dnums\[2\] must have shape \(2, 3\)"),
+    ("DPCCDensity", {"latent_lengths": [1, 4]}, r"^latent_lengths\[1\]=4 must lie between 0 and 3"),
+    ("DPCCPointsNumber", {"gt_lengths": [[13, 12], None, None]}, r"^gt_lengths\[0\]\[0\]=13 must lie between 0 and 12"),
     (
         "DPCCDensity",
-        {"pred_unums": [torch.ones(2, n) for n in (4, 6, 11)]},
-        r"pred_unums\[0\] must have shape \(2, 3\)",
+        {"gt_mdis": [torch.full((2, n), torch.nan) for n in (7, 5, 3)]},
+        r"^gt_mdis\[2\] holds NaN or Inf: .*; density_stats gives 0 for a sample without points$",
     ),
-    ("DPCCDensity", {"pred2gt": [torch.zeros(2, 4)] * 3}, r"pred2gt\[0\] must be a torch.Tensor of whole numbers"),
-    ("DPCCPointsNumber", {"pred_unums": [1, 2, 3]}, r"pred_unums\[0\] must be a torch.Tensor"),
-    ("DPCCLatent", {"pred_latent_xyzs": torch.rand(2, 4, 3)}, "must have the same shape"),
-    ("DPCCLatent", {"pred_latent_xyzs": torch.full((2, 3, 3), torch.inf)}, "NaN or Inf"),
-    ("DPCCNormal", {"gt_normals": torch.rand(2, 11, 3)}, r"gt_normals must hold 3 numbers for each point of gt_xyzs"),
-    ("DPCCNormal", {"features": torch.rand(2, 11, 8)}, r"features must hold 3 numbers for each point of pred_xyzs"),
+    (
+        "DPCCDensity",
+        {"pred_mdis": [torch.full((2, n), torch.inf) for n in (3, 4, 6)]},
+        r"^pred_mdis\[0\] holds NaN or Inf",
+    ),
+    (
+        "DPCCDensity",
+        {"gt_dnums": [torch.ones(2, n) for n in (12, 7, 5)]},
+        r"^gt_dnums\[2\] must have shape \(2, 3\), one number for each point of latent_xyzs, got \(2, 5\)$",
+    ),
+    (
+        "DPCCDensity",
+        {"gt_dnums": [torch.ones(2, n) for n in (7, 7, 3)]},
+        r"^gt_dnums\[1\] must have shape \(2, 5\), one number for each point of gt_xyzs\[2\], got \(2, 7\)$",
+    ),
+    (
+        "DPCCDensity",
+        {"pred_unums": [torch.ones(2, n) for n in (3, 6, 6)]},
+        r"^pred_unums\[1\] must have shape \(2, 4\), one number for each point of pred_xyzs\[0\], got \(2, 6\)$",
+    ),
+    (
+        "DPCCDensity",
+        {"pred_unums": [torch.ones(2, 3, device="meta")] * 3},
+        r"^pred_unums\[0\] is on meta and gt_xyzs\[0\] on cpu: move one$",
+    ),
+    (
+        "DPCCDensity",
+        {"pred2gt": [torch.zeros(2, 4)] * 3},
+        r"^pred2gt\[0\] must be a torch.Tensor of whole numbers \(B, N\), got torch.float32$",
+    ),
+    (
+        "DPCCDensity",
+        {"pred2gt": [[0]] * 3},
+        r"^pred2gt\[0\] must be a torch.Tensor of whole numbers \(B, N\), got list$",
+    ),
+    (
+        "DPCCPointsNumber",
+        {"pred_unums": [1, 2, 3]},
+        r"^pred_unums\[0\] must be a torch.Tensor of shape \(B, N\), got int$",
+    ),
+    (
+        "DPCCLatent",
+        {"pred_latent_xyzs": torch.rand(2, 4, 3)},
+        r"^latent_xyzs and .* same shape and 2 clouds, got \(2, 3, 3\) and \(2, 4, 3\) \(as \(B, N, 3\)\)$",
+    ),
+    (
+        "DPCCLatent",
+        {"pred_latent_xyzs": torch.rand(1, 3, 3), "latent_xyzs": torch.rand(1, 3, 3)},
+        r"same shape and 2 clouds, got \(1, 3, 3\) and \(1, 3, 3\)",
+    ),
+    (
+        "DPCCLatent",
+        {"pred_latent_xyzs": torch.full((2, 3, 3), torch.inf)},
+        r"^latent: NaN or Inf; .* \(DPCCLatent needs",
+    ),
+    ("DPCCNormal", {"features": torch.full((2, 11, 3), torch.nan)}, r"^normal: NaN or Inf; .* \(DPCCNormal needs"),
+    (
+        "DPCCNormal",
+        {"gt_normals": torch.rand(2, 11, 3)},
+        r"^gt_normals must hold 3 .* of gt_xyzs\[0\], \(2, 12, 3\) as \(B, N, 3\), got \(2, 11, 3\)$",
+    ),
+    (
+        "DPCCNormal",
+        {"features": torch.rand(2, 11, 8)},
+        r"^features must hold 3 .* of pred_xyzs\[2\], \(2, 11, 3\) as \(B, N, 3\), got \(2, 11, 8\)$",
+    ),
 ]
 
 
