@@ -18,6 +18,7 @@ from apml_plugin.registry import (
     LOSSES,
     PerStage,
     Schedule,
+    WeightedSum,
     build_loss,
     describe,
     looks_like_loss,
@@ -56,9 +57,9 @@ def test_numbers_as_yaml_reads_them() -> None:
 
 def test_loss_opts_beside_a_name() -> None:
     assert build_loss("APML", {"p_min": 0.5}).settings.p_min == 0.5
-    with pytest.raises(LossArgumentError, match="loss_opts"):
+    with pytest.raises(LossArgumentError, match=r"^loss_opts={'p_min': 0.5} goes with .*arguments into loss: itself$"):
         build_loss({"NAME": "APML"}, {"p_min": 0.5})
-    with pytest.raises(LossArgumentError, match="must be a mapping"):
+    with pytest.raises(LossArgumentError, match=r"^loss_opts=\[0.5\] must be a mapping of arguments, got list$"):
         build_loss("APML", [0.5])
 
 
@@ -78,7 +79,11 @@ def test_stages() -> None:
     assert isinstance(loss.stage("coarse"), ChamferL1)
     assert loss.stage("fine").settings.p_min == 0.7
     assert loss.stage("denoise") is None
-    with pytest.raises(LossArgumentError, match="coarse, fine"):
+    assert loss.describe() == f"coarse: {ChamferL1().describe()}, fine: {APML(p_min=0.7).describe()}"
+    wrong = (
+        r"^a loss per stage \(coarse, fine\) cannot be called as one loss: .* \.stage\(name\), or give a single loss$"
+    )
+    with pytest.raises(LossArgumentError, match=wrong):
         loss(X, Y)
     assert build_loss({"keys": "APML"}).stage("keys") is not None  # a key that nn.ModuleDict rejects
 
@@ -99,6 +104,32 @@ def test_first_and_last_mean_from_and_to() -> None:
     loss = build_loss({"type": "Schedule", "first": "ChamferL2", "last": "APML", "start": 2, "end": 4})
     assert isinstance(loss.first, ChamferL2)
     assert isinstance(loss.last, APML)
+    assert loss.describe() == f"{ChamferL2().describe()} -> {APML().describe()} over epochs 2 to 4"
+    assert (Schedule(loss.first, loss.last).start, Schedule(loss.first, loss.last).end) == (0, 10)
+
+
+def test_every_part_of_a_loss_gets_the_lengths() -> None:
+    """Parts whose value is the sum of the lengths that they are given."""
+
+    class Lengths(nn.Module):
+        def forward(self, pred: torch.Tensor, gt: torch.Tensor, pred_lengths: int, gt_lengths: int) -> torch.Tensor:
+            return pred.mean() + 2 * gt.mean() + 10 * pred_lengths + 100 * gt_lengths
+
+    given, value = (torch.ones(1), torch.full((1,), 3.0), 2, 5), 1 + 6 + 20 + 500
+    assert WeightedSum([Lengths(), Lengths()], [1, 0.5])(*given) == 1.5 * value
+    for epoch in (0, 3, 9):
+        schedule = Schedule(Lengths(), Lengths(), 0, 6)
+        schedule.set_epoch(epoch)
+        assert schedule(*given) == value
+
+
+@pytest.mark.parametrize(("losses", "weights"), [([], []), ([ChamferL1()], [1, 2])])
+def test_a_weighted_sum_needs_a_weight_for_each_loss(losses: list[nn.Module], weights: list[float]) -> None:
+    message = rf"^a weighted sum needs as many .* one, got {len(losses)} losses and {len(weights)} weights$"
+    with pytest.raises(LossArgumentError, match=message):
+        WeightedSum(losses, weights)
+    with pytest.raises(LossArgumentError, match=r"^weight='much' must be a number"):
+        WeightedSum([ChamferL1()], ["much"])
 
 
 def test_a_schedule_before_its_start_does_not_compute_the_other_loss() -> None:
@@ -119,26 +150,52 @@ def test_a_module_is_taken_as_it_is() -> None:
     [
         ("APLM", UnknownLossError, r"no loss is called 'APLM': did you mean 'APML'"),
         ("chamferl2", UnknownLossError, r"did you mean 'ChamferL2'"),
-        ("", UnknownLossError, r"known: APML"),
+        ("", UnknownLossError, r"^no loss is called '' \(known: APML, APMLSparse, .*, Sinkhorn, VolumesSinkhorn\)$"),
         ({"NAME": "APML", "pmin": 0.8}, LossArgumentError, r"no argument 'pmin': did you mean 'p_min'"),
         ({"NAME": "APMLSparse", "tie": "share"}, LossArgumentError, r"did you mean 'ties'"),
         ({"NAME": "APML", "p_min": 1}, LossValueError, r"p_min=1.0"),
         ({"NAME": "APML", "ignore_zeros": "False"}, LossArgumentError, r"ignore_zeros='False' must be true or false"),
-        ({"NAME": "APML", "type": "APML"}, LossArgumentError, r"both NAME and type"),
-        ({"NAME": 3}, LossArgumentError, r"must be a string, got 3"),
-        ({"sparse": 1.0, "dense": 0.5}, LossArgumentError, r"neither NAME nor type"),
-        ({}, LossArgumentError, r"empty"),
-        ([], LossArgumentError, r"empty"),
-        ([3], LossArgumentError, r"list entry 3"),
+        (
+            {"NAME": "APML", "type": "APML"},
+            LossArgumentError,
+            r"'APML'} has both NAME and type; they mean the same, keep one$",
+        ),
+        ({"NAME": 3}, LossArgumentError, r"^the NAME of a loss must be a string, got 3$"),
+        (
+            {"sparse": 1.0, "dense": 0.5},
+            LossArgumentError,
+            r"^loss: {'sparse': 1.0, 'dense': 0.5} has neither NAME nor type, and 'sparse': 1.0 is no loss for a "
+            r"stage; write {NAME: APML, ...} or {coarse: ChamferL1, fine: APML}$",
+        ),
+        ({1: "APML"}, LossArgumentError, r"and 1: 'APML' is no loss for a stage; write {NAME: APML, "),
+        ({}, LossArgumentError, r"^loss: {} is empty; write a name such as APML$"),
+        ([], LossArgumentError, r"^loss: the list is empty; name at least one loss, for example \[APML\]$"),
+        ([3], LossArgumentError, r"^loss: the list entry 3 must be a name or a mapping with NAME \(and weight\)$"),
         ([{"NAME": "APML", "weight": "much"}], LossArgumentError, r"weight='much' must be a number"),
-        (None, LossArgumentError, r"got NoneType"),
-        ({"NAME": "Schedule", "to": "APML"}, LossArgumentError, r"Schedule: missing 'from'"),
-        ({"NAME": "Schedule", "from": "APML", "first": "APML", "to": "APML"}, LossArgumentError, r"mean the same"),
+        ({"NAME": "APML", "weight": "much"}, LossArgumentError, r"^weight='much' must be a number"),
+        (
+            None,
+            LossArgumentError,
+            r"^loss: None must be a name, a mapping with NAME, a list of them or a mapping of stages, got NoneType$",
+        ),
+        (
+            {"NAME": "Schedule", "to": "APML"},
+            LossArgumentError,
+            r"^Schedule: missing 'from'; write {NAME: Schedule, from: ..., to: ...} \(or first, last\)$",
+        ),
+        ({"NAME": "Schedule"}, LossArgumentError, r"^Schedule: missing 'from' and 'to'; write"),
+        (
+            {"NAME": "Schedule", "from": "APML", "first": "APML", "to": "APML"},
+            LossArgumentError,
+            r"^Schedule: from and first mean the same, keep one$",
+        ),
+        ({"NAME": "Schedule", "from": "APML", "to": "APML", "start": [0]}, LossArgumentError, r"^start=\[0\] must be"),
+        ({"NAME": "Schedule", "from": "APML", "to": "APML", "end": [0]}, LossArgumentError, r"^end=\[0\] must be"),
         ({"NAME": "Schedule", "from": "ChamferL2", "to": "APML", "stop": 3}, LossArgumentError, r"no argument 'stop'"),
         (
             {"NAME": "Schedule", "from": "ChamferL2", "to": "APML", "start": 5, "end": 3},
             LossValueError,
-            r"start=5 must not lie after end=3",
+            r"^start=5 must not lie after end=3$",
         ),
         ({"coarse": "APML", "fine": "APLM"}, UnknownLossError, r"'APLM'"),
     ],
@@ -188,7 +245,12 @@ def test_nothing_enters_a_state_dict(cfg: object) -> None:
 
 def test_description_names_the_resolved_parameters() -> None:
     assert describe(build_loss("APML")).startswith("APML(p_min=0.8, threshold=1e-20, iterations=20")
-    assert "0.1 * ChamferL2" in describe(build_loss(["APML", {"NAME": "ChamferL2", "weight": 0.1}]))
+    both = build_loss(["APML", {"NAME": "ChamferL2", "weight": 0.1}])
+    assert describe(both) == f"1 * {APML().describe()} + 0.1 * {ChamferL2().describe()}"
+    assert (
+        describe(ChamferL2(check_finite=False)) == "ChamferL2(reduction=mean, ignore_zeros=False, check_finite=False)"
+    )
+    assert describe(nn.MSELoss()) == "MSELoss"
 
 
 def test_import_is_cheap_and_functional_needs_no_registry() -> None:

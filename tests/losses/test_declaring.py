@@ -63,6 +63,19 @@ def test_every_loss_says_what_it_is_for(name: str) -> None:
     assert set(cls.nested) | set(cls.aliases.values()) <= set(arguments_of(cls))
 
 
+def test_a_summary_is_the_first_paragraph_without_marks() -> None:
+    class Marked:
+        """Of :class:`Cloud` and :func:`distance`:
+        ``a`` or `b`.
+
+        The rest.
+        """
+
+    assert summary_of(Marked) == "Of Cloud and distance: a or b."
+    Marked.__doc__ = None
+    assert summary_of(Marked) == ""
+
+
 def test_the_documentation_lists_every_loss() -> None:
     rows = ["| loss | takes | |", "| --- | --- | --- |"]
     for name, cls in sorted(DECLARED.items()):

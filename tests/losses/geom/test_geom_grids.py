@@ -9,7 +9,7 @@ import torch
 from losses.geom.pairs import slope
 
 from apml_plugin.errors import LossArgumentError, LossValueError
-from apml_plugin.losses.geom import ImagesSinkhorn, Sinkhorn, VolumesSinkhorn
+from apml_plugin.losses.geom import ImagesSinkhorn, Sinkhorn, VolumesSinkhorn, grids
 from apml_plugin.registry import build_loss
 
 
@@ -66,6 +66,23 @@ def test_channels_batches_and_potentials() -> None:
     assert loss(a[:0], b[:0]).shape == (0,)
 
 
+def test_a_large_grid_is_computed_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = densities(2, 1, 6, 4)
+    whole, sizes, real = ImagesSinkhorn()(a, b), [], torch.Tensor.logsumexp
+    monkeypatch.setattr(grids, "ENTRIES", 72)
+    monkeypatch.setattr(torch.Tensor, "logsumexp", lambda t, dim: [sizes.append(t.numel()), real(t, dim=dim)][1])
+    torch.testing.assert_close(ImagesSinkhorn()(a, b), whole, rtol=1e-13, atol=0)
+    assert set(sizes) == {2 * 36, 4 * 16}
+
+
+def test_defaults_are_the_unit_square_and_a_pixel() -> None:
+    """Of pixels that are not square, the smallest side."""
+    a, b = densities(1, 1, 4, 8)
+    expected = ImagesSinkhorn(axes=[(0, 1), (0, 1)], blur=1 / 8)(a, b)
+    assert ImagesSinkhorn()(a, b) == expected
+    assert ImagesSinkhorn(axes=[(3, 4), (-1, 0)], blur=1 / 8)(a, b) == expected
+
+
 def test_moving_a_spot_costs_half_its_squared_way() -> None:
     a, b = torch.zeros(1, 1, 32, 20), torch.zeros(1, 1, 32, 20)
     a[0, 0, 4, 5] = b[0, 0, 20, 10] = 3.0
@@ -104,18 +121,36 @@ def test_bad_input() -> None:
     with pytest.raises(LossValueError, match=r"compares volumes.*\(B, C, X, Y, Z\)"):
         build_loss("VolumesSinkhorn")(a, b)
     for bad, error, message in (
-        (a * float("nan"), LossValueError, "NaN"),
-        (-a, LossValueError, "negative"),
-        (a * 0, LossValueError, "0 everywhere"),
-        (a[:, :, :3], LossValueError, "one shape"),
-        (a * 2, LossValueError, r"sum to 2 .* and 1 .*normalize=True"),
-        (a.long(), LossArgumentError, "floating-point"),
+        (a * float("nan"), LossValueError, r"{} holds NaN or Inf \(check_finite=False skips this check\)$"),
+        (a - 1, LossValueError, f"{{}} is a density and must not be negative, got {float(a.min() - 1):g}$"),
+        (a * torch.tensor([[[[1.0]]], [[[0.0]]]]), LossValueError, "a channel of {} is 0 everywhere; it needs mass$"),
+        (a[:, :0], LossValueError, r"{} of shape \(2, 0, 4, 4\) is empty$"),
+        (a[:, :, :, :0], LossValueError, r"{} of shape \(2, 1, 4, 0\) is empty$"),
+        (a.long(), LossArgumentError, r"{} must be a floating-point tensor \(B, C, H, W\), got torch.int64$"),
+        (3, LossArgumentError, r"{} must be a floating-point tensor \(B, C, H, W\), got int$"),
     ):
-        with pytest.raises(error, match=message):
-            loss(bad, b)
-    with pytest.raises(LossArgumentError, match="no lengths"):
-        loss(a, b, [4, 4])
-    with pytest.raises(LossValueError, match="2 pairs of numbers"):
-        ImagesSinkhorn(axes=[(0, 1)])
-    with pytest.raises(LossArgumentError, match="2 pairs of numbers"):
-        ImagesSinkhorn(axes=[0, 1])
+        for name, given in (("pred", (bad, b)), ("gt", (b, bad))):
+            with pytest.raises(error, match=f"^ImagesSinkhorn: {message.format(name)}"):
+                loss(*given)
+    with pytest.raises(
+        LossValueError, match=r"one shape and device, got \(2, 1, 3, 4\) on cpu and \(2, 1, 4, 4\) on cpu$"
+    ):
+        loss(a[:, :, :3], b)
+    heavy = a * torch.tensor([1.0, 2.0]).view(2, 1, 1, 1)
+    with pytest.raises(
+        LossValueError, match=r"pair 1 sum to 2 \(pred\) and 1 \(gt\).*; normalize=True does it, or give"
+    ):
+        loss(heavy, b)
+    with pytest.raises(LossValueError, match=r"pair 0 sum to 1 \(pred\) and 2 "):  # a pair of two channels
+        loss(a.view(1, 2, 4, 4), heavy.view(1, 2, 4, 4))
+    for lengths in ([4, 4], None), (None, [4, 4]):
+        with pytest.raises(LossArgumentError, match=r"^ImagesSinkhorn compares pictures, which have no lengths$"):
+            loss(a, b, *lengths)
+    for axes in ([(0, 1)], [(0, 1), (1, 1)], [(0, 1), (0, float("inf"))]):
+        with pytest.raises(LossValueError, match=r"^ImagesSinkhorn: axes=.* must be 2 pairs .*, for H, W, low < high$"):
+            ImagesSinkhorn(axes=axes)
+    for axes in ([0, 1], [(0, 1), ("low", "high")]):
+        with pytest.raises(
+            LossArgumentError, match=r"^ImagesSinkhorn: axes=.* must be 2 pairs of numbers .*, for H, W$"
+        ):
+            ImagesSinkhorn(axes=axes)

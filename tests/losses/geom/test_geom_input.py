@@ -121,25 +121,63 @@ def test_bad_clouds(loss: torch.nn.Module) -> None:
 
 
 @every
-def test_bad_weights(loss: torch.nn.Module) -> None:
-    x, y = pair(5, 6)
-    even = torch.full((1, 5), 0.2)
+@pytest.mark.parametrize("side", ["pred", "gt"])
+def test_bad_weights(loss: torch.nn.Module, side: str) -> None:
+    clouds, n = pair(5, 6, batch=2), 5 if side == "pred" else 6
+    even = torch.full((2, n), 1 / n)
+    name, half = f"{side}_weights", torch.tensor([[1.0], [0.5]])
     for bad, error, message in (
-        (even[:, :4], LossValueError, "pred_weights must have shape"),
-        (even - 0.3, LossValueError, "must not be negative"),
-        (even * float("nan"), LossValueError, "NaN"),
-        (even * 0, LossValueError, "0 for every point"),
-        ([0.2] * 5, LossArgumentError, "tensor"),
+        (even[:, :4], LossValueError, rf"{name} must have shape \(2, {n}\), one for each point, got \(2, 4\)$"),
+        (even - 0.3, LossValueError, rf"{name} must not be negative, got {1 / n - 0.3:g}$"),
+        (even * float("nan"), LossValueError, f"{name} holds NaN or Inf$"),
+        (even * torch.tensor([[1.0], [0.0]]), LossValueError, rf"{name}\[1\] is 0 for every point"),
+        (even.to("meta"), LossValueError, f"{name} is on meta and its points on cpu: move one$"),
+        ([0.2] * n, LossArgumentError, rf"{name} must be a floating-point tensor of shape \(B, N\), got list$"),
+        (even.long(), LossArgumentError, rf"{name} must be a floating-point tensor of shape .* got torch.int64$"),
     ):
-        with pytest.raises(error, match=message):
-            loss(x, y, pred_weights=bad)
+        with pytest.raises(error, match=f"^{message}"):
+            loss(*clouds, **{name: bad})
     if getattr(loss, "balanced", False):
-        with pytest.raises(LossValueError, match=r"sum to 0\.5 .* and 1 .*reach="):
-            loss(x, y, pred_weights=even / 2)
+        sums = r"0\.5 \(pred\) and 1" if side == "pred" else r"1 \(pred\) and 0\.5"
+        with pytest.raises(
+            LossValueError, match=rf"^the weights of pair 1 sum to {sums} \(gt\): without reach= .*sum,"
+        ):
+            loss(*clouds, **{name: even * half})
     else:
-        assert torch.isfinite(loss(x, y, pred_weights=even / 2))
-    with pytest.raises(LossArgumentError, match="ignore_zeros"):
-        each_of(loss, ignore_zeros=True)(x, y, pred_weights=even)
+        assert torch.isfinite(loss(*clouds, **{name: even * half}))
+    with pytest.raises(LossArgumentError, match=r"^ignore_zeros=True and weights cannot be combined"):
+        each_of(loss, ignore_zeros=True)(*clouds, **{name: even})
+
+
+def test_weights_of_padding_do_not_count_and_masses_may_differ_by_rounding() -> None:
+    x, y = pair(5, 6, batch=2)
+    a = torch.full((2, 5), 0.25)
+    a[:, 4], a[1] = float("nan"), 0
+    value = Sinkhorn(reduction="none")(x, y, [4, 0], None, a)
+    torch.testing.assert_close(value, Sinkhorn(reduction="none")(x[:, :4], y) * torch.tensor([1, 0]))
+    even = torch.full((2, 5), 0.2)
+    assert torch.isfinite(Sinkhorn()(x, y, pred_weights=even * (1 - 0.9e-3)))
+    for factor in (1 - 1.1e-3, 1 + 1.1e-3):
+        with pytest.raises(LossValueError, match="of pair 0 sum to"):
+            Sinkhorn()(x, y, pred_weights=even * factor)
+
+
+@pytest.mark.parametrize("cls", [Sinkhorn, HausdorffDivergence])
+def test_only_online_computes_costs_again(cls: type) -> None:
+    calls: list[tuple[int, ...]] = []
+
+    def cost(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        calls.append((x.shape[1], y.shape[1]))
+        return torch.cdist(x, y)
+
+    def count(**options: Any) -> int:
+        calls.clear()
+        cls(cost=cost, blur=0.3, **options)(*pair(3, 4))
+        return len(calls)
+
+    for backend in ("auto", "tensorized"):
+        assert count(backend=backend, scaling=0.9) == count(backend=backend, scaling=0.5) <= 6
+    assert count(backend="online", scaling=0.9) > count(backend="online", scaling=0.5) > 6
 
 
 @pytest.mark.parametrize(
@@ -180,7 +218,8 @@ def test_own_cost_and_kernel() -> None:
     for cls in (Sinkhorn, HausdorffDivergence):
         assert cls(cost=halved, blur=0.3)(x, y).item() == pytest.approx(cls(blur=0.3)(x, y).item(), rel=1e-9)
     assert Energy(kernel=gauss)(x, y).item() == pytest.approx(Gaussian()(x, y).item(), rel=1e-9)
-    with pytest.raises(LossValueError, match=r"cost=: the function gave \(1, 7, 6\)"):
+    wrong = r"cost=: the function gave \(1, 7, 6\) for clouds \(1, 6, 3\) and \(1, 7, 3\); it must give \(1, 6, 7\)$"
+    with pytest.raises(LossValueError, match=wrong):
         Sinkhorn(cost=lambda x, y: halved(y, x))(x, y)
     with pytest.raises(LossValueError, match=r"kernel=: the function gave"):
         Gaussian(kernel=lambda x, y, blur: halved(y, x))(x, y)
@@ -255,11 +294,115 @@ def test_who_computes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert auto("sinkhorn", 6000) == ("geomloss", "online")
     assert auto("sinkhorn", 20_000) == ("geomloss", "multiscale")
     assert auto("sinkhorn", 20_000, p=1) == ("geomloss", "online")
+    large = engines.MULTISCALE_FROM  # the number of pairs, as 1 x n clouds
+    for n, dimension, chosen in (
+        (engines.TENSORIZED_UP_TO, 3, "tensorized"),
+        (engines.TENSORIZED_UP_TO + 1, 3, "online"),
+        (large, 3, "online"),
+        (large + 1, 3, "multiscale"),
+        (large + 1, 4, "online"),
+    ):
+        assert engines.choose("auto", "auto", "sinkhorn", 1, n, dimension) == ("geomloss", chosen)
+    assert engines.choose("torch", "auto", "sinkhorn", 1, large + 1, 3) == ("torch", "online")
+    assert engines.choose("auto", "auto", "gaussian", 1, large + 1, 3) == ("geomloss", "online")
+    for given, tolerance in ((lambda x, y: x, None), (None, 0.1)):
+        chosen = engines.choose("auto", "auto", "sinkhorn", 1, large + 1, 3, given=given, tolerance=tolerance)
+        assert chosen == ("torch", "online")
     without(monkeypatch, "geomloss")
     assert auto("sinkhorn") == ("torch", "tensorized")
     assert auto("sinkhorn", 20_000) == ("torch", "online")
     with pytest.raises(BackendError, match="KeOps formula"):
         engines.choose("torch", "online", "sinkhorn", 5, 5, 3, given="Norm2(X-Y)")
+
+
+@pytest.mark.parametrize(
+    ("cls", "kind", "deciding"),
+    [
+        (Sinkhorn, "sinkhorn", {"p": 1, "reach": 0.7, "tolerance": 0.1, "cost": torch.cdist}),
+        (Energy, "energy", {"kernel": torch.cdist}),
+        (Gaussian, "gaussian", {"kernel": torch.cdist}),
+        (HausdorffDivergence, "hausdorff", {}),
+    ],
+)
+def test_what_decides_who_computes(
+    cls: type, kind: str, deciding: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Asked(Exception):
+        pass
+
+    def choose(*arguments: Any, **options: Any) -> Any:
+        raise Asked(arguments, options)
+
+    monkeypatch.setattr(engines, "choose", choose)
+    engine = {} if cls is HausdorffDivergence else {"engine": "torch"}
+    with pytest.raises(Asked) as caught:
+        cls(backend="online", **engine, **deciding)(*pair(5, 6))
+    options = {"given" if name in ("cost", "kernel") else name: value for name, value in deciding.items()}
+    assert caught.value.args == (("torch", "online", kind, 5, 6, 3), options)
+
+
+@pytest.mark.parametrize(
+    ("engine", "backend", "options", "message"),
+    [
+        (
+            "torch",
+            "multiscale",
+            {},
+            "backend='multiscale' is in GeomLoss only: engine='torch' has 'tensorized' and 'online'",
+        ),
+        ("torch", "online", {"given": "N"}, "cost='N' is a KeOps formula, for engine='geomloss' only; give a function"),
+        (
+            "geomloss",
+            "online",
+            {"tolerance": 0.1},
+            "tolerance= is for engine='torch': GeomLoss iterates along its schedule alone",
+        ),
+        (
+            "geomloss",
+            "tensorized",
+            {"given": "N"},
+            "cost='N' is a KeOps formula, for backend='online' or 'multiscale'",
+        ),
+        (
+            "geomloss",
+            "online",
+            {"given": torch.cdist},
+            "GeomLoss' backend='online' takes a KeOps formula, not a function; use engine='torch'",
+        ),
+        (
+            "geomloss",
+            "multiscale",
+            {"given": "N"},
+            "GeomLoss' multiscale backend cannot read a formula alone; use backend='online'",
+        ),
+    ],
+)
+def test_what_no_engine_computes(
+    engine: str, backend: str, options: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines, "geomloss_missing", lambda: None)
+    monkeypatch.setattr(engines, "keops_missing", lambda: None)
+    with pytest.raises(BackendError) as caught:
+        engines.choose(engine, backend, "sinkhorn", 5, 5, 3, **options)
+    assert str(caught.value) == message
+
+
+def test_any_compiler_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """pykeops takes the one in CXX, or g++, clang++, nvcc."""
+    for compiler in ("my-c++", "g++", "clang++", "nvcc"):
+        without(monkeypatch)
+        monkeypatch.setenv("CXX", "my-c++")
+        monkeypatch.setattr(engines.shutil, "which", lambda name, there=compiler: name if name == there else None)
+        assert engines.keops_missing() is None
+    without(monkeypatch)
+    monkeypatch.setattr(engines.shutil, "which", lambda name: None)
+    assert engines.keops_missing() == (
+        "pykeops compiles its formulas and finds no C++ compiler: install g++ or set CXX"
+    )
+    without(monkeypatch, "pykeops")
+    assert engines.keops_missing() == "pykeops is not installed: pip install geomloss pykeops"
+    without(monkeypatch, "geomloss")
+    assert engines.keops_missing() == "GeomLoss is not installed: pip install geomloss pykeops"
 
 
 @needs_geomloss

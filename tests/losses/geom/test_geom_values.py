@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import pytest
 import torch
 from losses.geom.pairs import KINDS, floored, golden, needs_geomloss, needs_keops, pair
 
-from apml_plugin.losses.geom import Energy, Gaussian, HausdorffDivergence, Laplacian, Sinkhorn
+from apml_plugin.losses.geom import Energy, Gaussian, HausdorffDivergence, Laplacian, Sinkhorn, sinkhorn, softmin
 
 X, Y = golden()
 
@@ -98,6 +99,54 @@ def test_a_small_blur_gives_the_best_assignment() -> None:
     best = cost[rows, columns].mean().item()
     loss = Sinkhorn(blur=0.05, debias=False, scaling=0.95)
     assert loss(x[None], y[None]).item() == pytest.approx(best, rel=0.02)
+
+
+@pytest.mark.parametrize("options", [{}, {"reach": 0.5}, {"debias": False}])
+def test_a_tolerance_reaches_the_limit_of_slow_schedules(options: dict[str, Any]) -> None:
+    x, y = pair(8, 9)
+    limit = Sinkhorn(blur=0.5, tolerance=1e-6, **options)(x, y).item()
+    assert limit == pytest.approx(Sinkhorn(blur=0.5, scaling=0.999, **options)(x, y).item(), rel=1e-3)
+    assert limit == pytest.approx(Sinkhorn(blur=0.5, tolerance=1e-6, scaling=0.9, **options)(x, y).item(), rel=1e-5)
+
+
+def test_a_tolerance_that_is_not_reached_gives_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sinkhorn, "MOST_ITERATIONS", 1)
+    x, y = pair(8, 9)
+    message = r"^Sinkhorn did not reach tolerance=1e-09 in 1 iterations at temperature 0\.25; raise blur, or tolerance$"
+    with pytest.warns(UserWarning, match=message):
+        Sinkhorn(blur=0.5, tolerance=1e-9)(x, y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Sinkhorn(blur=0.5, tolerance=10.0)(x, y)
+
+
+@pytest.mark.parametrize("p", [1, 2])
+def test_temperatures(p: int) -> None:
+    assert softmin.temperatures(p, 4.0, 0.6, 0.5) == pytest.approx([4.0**p, 4.0**p, 2.0**p, 1.0, 0.6**p])
+    assert softmin.temperatures(p, 0.0, 0.5, 0.5) == pytest.approx([0.5**p, 0.5**p])
+
+
+def test_blocks_of_rows_hold_a_small_part_of_the_matrix() -> None:
+    for device, entries in (("cpu", 2**21), ("meta", 2**25)):
+        rows, columns = 5, entries // 2
+        blocks = [(0, 2), (2, 4), (4, 5)]
+        assert list(softmin.row_blocks(rows, columns, torch.device(device))) == blocks
+        assert list(softmin.row_blocks(2, 2 * entries, torch.device(device))) == [(0, 1), (1, 2)]
+        assert list(softmin.row_blocks(3, 0, torch.device(device))) == [(0, 3)]
+
+
+@pytest.mark.parametrize("name", ["sinkhorn", "hausdorff"])
+@pytest.mark.parametrize("reach", [None, 0.5])
+def test_the_diameter_is_of_the_pair_and_the_reach_a_length(name: str, reach: float | None) -> None:
+    x, y = torch.tensor([[[0.0, 0, 0], [3, 0, 0]]]), torch.tensor([[[0.0, 4, 0], [1, 1, 0], [2, 2, 0]]])
+    cls = Sinkhorn if name == "sinkhorn" else HausdorffDivergence
+    for p in (1, 2):
+        options = {"p": p, "reach": reach, "blur": 0.3}
+        value = cls(**options)(x, y)
+        assert value == cls(**options, diameter=5.0)(x, y)
+        # In other units of length the cost, and with it the loss, scales with the p-th power.
+        scaled = cls(p=p, reach=reach and 2 * reach, blur=0.6)(2 * x, 2 * y)
+        assert scaled.item() == pytest.approx(2**p * value.item(), rel=1e-4)
 
 
 SAME = [

@@ -32,8 +32,17 @@ def test_latent_kl_in_both_normalisations() -> None:
     assert LatentKL()((0 * mean, 0 * mean)) == 0
     leaves = (mean.requires_grad_(), log_variance.requires_grad_())
     assert torch.autograd.gradcheck(lambda m, v: LatentKL("sum")((m, v)), leaves)
-    with pytest.raises(LossValueError, match=r"\(4, 16\) and \(4, 15\)"):
+    with pytest.raises(LossValueError, match=r"^LatentKL needs .*; got shapes \(4, 16\) and \(4, 15\)$"):
         LatentKL()((mean, log_variance[:, 1:]))
+    for wrong in ((mean[0], log_variance[0]), (mean[None], log_variance[None])):
+        with pytest.raises(LossValueError, match="got shapes"):
+            LatentKL()(wrong)
+    for wrong, got in (((mean,), "tuple"), (3, "int"), ((mean, mean.long()), "tuple"), (mean, r"a cloud \(4, 16\)")):
+        with pytest.raises(
+            LossArgumentError, match=rf"^LatentKL needs .*; got {got}\. Between two clouds take ChamferL2"
+        ):
+            LatentKL()(wrong)
+    assert LatentKL()([mean.half(), log_variance.half()]).dtype == torch.float32
 
 
 def test_pose_loss_by_hand() -> None:
@@ -44,8 +53,15 @@ def test_pose_loss_by_hand() -> None:
     leaves = [t.double().requires_grad_() for t in (shift, turn)]
     true = (true_shift.double(), true_turn.double())
     assert torch.autograd.gradcheck(lambda s, t: PoseLoss()((s, t), true), leaves)
-    with pytest.raises(LossValueError, match="rotations"):
-        PoseLoss()((shift, shift), (shift, shift))
+    for pred, gt, got in (
+        ((shift, shift), (shift, shift), r"translations \(1, 3\) and \(1, 3\), rotations \(1, 3\) and \(1, 3\)"),
+        ((shift, turn), (turn, turn), r"translations \(1, 3\) and \(1, 2\), rotations \(1, 2\) and \(1, 2\)"),
+        ((shift, turn), (shift, turn[:0]), r"translations \(1, 3\) and \(1, 3\), rotations \(1, 2\) and \(0, 2\)"),
+    ):
+        with pytest.raises(LossValueError, match=rf"^PoseLoss needs .*; got {got}$"):
+            PoseLoss()(pred, gt)
+    with pytest.raises(LossArgumentError, match=r"^PoseLoss needs two poses: .*; got NoneType\. "):
+        PoseLoss()((shift, turn))
     with pytest.raises(LossValueError, match="rotation=-1"):
         PoseLoss(rotation=-1)
 
@@ -82,13 +98,18 @@ def test_a_schedule_from_points_to_likelihood() -> None:
 
 def test_what_a_mixture_cannot_be_judged_by() -> None:
     gt = torch.rand(2, 25, 3, dtype=torch.float64)
-    with pytest.raises(LossArgumentError, match="has no stages"):
-        check_terms(build_loss({"coarse": "APML"}))
-    with pytest.raises(LossArgumentError, match="variational"):
+    with pytest.raises(
+        LossArgumentError, match=r"^a mixture model has no stages \(coarse, fine\): write a list, .*0.1}\]$"
+    ):
+        check_terms(build_loss({"coarse": "APML", "fine": "APML"}))
+    with pytest.raises(LossArgumentError, match=r"^LatentKL needs .*; the model has none: give it variational: True$"):
         check_terms(build_loss("LatentKL"), variational=False)
-    with pytest.raises(LossArgumentError, match="variational"):
+    assert check_terms(loss := build_loss(["LatentKL", "HGMM", "APML"])) is loss
+    with pytest.raises(
+        LossArgumentError, match=r"^LatentKL needs .*; the model has none: build it with variational=True$"
+    ):
         judge(build_loss("LatentKL"), output(), gt)
-    with pytest.raises(LossArgumentError, match="PoseLoss needs"):
+    with pytest.raises(LossArgumentError, match=r"^PoseLoss needs .*; a mixture model does not give that$"):
         check_terms(build_loss(["HGMM", "PoseLoss"]))
-    with pytest.raises(LossArgumentError, match="draw some"):
+    with pytest.raises(LossArgumentError, match=r"^APML\(.*\) compares points, and the output has none: draw some$"):
         judge(build_loss("APML"), MixtureOutput(random_hierarchy((2, 4))), gt)
