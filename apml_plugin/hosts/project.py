@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
-from ..errors import PatchError
+from ..errors import HostError, PatchError
 from ..files import sources
 from ..patching.source import bare
 
@@ -29,6 +30,10 @@ _COMMON = {name for kind in (dict, list, str, set, object) for name in dir(kind)
     "forward", "train", "eval", "cuda", "cpu", "to", "step", "backward", "mean", "sum", "min", "max", "view", "reset",
     "reshape", "item", "detach", "load", "save", "apply", "parameters", "state_dict", "log", "avg", "val", "size",
 }  # fmt: skip
+
+
+MOST_FILES = 2000
+"""The largest codebases we know have 300; memory and time grow faster than the number of files."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,10 @@ class Project:
         self._bound: dict[str, dict[str, Node]] = {}
         self._used: dict[Node, tuple[set[Node], set[str]]] = {}
         self._mros: dict[Node, list[Node]] = {}
-        for file in sources.python_files(root):
+        files = list(itertools.islice(sources.python_files(root), MOST_FILES + 1))
+        if len(files) > MOST_FILES:
+            raise HostError(f"{root} has more than {MOST_FILES} Python files; give the folder of one codebase")
+        for file in files:
             try:
                 self.text[file] = bare(sources.read_source(root, file))
                 self.trees[file] = sources.parse(self.text[file])
