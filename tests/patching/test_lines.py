@@ -88,6 +88,16 @@ REWRITES = {
         '"""Doc."""\nfrom __future__ import annotations\nimport a\n'
         f"{IMPORT}\nfrom b import (\n    c as cd,\n)\n{TEXT}\nimport d\n",
     ),
+    "behind the first import of all, below a comment": (
+        (T,),
+        "#!/bin/python\n# coding: utf-8\nfrom b import cd\n",
+        f"#!/bin/python\n# coding: utf-8\n{IMPORT}\nfrom b import cd\n{TEXT}\n",
+    ),
+    "behind the second import, below a comment": (
+        (T,),
+        "import a\n\n# why\nfrom b import cd\n",
+        f"import a\n{IMPORT}\n\n# why\nfrom b import cd\n{TEXT}\n",
+    ),
     "behind the first import of all": ((T,), "from b import cd\n", f"{IMPORT}\nfrom b import cd\n{TEXT}\n"),
     "behind a dotted import": (
         (DOTTED,),

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from apml_plugin.errors import PatchError
-from apml_plugin.patching import Plan, Recipe, check, decorator, plan_apply, plan_revert, write
+from apml_plugin.patching import Change, Plan, Recipe, check, decorator, plan_apply, plan_revert, write
 
 READER = decorator("config.py", "read", "hoists_loss")
 ALL = Recipe("all", (decorator("build.py", "build", "takes_loss"), READER))
@@ -46,6 +46,22 @@ def test_apply_check_revert(root: Path) -> None:
     assert check(root, KNOWN) == ()
 
 
+def test_reverting_is_idempotent(root: Path) -> None:
+    plan = plan_revert(root, KNOWN, KNOWN)
+    assert verbs(plan) == dict.fromkeys(["build.py", "config.py", "one.py"], "not patched")
+    assert not plan.differs
+    assert verbs(plan_revert(root, [ONE], KNOWN)) == dict.fromkeys(["config.py", "one.py"], "not patched")
+
+
+@pytest.mark.parametrize("known", [KNOWN, ()])
+def test_a_half_patched_file_is_named(root: Path, known: tuple[Recipe, ...]) -> None:
+    """Whether or not the recipe is among those that the host could carry."""
+    with (root / "build.py").open("ab") as stream:
+        stream.write(b"\r\nbuild(1)  # apml-plugin")
+    with pytest.raises(PatchError, match=r"^build\.py is half patched .*\(line 3\).*'@takes_loss' above 'build'"):
+        plan_apply(root, [ALL], known)
+
+
 def test_applying_is_idempotent(root: Path) -> None:
     write(plan_apply(root, [ALL], KNOWN))
     again = plan_apply(root, [ALL], KNOWN)
@@ -63,6 +79,7 @@ def test_recipes_combine_and_a_shared_line_is_removed_with_the_last(root: Path) 
     assert check(root, KNOWN) == ("all", "One")
     first_out = plan_revert(root, [ONE], KNOWN)
     assert verbs(first_out) == {"one.py": "reverted", "config.py": "left patched"}
+    assert verbs(plan_revert(root, [ALL, ONE], KNOWN)) == dict.fromkeys(before, "reverted")
     assert next(c.reason for c in first_out.changes if c.verb == "left patched") == "build.py still needs it"
     write(first_out)
     write(plan_revert(root, [ALL], KNOWN))
@@ -251,3 +268,11 @@ def test_the_diff_shows_every_file_with_plain_line_ends(root: Path) -> None:
     ]
     assert "\r" not in diff
     assert "--- a/build.py" in diff
+
+
+def test_the_diff_of_other_line_ends_and_encodings(root: Path) -> None:
+    before, inserted = b"def f():\r    return 1\r", b"@takes_loss\r"
+    shown = "--- a/m.py\n+++ b/m.py\n@@ -1,2 +1,3 @@\n+@takes_loss\n def f():\n     return 1\n"
+    assert Plan(root, (Change("m.py", before, inserted + before, "patched"),)).diff() == shown
+    latin = b"# coding: latin-1\nx = '\xe9'\n"
+    assert "\n x = '\xe9'\n" in Plan(root, (Change("m.py", latin, latin + b"y = 1\n", "patched"),)).diff()
