@@ -415,3 +415,14 @@ def test_two_runs_give_the_same_bits() -> None:
 def test_masses_are_the_valid_gt_points() -> None:
     checked = inputs.check_clouds(torch.rand(2, 4, 3), torch.rand(2, 5, 3), gt_lengths=[5, 2])
     assert checked.masses == [5, 2]
+
+
+def test_zeros_and_padding_are_dropped_together_and_the_order_stays() -> None:
+    x = torch.arange(1.0, 601.0).repeat(2, 1)[..., None]
+    x[:, ::3] = 0
+    kept = [[i + 1.0 for i in range(n) if i % 3] for n in (600, 50)]
+    checked = inputs.check_clouds(x, x, [600, 50], ignore_zeros=True)
+    assert [checked.pair(b)[0][:, 0].tolist() for b in range(2)] == kept
+    assert checked.pred_lengths == [len(points) for points in kept]
+    assert checked.gt_lengths == [400, 400]
+    assert inputs.check_clouds(x[:, 1:3], x[:, 1:3], [2, 1], ignore_zeros=True)[2:] == ([2, 1], None)
