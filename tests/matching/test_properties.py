@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from apml_plugin.errors import BackendError, LossValueError
 from apml_plugin.functional import apml_loss, chamfer_distance, matching_plan
-from apml_plugin.matching import inputs, search, sparse_matrix
+from apml_plugin.matching import dense, inputs, search, sparse_matrix
 
 backends = st.sampled_from(BACKENDS)
 sizes = st.integers(1, 40)
@@ -248,6 +248,17 @@ def test_the_two_searches_agree(n: int, m: int, seed: int, radius: float) -> Non
         rows = torch.repeat_interleave(torch.arange(n), counts)
         found.append(sorted(zip(rows.tolist(), index.tolist(), strict=True)))
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(("candidates", "p_min"), [(2, 0.5), (3, 0.0), (100, 0.9), (2, 0.0), (1, 0.8)])
+def test_at_the_support_radius_the_similarity_is_the_threshold(candidates: int, p_min: float) -> None:
+    nearest, gap = torch.tensor([0.5, 2.0], dtype=torch.float64), torch.tensor([0.1, 0.0], dtype=torch.float64)
+    radius = dense.support_radius(nearest, gap, candidates, p_min, 1e-3)
+    if candidates == 1 or (candidates, p_min) == (2, 0.0):  # every candidate has similarity 1
+        assert radius.tolist() == [math.inf] * 2
+        return
+    inverse = math.log((candidates - 1) / (1 - p_min)) / (gap + dense.MARGIN)
+    torch.testing.assert_close(torch.exp((nearest - radius) * inverse), torch.full_like(gap, 1e-3), rtol=1e-6, atol=0)
 
 
 def test_the_cpu_searches_a_tree() -> None:
