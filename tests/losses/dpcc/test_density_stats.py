@@ -89,6 +89,17 @@ def test_padding_belongs_to_no_sample() -> None:
     assert (found.mean_distances[1] == 0).all()
 
 
+def test_samples_of_an_empty_cloud_have_count_0_and_distance_0() -> None:
+    points, samples = torch.rand(2, 4, 3, requires_grad=True), torch.rand(2, 5, 3, requires_grad=True)
+    found = density_stats(points, samples, points_lengths=[4, 0])
+    assert found.counts.sum(1).tolist() == [4, 0]
+    assert not found.mean_distances[1].any()
+    found.mean_distances[1].sum().backward()
+    for cloud in (points, samples):
+        assert cloud.grad is not None
+        assert not cloud.grad.any()
+
+
 def test_a_large_cloud_needs_no_matrix() -> None:
     points = torch.rand(1, 60_000, 3)
     counts, means = density_stats(points, points[:, ::3])

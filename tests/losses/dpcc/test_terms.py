@@ -240,6 +240,10 @@ def test_wrong_indices_raise_an_error_that_names_them() -> None:
         LossValueError, match=r"^pred2gt\[0\] reaches from 24 to 269, but gt_xyzs\[2\] has 30 points: give"
     ):
         build_loss("DPCCDensity")({**given, "pred2gt": [reached["a"], reached["b"], reached["c"]]})
+    reached["a"][0, 0], reached["b"][0, 0] = 24, SIZES[1]
+    message = rf"^pred2gt\[1\] reaches from 24 to {SIZES[1]}, but gt_xyzs\[1\] has {SIZES[1]} points: give"
+    with pytest.raises(LossValueError, match=message):
+        build_loss("DPCCDensity")({**given, "pred2gt": [reached["a"], reached["b"], reached["c"]]})
 
 
 def test_given_indices_are_used() -> None:
