@@ -485,6 +485,8 @@ def test_empty_clouds_give_numbers() -> None:
     given = outputs(sizes=(4, 2), latent=1, given=(0, 3))
     value = build_loss("DPCC")(given)
     assert torch.isfinite(value)
+    nothing_kept = outputs(sizes=(4, 0), latent=0, given=(2, 3))
+    assert build_loss("DPCCDensity")(nothing_kept) == 0
     given = outputs(batch=0, **SMALL)
     given["likelihoods"] = torch.ones(0, 8, 3)
     assert build_loss({"NAME": "DPCC", "bpp_lambda": 0})(given) == 0

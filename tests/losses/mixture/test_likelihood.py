@@ -174,7 +174,7 @@ def test_invalid_input_raises_an_error() -> None:
         ),
         (
             (logits, means, 2 * frames, eigenvalues),
-            "^frames are not orthonormal: .* by up to 3; make them with apml_plugin.models.pointgmm.orthonormal_frames$",
+            "^frames are not orthonormal: .* up to 3; make them with apml_plugin.models.pointgmm.orthonormal_frames$",
         ),
         (
             (logits, means, frames, eigenvalues - 2),
