@@ -99,6 +99,12 @@ REWRITES = {
         f"import a\n{IMPORT}\n\n# why\nfrom b import cd\n{TEXT}\n",
     ),
     "behind the first import of all": ((T,), "from b import cd\n", f"{IMPORT}\nfrom b import cd\n{TEXT}\n"),
+    "behind an import, which moves up only the import that it needs": (
+        (T, D),
+        "import a\nfrom b import cd\nimport d\ndef get(): pass\n",
+        f"import a\n{IMPORT}\nfrom b import cd\n{TEXT}\nimport d\n{DECORATOR}\n"
+        "@trains_with_loss(swap=True)  # apml-plugin\ndef get(): pass\n",
+    ),
     "behind a dotted import": (
         (DOTTED,),
         "import a\nimport a.b\nimport a.b as c\n",

@@ -187,6 +187,20 @@ def test_a_failing_write_restores_every_file(
         assert snapshot(root) == before  # no temporary file remains either
 
 
+def test_a_failing_write_says_what_and_why(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for error, what in ((OSError(5, "Input/output error"), root), (OSError(28, "No space left", "x.py"), "x.py")):
+
+        def failing(*args: Any, error: OSError = error) -> Any:
+            raise error
+
+        plan = plan_apply(root, [ALL], KNOWN)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", failing)
+            with pytest.raises(PatchError) as raised:
+                write(plan)
+        assert str(raised.value) == f"could not write {what}: {error.strerror}. Nothing was changed"
+
+
 def test_files_that_cannot_be_restored_are_reported_as_half_patched(root: Path, monkeypatch) -> None:
     before = snapshot(root)
     plan = plan_apply(root, [ALL], KNOWN)
@@ -274,5 +288,9 @@ def test_the_diff_of_other_line_ends_and_encodings(root: Path) -> None:
     before, inserted = b"def f():\r    return 1\r", b"@takes_loss\r"
     shown = "--- a/m.py\n+++ b/m.py\n@@ -1,2 +1,3 @@\n+@takes_loss\n def f():\n     return 1\n"
     assert Plan(root, (Change("m.py", before, inserted + before, "patched"),)).diff() == shown
+    unended = Change("m.py", before + b"\r", before + inserted, "reverted")  # only the last line end is left out
+    assert Plan(root, (unended,)).diff() == (
+        "--- a/m.py\n+++ b/m.py\n@@ -1,3 +1,3 @@\n def f():\n     return 1\n-\n+@takes_loss\n"
+    )
     latin = b"# coding: latin-1\nx = '\xe9'\n"
     assert "\n x = '\xe9'\n" in Plan(root, (Change("m.py", latin, latin + b"y = 1\n", "patched"),)).diff()
