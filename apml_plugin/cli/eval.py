@@ -84,6 +84,6 @@ def _with_progress(pairing: Pairing, choice: Choice, sets: bool) -> Evaluation:
 
 def _list_left_over(console: Console, result: Evaluation) -> None:
     if result.left_over:
-        console.print(f"not measured: {len(result.left_over)} files", style="yellow")
+        console.print(f"files that were not measured: {len(result.left_over)}", style="yellow")
     for file, why in result.left_over:
         console.print(f"  {file}: {why}", markup=False, soft_wrap=True)

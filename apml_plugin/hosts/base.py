@@ -118,6 +118,8 @@ class Clone:
         self.root = Path(path).expanduser().resolve()
         if not self.root.is_dir():
             raise HostError(f"{path} is not a folder; give the root of the clone (the folder with its main.py)")
+        if (self.root / "apml_plugin" / "_moved.py").is_file():
+            raise HostError(f"{self.root} is apml-plugin itself; give the root of the codebase to plug into")
 
     @cached_property
     def project(self) -> Project:

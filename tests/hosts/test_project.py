@@ -21,3 +21,9 @@ def test_a_folder_of_many_codebases_is_an_error_before_anything_is_parsed(
     monkeypatch.setattr(project, "MOST_FILES", 3)
     with pytest.raises(HostError, match=r"has more than 3 Python files; give the folder of one codebase"):
         identify(tmp_path)
+
+
+def test_the_plugin_is_no_host_of_itself() -> None:
+    root = Path(project.__file__).resolve().parents[2]
+    with pytest.raises(HostError, match="is apml-plugin itself; give the root of the codebase to plug into"):
+        identify(root)

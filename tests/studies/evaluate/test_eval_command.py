@@ -82,7 +82,7 @@ def test_what_was_not_measured_is_listed_and_is_an_exit_code(tmp_path, capsys):
     (pred / "notes.md").write_text("hello")
     assert main(["eval", str(pred), str(gt), "--metric", "CD-L1"]) == 1
     output = capsys.readouterr().out
-    assert "not measured: 3 files" in output
+    assert "files that were not measured: 3" in output
     for text in ("09.npy: is not a NumPy file", "alone.npy: no file alone.*", "notes.md: a kind of file"):
         assert text in output
 
