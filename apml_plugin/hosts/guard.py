@@ -12,6 +12,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import re
 import sys
 import threading
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from types import FrameType
 from typing import Any
 
 from ..chosen import VARIABLE
+from ..errors import LossValueError
 
 FOLDER = "APML_RUN_FOLDER"
 """Environment variable: the folder in which the processes of an ``apml run`` create the files below."""
@@ -70,6 +72,8 @@ state = State()
 
 def arm(what: str) -> None:
     """Requires a value of the loss before the next optimiser step. what: who asked for which loss, for messages."""
+    if not (os.environ.get(FROM_STEP) or "0").isdigit():
+        raise LossValueError(f"{FROM_STEP}={os.environ[FROM_STEP]!r} must be a number of steps, such as 1000")
     if not state.asked:
         atexit.register(_at_exit)
     state.asked = state.asked or what
@@ -92,14 +96,14 @@ def install() -> None:
     # The host may also call a loss of this plugin itself, without any of `apml_plugin.hooks`.
     hooks = [register_optimizer_step_pre_hook(_before_step), register_module_forward_hook(_after_forward)]
     state.undo.extend(hook.remove for hook in hooks)
-    backward = torch.Tensor.backward  # type: ignore[union-attr]
+    backward = torch.autograd.backward  # type: ignore[union-attr]
 
-    def counted(self: Any, *args: Any, **kwargs: Any) -> Any:
+    def counted(*args: Any, **kwargs: Any) -> Any:
         state.backwards += 1
-        return backward(self, *args, **kwargs)
+        return backward(*args, **kwargs)
 
-    torch.Tensor.backward = counted  # type: ignore[union-attr]
-    state.undo.append(lambda: setattr(torch.Tensor, "backward", backward))  # type: ignore[union-attr]
+    torch.autograd.backward = counted  # type: ignore[union-attr]  # Tensor.backward calls it, too
+    state.undo.append(lambda: setattr(torch.autograd, "backward", backward))  # type: ignore[union-attr]
 
 
 def watch(value: Any) -> Any:
@@ -146,7 +150,8 @@ def _differentiated(gradient: Any) -> None:
 
 def _after_forward(module: Any, given: Any, value: Any) -> None:
     kind = type(module)
-    if kind.__module__.startswith("apml_plugin.losses.") and hasattr(value, "requires_grad"):
+    ours = kind.__module__.startswith("apml_plugin.losses.") and hasattr(value, "requires_grad")
+    if ours and re.search(rf"\b{kind.__name__}\b", state.asked):  # another loss of ours is another loss
         watch(value)
 
 
@@ -170,7 +175,8 @@ def _before_step(optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) 
 
 
 def _judge(optimizer: Any) -> None:
-    if state.trained:
+    # Some loops step once before training, without a gradient, to silence a scheduler: that changes no weight.
+    if state.trained or all(p.grad is None for group in optimizer.param_groups for p in group["params"]):
         return
     state.steps[id(optimizer)] = state.steps.get(id(optimizer), 0) + 1
     if sum(state.steps.values()) <= int(os.environ.get(FROM_STEP) or 0):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -141,15 +142,29 @@ def loss_of(words: Sequence[str], environ: Mapping[str, str]) -> tuple[str, str]
     try:
         found = check_config(path, near=Path.cwd())  # a host is run from its own folder; its YAML may lie anywhere
     except ApmlError:
-        return "", ""
+        return _by_name(parts, path)
     if found.host is None or (found.error and not found.model):
-        return "", ""
+        return _by_name(parts, path)
     if found.error:
         raise HostError(f"{path}: {found.error}")
     if not found.stages:
         return f"the host's own ({found.found_at})" if found.found_at else "the host's own", ""
     stages = ", ".join(f"{stage}: {text}" for stage, text in found.stages.items())
     return f"{stages} ({found.found_at} in {path})", f"{found.found_at} in {path} asks for {stages}"
+
+
+def _by_name(parts: tuple[object, ...], path: Path) -> tuple[str, str]:
+    """What `loss_of` returns for a codebase of which we do not know how it reads its YAML.
+
+    Its `loss:` is its own business (a codebase may have its own "EMD"), unless it names APML, which only we have.
+    """
+    from apml_plugin.registry import looks_like_loss
+
+    for value in (part["loss"] for part in parts if isinstance(part, Mapping) and "loss" in part):
+        if looks_like_loss(value) and re.search(r"\b(APML\w*|AdaptiveProbabilisticMatchingLoss)\b", str(value)):
+            how = "if this codebase does not read it, use apml run --loss"
+            return f"{value!r} ({path})", f"loss: in {path} asks for {value!r} ({how})"
+    return "", ""
 
 
 def config_of(words: Sequence[str]) -> Path | None:

@@ -57,6 +57,31 @@ def test_what_a_yaml_asks_for(host: Path, config: str, loss: str) -> None:
         assert bool(loss) == bool(trains)
 
 
+@pytest.mark.parametrize(
+    ("text", "asked"),
+    [
+        ("loss: APML\n", True),
+        ("model: {loss: {NAME: APMLSparse, reduction: mean}}\n", True),
+        ("loss: [{NAME: ChamferL2}, {NAME: APML, weight: 0.1}]\n", True),
+        ("loss: EMD\n", False),  # a codebase may have its own
+        ("loss: {APML: 1.0}\n", False),  # the weights of a codebase
+        ("note: APML\n", False),
+    ],
+)
+def test_a_codebase_whose_yaml_we_cannot_follow(
+    text: str, asked: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its run stops if nothing trains with the APML that its YAML names."""
+    monkeypatch.chdir(tmp_path)
+    Path("train.py").write_text("def train(loss): loss.backward()\n")
+    Path("c.yaml").write_text(text)
+    _, who = plan.loss_of(["train.py", "--config", "c.yaml"], {})
+    assert bool(who) == asked
+    if asked:
+        assert "c.yaml asks for" in who
+        assert "apml run --loss" in who
+
+
 def test_the_variable_wins(host: Path) -> None:
     words = ["main.py", "--config", "misspelt.yaml"]
     assert plan.loss_of(words, {"APML_LOSS": "{NAME: APML, reduction: mean}"})[0].endswith("(APML_LOSS)")

@@ -78,13 +78,14 @@ def recipe_for_all(host: RegistryHost, functions: tuple[Line, ...] = ()) -> Reci
     """The recipe for all models: what builds them, what reads the YAML, and the Chamfer functions that they call."""
     builder = decorator(host.builder.file, host.builder.name, "takes_loss")
     chains = [edit for model in host.models for edit in _chain(model)]
-    return Recipe("all models", (builder, *chains, *functions, _reader(host)))
+    # The reader comes first: a clone in which a killed patch has written that file alone stops, see `guard`.
+    return Recipe("all models", (_reader(host), builder, *chains, *functions))
 
 
 def recipe_for_model(host: RegistryHost, model: HostModel) -> Recipe:
     """The recipe for one model: its class, and the function that reads the YAML."""
     place = model.definition
-    return Recipe(model.name, (decorator(place.file, place.name, "takes_loss"), *_chain(model), _reader(host)))
+    return Recipe(model.name, (_reader(host), decorator(place.file, place.name, "takes_loss"), *_chain(model)))
 
 
 def _chain(model: HostModel) -> tuple[Line, ...]:

@@ -159,8 +159,17 @@ def test_a_loss_that_was_read_must_be_used(load: Importer, tmp_path: Path) -> No
     model = load("models").make_model(read(path).model)
     assert not attached(model)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    optimizer.step()  # without a gradient: some loops do that once, and it changes nothing
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
     with pytest.raises(guard.Stop):
         optimizer.step()
+
+
+def test_the_reader_is_written_first(host: Path) -> None:
+    """A killed patch may leave the first file written and the rest not: then the run must stop, as above."""
+    found = identify(host)
+    assert {recipe.edits[0].name for recipe in (found.recipes[0], *found.models.values())} == {"hoists_loss"}
 
 
 def test_a_wrapped_reader_keeps_its_signature(load: Importer) -> None:

@@ -165,7 +165,7 @@ def test_a_patch_lets_the_name_through_and_is_reverted(host: Path) -> None:
     before = {path: path.read_bytes() for path in host.rglob("*.py")}
     found = recognise(Clone(host).project)
     recipe = recipe_for_all(found)
-    assert [edit.file for edit in recipe.edits] == ["models/build.py", "models/Masked.py", "utils/config.py"]
+    assert [edit.file for edit in recipe.edits] == ["utils/config.py", "models/build.py", "models/Masked.py"]
     write(plan_apply(host, [recipe], [recipe]))
     text = (host / "models" / "Masked.py").read_text()
     assert '    @lets_loss_through("kind", "cdl1")  # apml-plugin\n    def build_loss_func' in text
