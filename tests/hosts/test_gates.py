@@ -344,6 +344,7 @@ from apml_plugin.hosts import guard
 
 guard.arm("a test asks for APML")
 weight = torch.nn.Parameter(torch.ones(1))
+weight.grad = torch.ones(1)
 optimizer = torch.optim.SGD([weight], lr=0.1)
 step = threading.Thread(target=optimizer.step)
 step.start()
