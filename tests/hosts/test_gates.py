@@ -74,6 +74,8 @@ def test_lengths_given_by_position_are_those_of_the_loss(swapped: bool) -> None:
     own, (n, m) = training_loss(Padded()), lengths.values()
     value = own(gt, pred, m, n) if swapped else own(pred, gt, n, m)
     torch.testing.assert_close(value, mean(pred, gt, **lengths))
+    if not swapped:  # both are alike now, so the first is the prediction
+        torch.testing.assert_close(own(pred, gt.requires_grad_(), n, m), mean(pred, gt, **lengths))
 
 
 class Distance(nn.Module):

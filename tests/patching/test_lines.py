@@ -192,7 +192,7 @@ def test_lines_of_one_file_are_added_and_removed_one_by_one() -> None:
 
 REFUSED = {
     "no such function": ("def other():\n    cd = 1\n", "'train' is not defined"),
-    "no such name": ("def train():\n    cd.x = 1\n    cde = 2\n", "nowhere"),
+    "no such name": ("def train():\n    cd.x = 1\n    cde = 2\n", r"^m\.py: 'train' binds 'cd' nowhere"),
     "more on the line": ("def train():\n    cd = 1; cd = 2; x = cd\n", "more follows on the line"),
     "a body on the line of its head": ("def train():\n    if 1: cd = 1\n    return cd\n", "laid out in a way"),
     "syntax error": ("def train(:\n", r"m\.py, line 1 is not valid Python"),
@@ -206,6 +206,15 @@ def test_refused(name: str) -> None:
         source.put(text.encode(), "m.py", [L])
 
 
+def test_a_patched_file_that_does_not_parse_is_named() -> None:
+    data = b"def train(:\n    cd = training_loss(cd)  # apml-plugin\n"
+    for call in (source.present, source.put):
+        with pytest.raises(PatchError, match=r"^m\.py, line 1 is not valid Python"):
+            call(data, "m.py", [L])
+    with pytest.raises(PatchError, match=r"^m\.py: 'the top level' binds 'cd' nowhere"):
+        source.put(b"x = 1\n", "m.py", [T])
+
+
 HALF = {
     "line deleted": f"{IMPORT}\ndef train():\n    cd = 1\n",
     "import deleted": f"def train():\n    cd = 1\n    {TEXT}\n",
@@ -213,6 +222,7 @@ HALF = {
     "line in another function": f"{IMPORT}\ndef train():\n    cd = 1\ndef other():\n    cd = 1\n    {TEXT}\n",
     "line twice": f"{IMPORT}\ndef train():\n    cd = 1\n    {TEXT}\n    {TEXT}\n",
     "line changed": f"{IMPORT}\ndef train():\n    cd = 1\n    cd = training_loss(cd, 2)  # apml-plugin\n",
+    "the rest of a block deleted": f"{IMPORT}\ndef train():\n    if 1:\n        {TEXT}\n    return 1\n",
     "assignment added below": f"{IMPORT}\ndef train():\n    cd = 1\n    {TEXT}\n    cd = 2\n",
 }
 
@@ -223,6 +233,9 @@ def test_half_patched_or_edited_by_hand_is_rejected(name: str) -> None:
         source.present(HALF[name].encode(), "m.py", [L])
     if name == "line changed":
         with pytest.raises(PatchError, match=r"line 4 carries the mark .*by hand"):
+            source.put(HALF[name].encode(), "m.py", (), [L])
+    elif name == "the rest of a block deleted":
+        with pytest.raises(PatchError, match=r"^m\.py, line 3 is not valid Python"):
             source.put(HALF[name].encode(), "m.py", (), [L])
     else:
         assert b"apml-plugin" not in source.put(HALF[name].encode(), "m.py", (), [L])

@@ -86,6 +86,26 @@ def test_recipes_combine_and_a_shared_line_is_removed_with_the_last(root: Path) 
     assert snapshot(root) == before
 
 
+def test_a_recipe_of_the_same_files_keeps_its_lines(root: Path) -> None:
+    (root / "build.py").write_bytes(b"def build(c):\n    return c\ndef other():\n    return 1\n")
+    other = Recipe("other", (decorator("build.py", "other", "takes_loss"), READER))
+    write(plan_apply(root, [other], [ALL, other]))
+    alone = snapshot(root)
+    write(plan_apply(root, [ALL], [ALL, other]))
+    plan = plan_revert(root, [ALL], [ALL, other])
+    assert verbs(plan) == {"build.py": "reverted", "config.py": "left patched"}
+    write(plan)
+    assert snapshot(root) == alone
+
+
+def test_a_file_of_another_user_is_not_written(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, plan = snapshot(root), plan_apply(root, [ALL], KNOWN)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(PatchError, match=r"build\.py belongs to another user: ask them, or patch a copy"):
+        write(plan)
+    assert snapshot(root) == before
+
+
 FORMER = {
     # What earlier versions put where the recipe of today puts nothing: the file as it is, and as it was before.
     "metrics.py": (
