@@ -30,16 +30,15 @@ def chosen_loss(config_value: Any = None, opts: Any = None) -> tuple[Any, Any, s
 @lru_cache(maxsize=8)
 def parse(text: str) -> Any:
     """The value of a YAML text. Raises LossArgumentError if it is not valid YAML or names no loss."""
-    import yaml
-
     from .errors import LossArgumentError
+    from .files.yamls import load_yaml
 
     try:
-        value = yaml.load(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
+        value = load_yaml(text, below="loss")
+    except ValueError as error:
         raise LossArgumentError(
-            f"{VARIABLE}={text!r} (apml run --loss) is not valid YAML: {' '.join(str(error).split())}; "
-            "write APML, or with braces {NAME: APML, reduction: mean}"
+            f"{VARIABLE}={text!r} (apml run --loss) is not valid YAML: {error}; write APML, or with "
+            "braces {NAME: APML, reduction: mean}"
         ) from None
     if value is None or isinstance(value, bool | int | float):
         raise LossArgumentError(f"{VARIABLE}={text!r} names no loss: write APML or {{NAME: APML, reduction: mean}}")

@@ -33,6 +33,10 @@ class HostError(ApmlError, RuntimeError):
     """A path is not a known kind of codebase; the message says what was looked for."""
 
 
+class AmbiguousError(HostError):
+    """Two files of a codebase, or two entries of a YAML, could be meant; the message names both and what to do."""
+
+
 class PatchError(ApmlError, RuntimeError):
     """A source edit cannot be made or undone safely; nothing was written."""
 

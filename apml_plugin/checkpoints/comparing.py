@@ -52,12 +52,12 @@ def compare(weights: Mapping[str, torch.Tensor], config: Path, host_path: Path |
 
     Raises CheckpointError with the reason if the host's model cannot be built.
     """
-    from apml_plugin.hosts.base import around, identify, read_yaml
+    from apml_plugin.hosts.base import host_of, read_yaml
     from apml_plugin.hosts.pointr.structure import RegistryHost
 
     try:
         described = read_yaml(config)
-        clone = identify(host_path) if host_path is not None else around(config) or around(Path.cwd())
+        clone = host_of(host_path, config)
     except HostError as error:
         raise CheckpointError(f"not compared: {error}") from None
     details = [part.detail for part in clone.parts] if clone else []

@@ -44,7 +44,7 @@ def register(app: typer.Typer) -> None:
         from apml_plugin.files.opening import read_regular, why
         from apml_plugin.files.writing import check_target, write_whole
         from apml_plugin.files.yamls import MOST_BYTES, load_yaml
-        from apml_plugin.hosts.base import around, identify
+        from apml_plugin.hosts.base import host_of
         from apml_plugin.hosts.derived_config import derive, with_header
 
         try:
@@ -52,12 +52,12 @@ def register(app: typer.Typer) -> None:
         except OSError as error:
             raise HostError(f"{output}: {error.strerror}") from None
         try:
-            wanted = load_yaml(loss)
+            wanted = load_yaml(loss, below="loss")
         except ValueError as error:
             raise HostError(f"--loss {loss!r} is not valid YAML: {error}") from None
         if finetune is not None:
             _check_checkpoint(finetune)
-        clone = identify(host) if host is not None else around(host_yaml) or around(Path.cwd())
+        clone = host_of(host, host_yaml)
         try:
             text = read_regular(host_yaml.expanduser(), MOST_BYTES).decode("utf-8-sig")
             derived = derive(text, wanted, finetune is not None, clone)

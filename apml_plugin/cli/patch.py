@@ -112,11 +112,22 @@ def run(path: Path, models: Sequence[str], *, revert: bool = False, mode: Mode =
     """
     from rich.console import Console
 
-    from apml_plugin.hosts.base import identify
-    from apml_plugin.patching import check, plan_apply, plan_revert, write
+    from apml_plugin.errors import HostError
+    from apml_plugin.hosts.base import Clone, identify
+    from apml_plugin.patching import check, plan_apply, plan_revert
 
     console = Console(soft_wrap=True, highlight=False)
-    found = identify(path)
+    try:
+        found = identify(path)
+    except HostError as error:
+        if not revert or models or mode in (Mode.EXPLAIN, Mode.CHECK):
+            raise
+        # A patched clone that was edited since may not be recognised any more: its marked lines are enough.
+        plan = plan_revert(Clone(path).root, (), ())
+        if not plan.differs:
+            raise
+        console.print(f"{error}\nIts marked lines can be removed all the same.", markup=False)
+        return _finish(console, plan, revert, mode)
     known = found.recipes
     wanted = [found.recipe(name) for name in models] or [known[0]]
     _show_host(console, found)
@@ -129,10 +140,19 @@ def run(path: Path, models: Sequence[str], *, revert: bool = False, mode: Mode =
         plan = plan_revert(found.root, wanted if models else known, known)
     else:
         plan = plan_apply(found.root, wanted, known)
+    return _finish(console, plan, revert, mode, found.then, found.warnings)
+
+
+def _finish(
+    console: Console, plan: Plan, revert: bool, mode: Mode, then: str = "", warnings: tuple[str, ...] = ()
+) -> int:
+    """Shows a plan and, unless `mode` is to show it only, writes it. Returns the exit code."""
+    from apml_plugin.patching import write
+
     _show_diff(console, plan)
-    if mode is Mode.WRITE:
-        write(plan)
-    _show_result(console, plan, revert, mode is Mode.WRITE, found.then, found.warnings)
+    for left in write(plan) if mode is Mode.WRITE else ():
+        console.print(f"removed: {left.relative_to(plan.root)}, which a killed `apml patch` had left", markup=False)
+    _show_result(console, plan, revert, mode is Mode.WRITE, then, warnings)
     return 0
 
 

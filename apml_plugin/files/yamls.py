@@ -5,6 +5,7 @@ Reading has limits: on the size, on the depth, and on the number of values that 
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 from collections.abc import Sequence
@@ -14,6 +15,8 @@ import yaml
 
 from .opening import read_regular
 
+DECISIVE = ("loss", "loss_opts", "model")
+"""Keys that must not be in a mapping twice; below `loss` no key may be."""
 MOST_BYTES = 128 * 1024
 MOST_VALUES = 10_000
 DEEPEST = 64
@@ -24,10 +27,17 @@ def read_yaml(path: str | os.PathLike[str]) -> Any:
     return load_yaml(read_regular(path, MOST_BYTES))
 
 
-def load_yaml(text: str | bytes) -> Any:
-    """The plain values in a text. Raises ValueError, with the place, if it is invalid or asks for other objects."""
+def load_yaml(text: str | bytes, below: str = "") -> Any:
+    """The plain values in a text. below: the key of a YAML whose value the text is, such as "loss".
+
+    Raises:
+        GivenTwiceError: a key that decides the loss is in a mapping twice.
+        ValueError: the text is invalid or asks for other objects; the message says where.
+    """
     try:
-        return yaml.load(text, Loader=_Loader)
+        return yaml.load(text, Loader=functools.partial(_Loader, below=below))  # type: ignore[arg-type]
+    except GivenTwiceError:
+        raise
     except (yaml.YAMLError, ValueError, ArithmeticError) as error:  # the last two: an impossible date or number
         raise ValueError(" ".join(str(error).split())[:300]) from None
 
@@ -103,21 +113,27 @@ def _end_of(node: yaml.Node) -> int:
     return int(node.end_mark.index)
 
 
+class GivenTwiceError(ValueError):
+    """A key that decides the loss is in a mapping twice: PyYAML would take the last one without a word."""
+
+
 class _Loader(yaml.FullLoader):
     """PyYAML's FullLoader, without tags that make Python objects, counting values while it parses."""
 
     yaml_multi_constructors: ClassVar[dict[str | None, Any]] = {}  # !!python/name, in old versions !!python/object
 
-    def __init__(self, stream: Any) -> None:
+    def __init__(self, stream: Any, below: str = "") -> None:
         super().__init__(stream)
         self._depth = 0
         self._sizes: dict[int, int] = {}  # id of a node -> number of its values with aliases expanded
+        self._keys = [below]  # those that lead to the node that is being composed
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         event = self.peek_event()  # type: ignore[no-untyped-call]
         self._depth += 1
         if self._depth > DEEPEST:
             raise self._error(event, f"is nested more than {DEEPEST} levels deep")
+        self._keys.append(index.value if isinstance(index, yaml.ScalarNode) else "")
         node: Any = super().compose_node(parent, index)
         self._depth -= 1
         if isinstance(event, yaml.AliasEvent):
@@ -127,9 +143,22 @@ class _Loader(yaml.FullLoader):
             inner = [] if isinstance(node, yaml.ScalarNode) else node.value
             parts = [part for pair in inner for part in pair] if isinstance(node, yaml.MappingNode) else inner
             self._sizes[id(node)] = 1 + sum(self._sizes[id(part)] for part in parts)
+            if isinstance(node, yaml.MappingNode):
+                self._reject_twice([key for key, _ in inner if isinstance(key, yaml.ScalarNode)])
         if max(self._sizes[id(node)], len(self._sizes)) > MOST_VALUES:
             raise self._error(event, f"holds more than {MOST_VALUES} values, with its anchors (&name, *name) expanded")
+        self._keys.pop()
         return node
+
+    def _reject_twice(self, keys: list[Any]) -> None:
+        lines: dict[str, int] = {}
+        for key in keys:
+            line = key.start_mark.line + 1
+            if key.value in lines and (key.value in DECISIVE or "loss" in self._keys):
+                raise GivenTwiceError(
+                    f"{key.value}: is given twice, in line {lines[key.value]} and in line {line}; keep one of them"
+                )
+            lines[key.value] = line
 
     def _error(self, event: Any, text: str) -> Exception:
         return yaml.composer.ComposerError(None, None, text, event.start_mark)

@@ -6,7 +6,6 @@ the names of `Kind`.
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import os
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..errors import HostError, PatchError
+from ..errors import AmbiguousError, HostError, PatchError
 from ..files import sources
 from ..patching import Line, Recipe
 from ..patching import check as patched
@@ -141,7 +140,8 @@ class Kind(Protocol):
             others: the hosts of the kinds before, whose definitions are to be left out.
 
         Returns a host without recipes if nothing in it can be replaced; its `refused` says why.
-        Raises HostError saying what was looked for, and where, if there is no host of this kind.
+        Raises HostError saying what was looked for, and where, if there is no host of this kind; AmbiguousError if
+        there is one, but not which files make it.
         """
 
     def check(self, found: Finding, config: dict[str, Any]) -> bool:
@@ -159,7 +159,8 @@ def kinds() -> tuple[Kind, ...]:
 def identify(path: str | os.PathLike[str]) -> Host:
     """The host in the clone at `path`; several kinds of hosts are merged into one.
 
-    Raises HostError saying what was looked for, what was found where, and what to do by hand.
+    Raises HostError saying what was looked for, what was found where, and what to do by hand; AmbiguousError if two
+    files could be what trains.
 
     >>> identify("PoinTr").recipes  # doctest: +SKIP
     """
@@ -174,6 +175,8 @@ def identify(path: str | os.PathLike[str]) -> Host:
             hosts.append(kind.find(clone, tuple(hosts)))
             if not hosts[-1].edits:
                 raise HostError("\n  ".join(hosts[-1].refused))
+        except AmbiguousError:
+            raise
         except HostError as error:
             reasons.append(error)
     patchable = [host for host in hosts if host.edits]
@@ -215,12 +218,12 @@ def check_config(
 
     The host is that at `host`, else the one around `near`, else the one that the file lies in, else the one around the
     current folder.
-    Raises HostError if the file cannot be read, or if `host` is given and is no host.
+    Raises HostError if the file cannot be read, or if `host` is given and is no host; AmbiguousError if the file gives
+    a loss twice, or if two files of the host could be what trains.
     """
     file = Path(path).expanduser()
     config = read_yaml(file)
-    places = dict.fromkeys(Path(place) for place in (near, file, Path.cwd()) if place is not None)
-    at = identify(host) if host is not None else next(filter(None, map(around, places)), None)
+    at = host_of(host, near, file)
     for kind in kinds():
         found = Finding(file, next((part for part in at.parts if part.kind == kind.NAME), None) if at else None)
         if found.host:
@@ -235,24 +238,45 @@ def check_config(
     raise HostError(f"{file} is no config of a kind of host this plugin knows")
 
 
+def host_of(given: str | os.PathLike[str] | None, *places: str | os.PathLike[str] | None) -> Host | None:
+    """The host at `given`; without it, the first one around any of `places` or the current folder, or None.
+
+    Raises HostError if `given` is no host, AmbiguousError as `identify`.
+    """
+    if given is not None:
+        return identify(given)
+    starts = dict.fromkeys(Path(place) for place in (*places, Path.cwd()) if place is not None)
+    return next(filter(None, map(around, starts)), None)
+
+
 def around(start: Path) -> Host | None:
     """The host that a file is in: the nearest folder upwards that is one, or None."""
     here = start.expanduser().resolve()
     for folder in sources.upwards(here if here.is_dir() else here.parent):
         if any(sources.holds_python(folder / name) for name in (".", "scripts", "src")):
-            with contextlib.suppress(HostError):
+            try:
                 return identify(folder)
+            except AmbiguousError:
+                raise
+            except HostError:
+                continue
     return None
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file as a mapping. Raises HostError with its name if it is missing, broken or no mapping."""
+    """A YAML file as a mapping.
+
+    Raises HostError with its name if it is missing, broken or no mapping; AmbiguousError if a key that decides the
+    loss is in it twice.
+    """
     from ..files import opening, yamls
 
     try:
         data = yamls.read_yaml(path)
     except OSError as error:
         raise HostError(f"{path} {opening.why(error)}") from None
+    except yamls.GivenTwiceError as error:
+        raise AmbiguousError(f"{path}: {error}") from None
     except ValueError as error:
         raise HostError(f"{path} is not valid YAML, or more than plain values: {error}") from None
     if not isinstance(data, dict):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import itertools
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
-from ..errors import HostError, PatchError
+from ..errors import HostError
 from ..files import sources
 from ..patching.source import bare
 
@@ -57,6 +58,7 @@ class Project:
         nodes: the syntax tree of each definition, and of each file.
         code: the syntax nodes of each definition in source order, without those of definitions inside it.
         duplicates: names that are defined more than once.
+        links: file that is a link -> the file in the project that it points to, which alone is read.
         broken: file -> why it was not read.
         count: how many files there are.
     """
@@ -69,21 +71,25 @@ class Project:
         self.code: dict[Node, list[ast.AST]] = {}
         self.duplicates: set[Node] = set()
         self.broken: dict[str, str] = {}
+        self.links: dict[str, str] = {}
         self._bound: dict[str, dict[str, Node]] = {}
         self._used: dict[Node, tuple[set[Node], set[str]]] = {}
         self._mros: dict[Node, list[Node]] = {}
         files = list(itertools.islice(sources.python_files(root), MOST_FILES + 1))
         if len(files) > MOST_FILES:
             raise HostError(f"{root} has more than {MOST_FILES} Python files; give the folder of one codebase")
+        home = os.path.realpath(root)
         for file in files:
+            target = Path(os.path.relpath(os.path.realpath(os.path.join(root, file)), home)).as_posix()
+            if target != file and target in files:
+                self.links[file] = target
+                continue
             try:
                 self.text[file] = bare(sources.read_source(root, file))
                 self.trees[file] = sources.parse(self.text[file])
                 self._scan(file)
             except (OSError, SyntaxError) as error:
                 self.broken[file] = file + sources.why(error)
-            except PatchError as error:
-                self.broken[file] = str(error).partition(";")[0]
         self.count = len(self.trees) + len(self.broken)
 
     def _scan(self, file: str) -> None:
@@ -242,6 +248,22 @@ class Project:
             found.setdefault(node[0], []).append(node)
         return found
 
+    @cached_property
+    def imports(self) -> dict[str, set[str]]:
+        """File -> the other files of the project that it imports something from."""
+        return {file: {at for at, _ in self.bound(file).values()} - {"", file} for file in self.trees}
+
+    @cached_property
+    def imported(self) -> set[str]:
+        """The files that scripts, which are the files outside of packages, import directly or not."""
+        seen: set[str] = set()
+        todo = [file for file in self.trees if f"{file.rpartition('/')[0]}/__init__.py".lstrip("/") not in self.trees]
+        while todo:
+            found = self.imports[todo.pop()] - seen
+            seen |= found
+            todo += found
+        return seen
+
     def _import_from(self, file: str, node: ast.ImportFrom, names: dict[str, Node]) -> None:
         source = self.module(file, node.module or "", node.level)
         for alias in node.names:
@@ -263,6 +285,7 @@ class Project:
         for base in bases[level - 1 : level] if level else bases:
             for candidate in (f"{path}.py", f"{path}/__init__.py") if path else ("__init__.py",):
                 found = (base / candidate).as_posix()
+                found = self.links.get(found, found)
                 if found in self.trees and found != file:
                     return found
         if level or name.partition(".")[0] in sys.stdlib_module_names:
@@ -274,10 +297,10 @@ class Project:
     def _endings(self) -> dict[str, list[str]]:
         """End of a path -> files, for what `sys.path.append("../utils")` makes importable."""
         found: dict[str, list[str]] = {}
-        for file in self.trees:
+        for file in (*self.trees, *self.links):
             parts = file.removesuffix(".py").removesuffix("/__init__").split("/")
             for i in range(len(parts)):
-                found.setdefault("/".join(parts[i:]), []).append(file)
+                found.setdefault("/".join(parts[i:]), []).append(self.links.get(file, file))
         return found
 
 

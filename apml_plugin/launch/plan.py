@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from apml_plugin.chosen import VARIABLE, parse
-from apml_plugin.errors import ApmlError, HostError
+from apml_plugin.errors import AmbiguousError, ApmlError, HostError
 from apml_plugin.files.sources import root_of
 from apml_plugin.hosts import guard
 from apml_plugin.hosts.base import check_config, read_yaml
@@ -121,8 +121,9 @@ def loss_of(words: Sequence[str], environ: Mapping[str, str]) -> tuple[str, str]
     ``APML_LOSS`` or the YAML after ``--config`` says. Both are empty where neither is given; who asked is empty where
     it is the host's own loss.
 
-    Raises what building the loss raises; for a YAML's, HostError with the file's name. The YAML of a host that reads
-    its `loss:` itself is left to that host.
+    Raises what building the loss raises; for a YAML's, HostError with the file's name. Raises AmbiguousError where a
+    guess could train with another loss, such as a `loss:` that is given twice. The YAML of a host that reads its
+    `loss:` itself is left to that host.
     """
     if environ.get(VARIABLE, "").strip():
         from apml_plugin.registry import build_loss, describe
@@ -134,6 +135,8 @@ def loss_of(words: Sequence[str], environ: Mapping[str, str]) -> tuple[str, str]
         return "", ""
     try:
         config = read_yaml(path)
+    except AmbiguousError:
+        raise
     except HostError:  # the script reports it in its own words
         return "", ""
     parts = (config, config.get("model"))
@@ -141,6 +144,8 @@ def loss_of(words: Sequence[str], environ: Mapping[str, str]) -> tuple[str, str]
         return f"the host's own (no loss: in {path})", ""
     try:
         found = check_config(path, near=Path.cwd())  # a host is run from its own folder; its YAML may lie anywhere
+    except AmbiguousError:
+        raise
     except ApmlError:
         return _by_name(parts, path)
     if found.host is None or (found.error and not found.model):
@@ -158,10 +163,13 @@ def _by_name(parts: tuple[object, ...], path: Path) -> tuple[str, str]:
 
     Its `loss:` is its own business (a codebase may have its own "EMD"), unless it names APML, which only we have.
     """
-    from apml_plugin.registry import looks_like_loss
+    given = [part["loss"] for part in parts if isinstance(part, Mapping) and "loss" in part]
+    given = [value for value in given if re.search(r"\b(APML\w*|AdaptiveProbabilisticMatchingLoss)\b", str(value))]
+    if given:
+        from apml_plugin.registry import looks_like_loss  # imports torch
 
-    for value in (part["loss"] for part in parts if isinstance(part, Mapping) and "loss" in part):
-        if looks_like_loss(value) and re.search(r"\b(APML\w*|AdaptiveProbabilisticMatchingLoss)\b", str(value)):
+    for value in given:
+        if looks_like_loss(value):
             how = "if this codebase does not read it, use apml run --loss"
             return f"{value!r} ({path})", f"loss: in {path} asks for {value!r} ({how})"
     return "", ""

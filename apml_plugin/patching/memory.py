@@ -21,9 +21,9 @@ def compiled(data: bytes, edits: Sequence[Line], file: str) -> CodeType:
     after = text(data, edits)
     tree = ast.parse(after, filename=file)
     if after != data:
-        ours = source.marked(data, file)
+        ours = source.marked(data)
         on_disk = [number for number in range(1, len(source.split(data)[1]) + 1) if number not in ours]
-        inserted = source.marked(after, file)
+        inserted = source.marked(after)
         for node in ast.walk(tree):
             for name in ("lineno", "end_lineno"):
                 line = getattr(node, name, None)

@@ -44,21 +44,32 @@ def split(data: bytes) -> tuple[bytes, list[bytes]]:
     return mark, _LINE.findall(data[len(mark) :])
 
 
-def marked(data: bytes, file: str) -> dict[int, str]:
-    """The lines that end in the mark, outside of strings: 1-based number -> text without indentation."""
+def marked(data: bytes) -> dict[int, str]:
+    """The lines that end in the mark, outside of strings: 1-based number -> text without indentation.
+
+    In a file that does not parse, these are the lines that this plugin writes, wherever they are.
+    """
     if MARKER.encode() not in data:
         return {}
+    texts = ((number, raw.decode("latin-1").strip()) for number, raw in enumerate(split(data)[1], start=1))
+    ending = {number: text for number, text in texts if text.endswith(MARKER)}
     inside: set[int] = set()
-    for node in ast.walk(parse(data, file)):
+    tree = _tree(data)
+    if tree is None:
+        return {number: text for number, text in ending.items() if _is_ours(text)}
+    for node in ast.walk(tree):
         if isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str | bytes)):
             inside.update(range(node.lineno, node.end_lineno or 0))  # only what follows a string can be a comment
-    texts = ((number, raw.decode("latin-1").strip()) for number, raw in enumerate(split(data)[1], start=1))
-    return {n: text for n, text in texts if text.endswith(MARKER) and n not in inside}
+    return {number: text for number, text in ending.items() if number not in inside}
+
+
+def _is_ours(text: str) -> bool:
+    return bool(_IMPORT.fullmatch(text) or _OURS.fullmatch(text))
 
 
 def bare(data: bytes) -> bytes:
     """`data` with the marked lines turned into comments, so that all other lines keep their numbers."""
-    lines = marked(data, "")
+    lines = marked(data)
     mark, all_lines = split(data)
     # Not empty lines: a lone CR before the LF of an emptied line would read as one line end.
     return mark + b"".join(b"#" + _end(raw) if n in lines else raw for n, raw in enumerate(all_lines, start=1))
@@ -66,7 +77,7 @@ def bare(data: bytes) -> bytes:
 
 def found(data: bytes, file: str, known: Iterable[Line]) -> dict[Line, int]:
     """The `known` lines that are where they belong -> how many lines that are not ours are above each."""
-    lines = marked(data, file)
+    lines = marked(data)
     placed = {(number - 1 - above, text) for above, (number, text) in enumerate(lines.items())}
     result = {}
     with contextlib.suppress(PatchError):  # without the marked lines the file may not parse
@@ -79,19 +90,21 @@ def found(data: bytes, file: str, known: Iterable[Line]) -> dict[Line, int]:
     return result
 
 
-def texts(data: bytes, file: str) -> Counter[str]:
+def texts(data: bytes) -> Counter[str]:
     """The marked lines of a file, each as this version writes it, with their counts."""
     import_line = f"from {SOURCE} import {{}}  {MARKER}"
-    lines = marked(data, file).values()
+    lines = marked(data).values()
     return Counter(import_line.format(match[1]) if (match := _IMPORT.fullmatch(text)) else text for text in lines)
 
 
 def present(data: bytes, file: str, known: Iterable[Line]) -> frozenset[Line]:
     """The `known` lines that are in the file. Raises PatchError if it is half patched or was edited by hand."""
-    known, lines = tuple(known), marked(data, file)
+    known, lines = tuple(known), marked(data)
+    if lines:
+        parse(data, file)  # names what is wrong with the file
     placed = found(data, file, known)
     wanted = Counter(text for _, text in {(at, edit.line) for edit, at in placed.items()})
-    if texts(data, file) == wanted + Counter({edit.import_line for edit in placed}):
+    if texts(data) == wanted + Counter({edit.import_line for edit in placed}):
         return frozenset(placed)
     raise PatchError(
         f"{file} is half patched or was edited by hand after patching: its lines marked '{MARKER}' (line "
@@ -111,9 +124,9 @@ def put(data: bytes, file: str, edits: Collection[Line] = (), known: Iterable[Li
         PatchError: a place is missing or ambiguous, or a marked line was changed by hand, so that removing it could
             lose the user's code.
     """
-    lines, ours = marked(data, file), {edit.line for edit in (*edits, *known)}
+    lines, ours = marked(data), {edit.line for edit in (*edits, *known)}
     for number, text in lines.items():
-        if not (text in ours or _IMPORT.fullmatch(text) or _OURS.fullmatch(text)):
+        if not (text in ours or _is_ours(text)):
             raise PatchError(
                 f"{file}, line {number} carries the mark '{MARKER}' but is not a line this patch inserts: {text!r}. "
                 "Delete or unmark it by hand, then revert again. Nothing was changed"
@@ -121,15 +134,35 @@ def put(data: bytes, file: str, edits: Collection[Line] = (), known: Iterable[Li
     result = _without(data, lines)
     if edits:
         result = _with(result, file, edits)
-    tree = parse(result, file) if lines else ast.Module([], [])
-    for name in {match[1] for text in lines.values() if (match := _IMPORT.fullmatch(text))}:
-        left = [node.lineno for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id == name]
-        if left and not any(isinstance(n, ast.alias) and (n.asname or n.name) == name for n in ast.walk(tree)):
+    if lines and _tree(data):
+        parse(result, file)  # a block may hold nothing but our line
+    imported = {match[1] for text in lines.values() if (match := _IMPORT.fullmatch(text))}
+    for name in imported - {edit.name for edit in edits}:
+        if left := _uses(bare(data), name):
             raise PatchError(
                 f"{file}, line {left[0]} uses {name} without the mark '{MARKER}': its import would go. "
                 "Delete that line by hand, then revert again. Nothing was changed"
             )
     return result
+
+
+def _tree(data: bytes) -> ast.Module | None:
+    """The syntax tree, or None if the file does not parse."""
+    try:
+        return sources.parse(data)
+    except SyntaxError:
+        return None
+
+
+def _uses(data: bytes, name: str) -> list[int]:
+    """The lines that use a name that no import binds; in a file that does not parse, those with the word in code."""
+    tree = _tree(data)
+    if tree is None:
+        word = re.compile(rb"[^#]*\b%s\b" % name.encode())
+        return [number for number, line in enumerate(split(data)[1], start=1) if word.match(line)]
+    if any(isinstance(node, ast.alias) and (node.asname or node.name) == name for node in ast.walk(tree)):
+        return []
+    return [node.lineno for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id == name]
 
 
 def _without(data: bytes, numbers: Collection[int]) -> bytes:

@@ -10,9 +10,11 @@ import contextlib
 import os
 import shlex
 import shutil
+import signal
 import stat
+import threading
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ..errors import PatchError
@@ -66,22 +68,26 @@ def plan_revert(root: Path, recipes: Sequence[Recipe], known: Iterable[Recipe]) 
     """The plan that removes the lines of `recipes`; every other byte is kept. A half-patched host can be reverted, too.
 
     If no recipe of `known` remains, every line goes that any version of this plugin inserted into any Python file of
-    the clone. Otherwise a line stays while a remaining recipe needs it, and the plan says so.
+    the clone, also in files that do not parse. Otherwise a line stays while a remaining recipe needs it, and the plan
+    says so.
     """
     _reject_links(root)
     known = (*known, *recipes)
     every = _by_file(known)
     if all(recipe in recipes for recipe in known):
+        places = {inside(root, file) for file in every}
         for file in python_files(root):
             with contextlib.suppress(OSError):  # a file that cannot be read was not patched either
-                if MARKER.encode() in read_source(root, file):
+                # A link within the clone is the same file once more.
+                if inside(root, file) not in places and MARKER.encode() in read_source(root, file):
+                    places.add(inside(root, file))
                     every.setdefault(file, [])
         leaving = every
     else:
         leaving = _by_file(recipes)
     out = {edit for recipe in recipes for edit in recipe.edits}
     data = {file: _read(root, file) for file in every}
-    texts = {file: source.texts(data[file], file) for file in every}
+    texts = {file: source.texts(data[file]) for file in every}
     placed = {edit for file, edits in every.items() for edit in source.found(data[file], file, edits)}
     # A recipe remains if a line of its own is in place. In a file of its own that line may have been moved by hand.
     needs = [
@@ -106,12 +112,13 @@ def plan_revert(root: Path, recipes: Sequence[Recipe], known: Iterable[Recipe]) 
     return Plan(root, tuple(changes))
 
 
-def write(plan: Plan) -> None:
-    """Writes a plan's changes: all files or none. File modes stay.
+def write(plan: Plan) -> tuple[Path, ...]:
+    """Writes a plan's changes: all files or none. File modes stay. Returns the files that a killed patch had left.
 
-    Every new text is first written beside its file. Then the files are replaced one after another; if that fails, all
-    of them get their old bytes back. Only a process that is killed between two replacements leaves a clone half
-    patched: `check` reports that, and a revert repairs it.
+    Every new text is first written beside its file. Then the files are replaced one after another; if that fails, or
+    if Ctrl-C is pressed, all of them get their old bytes back. Only a process that is killed between two replacements
+    leaves a clone half patched: `check` reports that, and a revert repairs it. What such a process left beside the
+    files is removed.
 
     Raises:
         PatchError: a file is no longer what the plan was made from, is read-only, or cannot be written.
@@ -125,16 +132,49 @@ def write(plan: Plan) -> None:
             raise PatchError(f"{target} is read-only: chmod u+w {shlex.quote(str(target))} first. Nothing was changed")
         if not os.access(target, os.W_OK):
             raise PatchError(f"{target} belongs to another user: ask them, or patch a copy. Nothing was changed")
+    with _interrupts_held() as pressed:
+        try:
+            left = _remove_left(plan.root)
+            for target, change in changes:
+                _stage(target, change.after)
+            for target, _ in changes:
+                if pressed:
+                    raise KeyboardInterrupt
+                os.replace(_staged(target), target)
+        except BaseException as error:
+            _put_back(plan.root, changes)
+            if isinstance(error, OSError):
+                raise PatchError(f"{_why_not(error, plan.root)}. Nothing was changed") from error
+            raise
+    return left
+
+
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[list[int]]:
+    """Holds Ctrl-C back until the end of the block; the list that it yields is empty until then.
+
+    Files could not be restored otherwise: a second Ctrl-C would end that, too.
+    """
+    pressed: list[int] = []
+    if threading.current_thread() is not threading.main_thread():  # only the main one gets signals
+        yield pressed
+        return
+    before = signal.signal(signal.SIGINT, lambda number, _: pressed.append(number))
     try:
-        for target, change in changes:
-            _stage(target, change.after)
-        for target, _ in changes:
-            os.replace(_staged(target), target)
-    except BaseException as error:
-        _put_back(plan.root, changes)
-        if isinstance(error, OSError):
-            raise PatchError(f"{_why_not(error, plan.root)}. Nothing was changed") from error
-        raise
+        yield pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if pressed:
+        signal.raise_signal(signal.SIGINT)
+
+
+def _remove_left(root: Path) -> tuple[Path, ...]:
+    """Removes what `_stage` of a killed process left, and returns it."""
+    staged = (_staged(root / file) for file in python_files(root))
+    left = tuple(path for path in staged if path.is_file() and not path.is_symlink())
+    for path in left:
+        path.unlink()
+    return left
 
 
 def _put_back(root: Path, changes: Sequence[tuple[Path, Change]]) -> None:

@@ -101,3 +101,28 @@ def test_a_script_and_the_whole_patch_combine(host: Path, capsys: pytest.Capture
     assert main(["patch", str(host), "--check"]) == 0
     assert main(["patch", str(host), "--revert"]) == 0
     assert snapshot(host) == before
+
+
+def test_a_clone_that_is_not_recognised_any_more_is_reverted(host: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = snapshot(host)
+    assert main(["patch", str(host)]) == 0
+    for file in ("models/build.py", "utils/config.py"):
+        with (host / file).open("ab") as stream:
+            stream.write(b"\ndef (\n")
+    capsys.readouterr()
+    assert main(["patch", str(host)]) == 1
+    assert "models/build.py, line " in capsys.readouterr().err
+    assert main(["patch", str(host), "--revert"]) == 0
+    assert "reverted: models/build.py" in capsys.readouterr().out
+    for file in ("models/build.py", "utils/config.py"):
+        assert (host / file).read_bytes() == before[host / file] + b"\ndef (\n"
+    assert main(["patch", str(host), "--revert"]) == 1
+
+
+def test_what_a_killed_patch_left_is_removed_and_said(host: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ([], ["--revert"], ["--revert"]):
+        (host / "utils" / ".config.py.apml").touch()
+        assert main(["patch", str(host), *command]) == 0
+        out = capsys.readouterr().out
+        assert "removed: utils/.config.py.apml, which a killed `apml patch` had left" in out
+    assert not list(host.rglob(".*.apml"))

@@ -37,7 +37,7 @@ def test_every_statement_keeps_its_line_number(on_disk: tuple[Line, ...], mark: 
     data = source.put(mark + BARE, "m.py", on_disk)
     plain, patched = compile(data, "m.py", "exec", dont_inherit=True), memory.compiled(data, [D, L], "folder/m.py")
     positions = [{p[:2] for one in codes(code) for p in one.co_positions() if p[0]} for code in (plain, patched)]
-    ours = source.marked(data, "m.py")
+    ours = source.marked(data)
     assert {p for p in positions[0] if p[0] not in ours} <= positions[1]  # (first line, last line)
     assert max(max(p) for p in positions[1]) == data.count(b"\n")
     namespace: dict[str, object] = {}

@@ -259,10 +259,56 @@ def test_a_process_killed_between_two_files_leaves_what_a_revert_repairs(root: P
     assert os.WIFSIGNALED(os.waitpid(child, 0)[1])
     with pytest.raises(PatchError, match=r"half patched: build\.py is patched, but config\.py is not"):
         check(root, KNOWN)
-    write(plan_revert(root, KNOWN, KNOWN))
-    assert {file: (root / file).read_bytes() for file in before} == before
+    left = write(plan_revert(root, KNOWN, KNOWN))
+    assert left == (root / ".config.py.apml",)
+    assert snapshot(root) == before  # the killed process's temporary file is gone, too
+    (root / ".one.py.apml").touch()
+    assert write(plan_apply(root, [ALL], KNOWN)) == (root / ".one.py.apml",)
+    assert not list(root.glob(".*.apml"))
+
+
+@pytest.mark.parametrize("presses", [1, 2])
+def test_ctrl_c_restores_every_file_however_often_it_is_pressed(
+    root: Path, presses: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, plan = snapshot(root), plan_apply(root, [ALL], KNOWN)
+    calls, replace = itertools.count(1), os.replace
+
+    def pressing(a: Any, b: Any) -> None:
+        replace(a, b)
+        if next(calls) <= presses:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(os, "replace", pressing)
+    with pytest.raises(KeyboardInterrupt):
+        write(plan)
+    assert snapshot(root) == before
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_file_that_does_not_parse_is_reverted_by_its_marked_lines(root: Path) -> None:
+    before = snapshot(root)
     write(plan_apply(root, [ALL], KNOWN))
-    assert not list(root.glob(".*.apml"))  # the killed process's temporary file is gone, too
+    for file in ("build.py", "config.py"):
+        with (root / file).open("ab") as stream:
+            stream.write(b"\nif True print(1)\n")
+    with pytest.raises(PatchError, match=r"^build\.py, line \d+ is not valid Python"):
+        plan_apply(root, [ALL], KNOWN)
+    for known in (KNOWN, ()):  # also in a clone that is not recognised any more
+        assert verbs(plan_revert(root, known, known))["build.py"] == "reverted"
+    write(plan_revert(root, KNOWN, KNOWN))
+    for file in ("build.py", "config.py"):
+        assert (root / file).read_bytes() == before[file] + b"\nif True print(1)\n"
+
+
+def test_a_name_that_is_used_in_a_file_that_does_not_parse_is_named(root: Path) -> None:
+    write(plan_apply(root, [ALL], KNOWN))
+    with (root / "config.py").open("ab") as stream:
+        stream.write(b"x = hoists_loss(read)\nif True print(1)\n")
+    patched = snapshot(root)
+    with pytest.raises(PatchError, match=r"config\.py, line 8 uses hoists_loss without the mark"):
+        plan_revert(root, KNOWN, KNOWN)
+    assert snapshot(root) == patched
 
 
 def test_a_file_changed_since_the_plan_is_rejected(root: Path) -> None:

@@ -108,7 +108,7 @@ def test_the_users_own_edits_survive_a_revert() -> None:
 
 def test_a_revert_never_leaves_the_decorator_without_its_import() -> None:
     unmarked = f"{IMPORT}\n{MARK}\ndef f(): pass\n".replace(MARK, "@takes_loss").encode()
-    with pytest.raises(PatchError, match="line 1 uses takes_loss without the mark"):
+    with pytest.raises(PatchError, match="line 2 uses takes_loss without the mark"):
         source.put(unmarked, "m.py", (), [F])
     own = b"from apml_plugin.hooks import takes_loss\n" + unmarked
     assert source.put(own, "m.py", (), [F]) == own.replace(IMPORT.encode() + b"\n", b"")

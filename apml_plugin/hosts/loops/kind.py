@@ -146,8 +146,7 @@ def _near(project: Project, loops: set[Node]) -> set[Node]:
     """The definitions in files that imports tie to the loops' files; all of them if something imports by name."""
     if any(_imports_by_name(project, file) for file in project.trees):
         return set(project.nodes)
-    imports = {file: {target[0] for target in project.bound(file).values()} - {""} for file in project.trees}
-    files, grown = {loop[0] for loop in loops}, True
+    imports, files, grown = project.imports, {loop[0] for loop in loops}, True
     while grown:
         tied = {f for f in imports if imports[f] & files} | {t for f in files for t in imports.get(f, ())}
         grown = bool(tied - files)

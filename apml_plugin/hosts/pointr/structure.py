@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...errors import HostError
+from ...errors import AmbiguousError, HostError
 from ..loops.chosen_by_string import builds_chamfer, chains_in
 from ..project import Definition, Project, dotted, inside, last_name
 from .stages import LossSite, sites_of
@@ -65,12 +65,12 @@ def recognise(project: Project) -> RegistryHost:
     root = project.root
     files = {f: tree for f, tree in project.trees.items() if any(word in project.text[f] for word in _WORDS)}
     near = {f: t for f, t in files.items() if f.count("/") < 2}
-    builder, models = _builder_and_models(near)
+    builder, models = _builder_and_models(near, project)
     if builder is None and (any(root.glob("*.py")) or (root / ".git").exists()):
         # A clone may have its parts in deeper folders; a folder that only holds clones is no clone itself.
-        builder, models = _builder_and_models(files)
+        builder, models = _builder_and_models(files, project)
         near = files if builder else near
-    reader = _nearest([d for f, tree in near.items() for d in _readers_in(f, tree)])
+    reader = _the_one([d for f, tree in near.items() for d in _readers_in(f, tree)], "reads the YAML", project)
     missing = []
     if builder is None:
         missing.append(
@@ -82,12 +82,24 @@ def recognise(project: Project) -> RegistryHost:
     if builder is None or reader is None:
         # A file that could not be read is the likeliest reason that a part was not found.
         broken = "".join(f"{text}, so it was not looked at. " for text in project.broken.values())
+        if (builder or _may_hold(project, b"Registry", b".build(")) and (
+            reader or _may_hold(project, b"yaml", b"open")
+        ):
+            raise AmbiguousError(
+                f"{broken}{root} looks like a PoinTr-style codebase, but such a file must hold {'; and '.join(missing)}"
+            )
         raise HostError(
             f"{broken}{root} is not a PoinTr-style codebase this plugin knows. Looked through {project.count} Python "
             f"files for {'; and for '.join(missing)}: not found. Give the root of the clone (the folder with its "
             f"main.py){_hint(files)}"
         )
     return RegistryHost(root, builder, reader, models)
+
+
+def _may_hold(project: Project, *words: bytes) -> bool:
+    """Whether a file that could not be read as Python has all of `words`, or is a link out of the clone."""
+    texts = [(project.root / file, project.text.get(file, b"")) for file in project.broken]
+    return any(path.is_symlink() or all(word in text for word in words) for path, text in texts)
 
 
 def _hint(files: dict[str, ast.Module]) -> str:
@@ -112,24 +124,33 @@ def _registries(files: dict[str, ast.Module]) -> set[str]:
     }
 
 
-def _builder_and_models(files: dict[str, ast.Module]) -> tuple[Definition | None, tuple[HostModel, ...]]:
+def _builder_and_models(
+    files: dict[str, ast.Module], project: Project
+) -> tuple[Definition | None, tuple[HostModel, ...]]:
     for registry in sorted(_registries(files)):
         models = [m for file, tree in files.items() for m in _models_in(file, tree, registry)]
         builders = [d for file, tree in files.items() for d in _builders_in(file, tree, registry)]
         if models and builders:
-            return _nearest(builders), tuple(sorted(models, key=lambda m: m.name))
+            return _the_one(builders, "builds the models", project), tuple(sorted(models, key=lambda m: m.name))
     return None, ()
 
 
-def _nearest(found: list[Definition]) -> Definition | None:
-    """The one nearest to the root. Raises HostError if two are equally near."""
+def _the_one(found: list[Definition], does: str, project: Project) -> Definition | None:
+    """Of the definitions that scripts import (of all, if they import none) the one nearest to the root.
+
+    does: what each of them does, for the message. Raises AmbiguousError if two are equally near.
+    """
     if not found:
         return None
-    found = sorted(found, key=lambda d: d.file.count("/"))
-    rivals = [d for d in found if d.file.count("/") == found[0].file.count("/")]
-    if len(rivals) > 1:
-        raise HostError("cannot tell which of these to patch: " + ", ".join(str(d) for d in rivals))
-    return found[0]
+    found = [definition for definition in found if definition.file in project.imported] or found
+    least = min(definition.file.count("/") for definition in found)
+    nearest = [definition for definition in found if definition.file.count("/") == least]
+    if len(nearest) > 1:
+        raise AmbiguousError(
+            f"cannot tell which of these {does}: {', '.join(f'{d.file}:{d.line} {d.name}' for d in nearest)}. "
+            "Move the one that is not used out of the clone, or rename it to end in .bak"
+        )
+    return nearest[0]
 
 
 def _builders_in(file: str, tree: ast.Module, registry: str) -> Iterator[Definition]:

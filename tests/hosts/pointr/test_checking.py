@@ -186,3 +186,28 @@ def test_a_run_asks_the_host_it_is_in_and_not_what_lies_around_its_config(
     assert found.host is not None
     assert found.stages
     assert read == [host]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("loss: ChamferL1\nmodel: {NAME: PCN}\n# more\nloss: APML\n", "loss: is given twice, in line 1 and in line 4"),
+        ("model:\n  loss: APML\n  loss: DCD\n", "loss: is given twice, in line 2 and in line 3"),
+        ("model: {NAME: PCN}\nmodel: {loss: APML}\n", "model: is given twice, in line 1 and in line 2"),
+        ("loss:\n  NAME: APML\n  p_min: 0.7\n  p_min: 0.8\n", "p_min: is given twice, in line 3 and in line 4"),
+    ],
+)
+def test_a_key_that_is_given_twice_is_an_error(
+    text: str, words: str, host: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PyYAML would take the last one without a word."""
+    (host / "c.yaml").write_text(text)
+    monkeypatch.chdir(host)
+    for command in (["check", "c.yaml"], ["run", "main.py", "--config", "c.yaml"], ["config", "c.yaml"]):
+        assert main(command) == 1
+        assert words in capsys.readouterr().err
+
+
+def test_other_keys_are_read_as_the_host_reads_them(host: Path) -> None:
+    (host / "c.yaml").write_text("lr: 1\nlr: 2\nmodel: {NAME: PCN, num_pred: 64}\nloss: APML\n")
+    assert not check_config(host / "c.yaml").error

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from apml_plugin.errors import HostError
-from apml_plugin.hosts.base import Clone, around
+from apml_plugin.cli import main
+from apml_plugin.errors import AmbiguousError, HostError
+from apml_plugin.hosts.base import Clone, around, identify
 from apml_plugin.hosts.pointr.structure import recognise
 
 
@@ -55,10 +56,64 @@ def test_a_vendored_copy_is_not_the_host(host: Path) -> None:
     assert str(recognise(Clone(host).project).builder) == "models/build.py: make_model"
 
 
-def test_two_equal_candidates_are_rejected(host: Path) -> None:
+def test_two_equal_candidates_are_an_error_of_every_command(
+    host: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host of another kind may be found in their place, which would train with Chamfer."""
     shutil.copytree(host / "models", host / "models2")
-    with pytest.raises(HostError, match=r"cannot tell .* models/build.py: make_model, models2/build.py: make_model"):
-        recognise(Clone(host).project)
+    (host / "main.py").write_text("import models\nimport models2\n")
+    words = (
+        "cannot tell which of these builds the models: models/build.py:6 make_model, models2/build.py:6 make_model. "
+        "Move the one that is not used out of the clone, or rename it to end in .bak"
+    )
+    with pytest.raises(AmbiguousError) as caught:
+        identify(host)
+    assert str(caught.value) == words
+    config = host / "c.yaml"
+    config.write_text("model: {NAME: PCN, num_pred: 64}\nloss: DCD\n")
+    monkeypatch.chdir(host)
+    for command in (["patch", "."], ["check", "c.yaml"], ["run", "main.py", "--config", "c.yaml"]):
+        assert main(command) == 1
+        assert capsys.readouterr().err == f"error: {words}\n"
+
+
+@pytest.mark.parametrize("file", ["models/build.py", "utils/config.py"])
+def test_a_backup_that_nothing_imports_is_no_candidate(host: Path, file: str) -> None:
+    expected = recognise(Clone(host).project)
+    shutil.copy(host / file, (host / file).with_name("a_backup.py"))
+    (host / "main.py").write_text("import models\nfrom utils.config import load_config\n")
+    found = recognise(Clone(host).project)
+    assert (found.builder, found.reader) == (expected.builder, expected.reader)
+    shutil.copytree((host / file).parent, host / "a_backup", dirs_exist_ok=True)  # its files import each other
+    found = recognise(Clone(host).project)
+    assert (found.builder, found.reader) == (expected.builder, expected.reader)
+
+
+def test_a_link_within_the_clone_is_the_file_it_points_to(host: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (host / "models" / "build.py").rename(host / "models" / "built.py")
+    (host / "models" / "build.py").symlink_to("built.py")
+    before = (host / "models" / "built.py").read_bytes()
+    found = identify(host)
+    assert found.kind == "PoinTr-style host"
+    assert [edit.file for edit in found.edits if edit.name == "takes_loss"] == ["models/built.py"]
+    assert not found.findings
+    assert main(["patch", str(host)]) == 0
+    assert main(["patch", str(host), "--check"]) == 0
+    assert b"@takes_loss" in (host / "models" / "built.py").read_bytes()
+    assert main(["patch", str(host), "--revert"]) == 0
+    assert (host / "models" / "built.py").read_bytes() == before
+    assert (host / "models" / "build.py").is_symlink()
+
+
+def test_a_link_out_of_the_clone_makes_no_host_of_another_kind(host: Path, tmp_path: Path) -> None:
+    (host / "models" / "build.py").rename(tmp_path / "build.py")
+    (host / "models" / "build.py").symlink_to(tmp_path / "build.py")
+    (host / "train.py").write_text(
+        "from extensions.chamfer import ChamferDistanceL2\n\n\n"
+        "def train(a, b):\n    ChamferDistanceL2()(a, b).backward()\n"
+    )
+    with pytest.raises(AmbiguousError, match=r"models/build\.py is a link out of .* put a copy in its place"):
+        identify(host)
 
 
 def test_a_file_that_does_not_parse_is_named(host: Path) -> None:
