@@ -128,6 +128,8 @@ def test_a_weighted_sum_needs_a_weight_for_each_loss(losses: list[nn.Module], we
     message = rf"^a weighted sum needs as many .* one, got {len(losses)} losses and {len(weights)} weights$"
     with pytest.raises(LossArgumentError, match=message):
         WeightedSum(losses, weights)
+    with pytest.raises(LossValueError, match=r"^weights=\[0, 0.0\] are all 0: this loss would train nothing$"):
+        WeightedSum([ChamferL1(), ChamferL1()], [0, 0.0])
     with pytest.raises(LossArgumentError, match=r"^weight='much' must be a number"):
         WeightedSum([ChamferL1()], ["much"])
 

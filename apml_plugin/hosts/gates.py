@@ -76,7 +76,8 @@ def training_loss(own: Any) -> Any:
     """`own`, a Chamfer object, class or function, replaced by the chosen loss in training.
 
     ``own(pred (B, N, 3), gt (B, M, 3), ...)`` may return one number, one value (B,) per sample, or a tuple with one of
-    these first, as pytorch3d's ``(loss, loss_normals)``. That value is replaced in calls that record a gradient. An
+    these first, as pytorch3d's ``(loss, loss_normals)``, or with two, as ``(cd_l1, cd_l2)``. These values are replaced
+    in calls that record a gradient. An
     object that measures one direction only, or returns raw distances, stays as it is. Modules and classes are changed
     in place and returned; a function is wrapped. Idempotent.
 
@@ -188,11 +189,13 @@ def gated(own: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], label: str
     if lengths and _prediction(*clouds) == 1:
         lengths = {ours: lengths.get(other) for ours, other in zip(_OURS, _OURS[::-1], strict=True)}
     value = (_per_sample if kind.endswith("sample") else _number)(chosen, pred, gt, label, **lengths)
-    if not kind.startswith("first"):
+    if not kind.startswith(("first", "both")):
         return value
     with no_training():
         result = host()
-    return type(result)([value, *result[1:]]) if type(result) in (tuple, list) else (value, *result[1:])
+    values = [value, value] if kind.startswith("both") else [value]
+    entries = [*values, *result[len(values) :]]
+    return entries if type(result) is list else tuple(entries)
 
 
 def _kind(own: Any, host: Any, clouds: tuple[Any, ...], more: tuple[Any, ...], kwargs: Any, holder: Any) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import os
 import re
 import sys
@@ -24,7 +25,10 @@ from ..chosen import VARIABLE
 from ..errors import LossValueError
 
 FOLDER = "APML_RUN_FOLDER"
-"""Environment variable: the folder in which the processes of an ``apml run`` create the files below."""
+"""Environment variable: the folder in which the processes of an ``apml run`` create the files below.
+
+Each process that carries the plugin keeps the file CARRIED open, and so do those that it forks.
+"""
 CARRIED, TRAINED, STOPPED = "carried", "trained", "stopped"
 
 FROM_STEP = "APML_LOSS_FROM_STEP"
@@ -47,13 +51,13 @@ class State:
     """What the guard of this process knows.
 
     Attributes:
-        asked: who asked for which loss, for messages; empty if nobody did.
+        asked: "WHO asks for LOSS", for messages; empty if nobody did.
         trained: whether a value of the loss was differentiated.
         stopped: the message that the run was stopped with.
         seen: file:line of a Chamfer call that stayed the host's -> why.
         notes: losses in the host's source that stay the host's, each with file:line and the reason.
         steps: id of an optimiser -> its steps so far.
-        backwards: calls of ``Tensor.backward`` so far.
+        backwards: calls of ``Tensor.backward``, and of ``torch.autograd.grad`` by parameters, so far.
         undo: functions that remove the hooks.
     """
 
@@ -71,18 +75,20 @@ state = State()
 
 
 def arm(what: str) -> None:
-    """Requires a value of the loss before the next optimiser step. what: who asked for which loss, for messages."""
+    """Requires a value of the loss before the next optimiser step. what: "WHO asks for LOSS"."""
     if not (os.environ.get(FROM_STEP) or "0").isdigit():
         raise LossValueError(f"{FROM_STEP}={os.environ[FROM_STEP]!r} must be a number of steps, such as 1000")
     if not state.asked:
         atexit.register(_at_exit)
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=_forked)
     state.asked = state.asked or what
     install()
 
 
 def asked_for(value: Any, where: str) -> str:
     """The text for `arm` of a loss that an environment variable, or a config, names."""
-    return f"{VARIABLE} asks for {value!r}" if where == VARIABLE else f"loss: {value!r} was asked for"
+    return f"{where if where == VARIABLE else 'loss:'} asks for {value!r}"
 
 
 def install() -> None:
@@ -96,14 +102,39 @@ def install() -> None:
     # The host may also call a loss of this plugin itself, without any of `apml_plugin.hooks`.
     hooks = [register_optimizer_step_pre_hook(_before_step), register_module_forward_hook(_after_forward)]
     state.undo.extend(hook.remove for hook in hooks)
-    backward = torch.autograd.backward  # type: ignore[union-attr]
+    # Loops may do without an optimiser, and processes may end without exit handlers, as forked ones do.
+    for module, name, wrapper in (
+        (torch.autograd, "backward", _backward),  # type: ignore[union-attr]  # Tensor.backward calls it, too
+        (torch.autograd, "grad", _grad),  # type: ignore[union-attr]
+        (os, "_exit", _checked_exit),
+    ):
+        own = getattr(module, name)
+        setattr(module, name, functools.partial(wrapper, own))
+        state.undo.append(functools.partial(setattr, module, name, own))
 
-    def counted(*args: Any, **kwargs: Any) -> Any:
-        state.backwards += 1
-        return backward(*args, **kwargs)
 
-    torch.autograd.backward = counted  # type: ignore[union-attr]  # Tensor.backward calls it, too
-    state.undo.append(lambda: setattr(torch.autograd, "backward", backward))  # type: ignore[union-attr]
+def _backward(own: Any, *args: Any, **kwargs: Any) -> Any:
+    state.backwards += 1
+    return own(*args, **kwargs)
+
+
+def _grad(own: Any, outputs: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+    parameter = sys.modules["torch"].nn.Parameter
+    state.backwards += any(
+        isinstance(value, parameter) for value in (inputs if isinstance(inputs, tuple | list) else [inputs])
+    )
+    return own(outputs, inputs, *args, **kwargs)
+
+
+def _checked_exit(own: Any, status: int) -> Any:
+    _at_exit()
+    return own(status)
+
+
+def _forked() -> None:
+    """A forked process, such as a loader's worker, has taken no steps of its own."""
+    state.steps.clear()
+    state.backwards = 0
 
 
 def watch(value: Any) -> Any:
@@ -139,8 +170,17 @@ def stop(message: str) -> None:
     raise Stop(1)
 
 
+def carry() -> None:
+    """Tells the parent process of ``apml run`` that this one, with all it forks, carries the plugin."""
+    folder = os.environ.get(FOLDER)
+    if folder and os.path.isdir(folder):
+        os.open(os.path.join(folder, CARRIED), os.O_CREAT | os.O_WRONLY)  # left open, see FOLDER
+
+
 def _differentiated(gradient: Any) -> None:
-    if not state.trained:
+    if not state.trained and not gradient.any():
+        state.seen["the value of the loss"] = "its gradient is 0, because the host multiplies it by 0"
+    elif not state.trained:
         state.trained = True
         for undo in state.undo:
             undo()
@@ -151,7 +191,8 @@ def _differentiated(gradient: Any) -> None:
 def _after_forward(module: Any, given: Any, value: Any) -> None:
     kind = type(module)
     ours = kind.__module__.startswith("apml_plugin.losses.") and hasattr(value, "requires_grad")
-    if ours and re.search(rf"\b{kind.__name__}\b", state.asked):  # another loss of ours is another loss
+    asked = state.asked.rpartition(" asks for ")[2]
+    if ours and re.search(rf"\b{kind.__name__}\b", asked):  # another loss of ours is another loss
         watch(value)
 
 
@@ -212,8 +253,8 @@ def _message() -> str:
 
 def _at_exit() -> None:
     """Sets the exit code of a run that trained without the loss. Registered early, so that it runs last."""
-    crashed = hasattr(sys, "last_type")  # the host's own traceback says what is wrong
-    if not state.stopped and not crashed and state.asked and not state.trained and (state.steps or state.backwards):
+    interrupted = getattr(sys, "last_type", None) is KeyboardInterrupt
+    if not state.stopped and not interrupted and state.asked and not state.trained and (state.steps or state.backwards):
         if sum(state.steps.values()) <= int(os.environ.get(FROM_STEP) or 0) and state.steps:
             message = f"{state.asked}, but the process ended before step {os.environ[FROM_STEP]}"
         else:
@@ -228,7 +269,7 @@ def _exit() -> None:
     """Ends the process with exit code 1; from an exit handler or a thread there is no other way."""
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(1)
+    _leave(1)
 
 
 def _caller() -> FrameType:
@@ -248,4 +289,5 @@ def place() -> str:
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 
+_leave = os._exit  # a host may end by it, and `install` checks that
 _OWN = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-KINDS = ("number", "per sample", "first number", "first per sample")
-"""The results that a loss can replace: one number, or one value (B,) per sample; "first": as the first entry of a
-tuple or list."""
+KINDS = tuple(place + what for place in ("", "first ", "both ") for what in ("number", "per sample"))
+"""The results that a loss can replace: one number, or one value (B,) per sample; "first" and "both": as the first
+entry, or each of the first two, of a tuple or list."""
 
 FEATURES = 9
 """Most values per point of a cloud (B, N, 3 + ...): coordinates, a normal and a colour."""
@@ -49,12 +49,22 @@ def kind_of(own: Callable[..., Any], like: Any, more: tuple[Any, ...], kwargs: M
     kinds, values = zip(*(kind_of_result(result, 2) for result in results), strict=True)
     if "" in kinds:
         return "returns raw distances or indices, which the host's code uses"
+    if why := _not_two_sided(values):
+        return why
+    kind = str(kinds[0])
+    if kind.startswith("first "):
+        rest = [kind_of_result(result[1:2], 2) for result in results]
+        if all(other == kind for other, _ in rest) and not _not_two_sided([value for _, value in rest]):
+            return kind.replace("first", "both")
+    return kind
+
+
+def _not_two_sided(values: Sequence[Any]) -> str:
+    """Why the results for (a, b), (b, a) and (a, a) are no two-sided distance; empty if they are."""
     forward, back, same = (float(value.abs().max()) for value in values)
     if same > 0.5 * max(forward, back):
         return "is no distance of its two clouds alone"
-    if min(forward, back) <= 1.01 * same + 1e-12:
-        return "measures one direction only"
-    return str(kinds[0])
+    return "measures one direction only" if min(forward, back) <= 1.01 * same + 1e-12 else ""
 
 
 def kind_of_result(result: Any, batch: int) -> tuple[str, Any]:

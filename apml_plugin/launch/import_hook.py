@@ -42,7 +42,7 @@ def install() -> None:
     sys.meta_path.insert(0, finder)
     if settings.attach:
         sys.path_hooks.insert(0, recipes.Script)
-    guard.mark(guard.CARRIED)
+    guard.carry()
     if settings.asked:
         guard.arm(settings.asked)
     for name in CHANGED & set(sys.modules):  # a .pth file may have imported torch before us

@@ -31,6 +31,8 @@ class WeightedSum(_Combined):
             )
         self.losses = nn.ModuleList(losses)
         self.weights = [number("weight", weight) for weight in weights]
+        if not any(self.weights):
+            raise LossValueError(f"weights={list(weights)!r} are all 0: this loss would train nothing")
 
     def describe(self) -> str:
         terms = zip(self.weights, self.losses, strict=True)

@@ -201,6 +201,8 @@ RESULTS: dict[str, tuple[Callable[..., Any], type]] = {
     "a number first in a list": (lambda pred, gt: [chamfer(pred, gt), pred.mean()], list),
     "a number first in a named tuple": (lambda pred, gt: Terms(chamfer(pred, gt), pred.mean()), tuple),
     "per sample first in a tuple": (lambda pred, gt: (per_sample(pred, gt), pred.mean()), tuple),
+    "both numbers of a tuple": (lambda pred, gt: (chamfer(pred, gt), 2 * chamfer(pred, gt)), tuple),
+    "both of a list, per sample": (lambda pred, gt: [per_sample(pred, gt), 2 * per_sample(pred, gt)], list),
 }
 
 
@@ -228,7 +230,7 @@ def test_the_loss_takes_the_place_and_the_shape_of_the_hosts_value(
     assert type(value) is kind
     if kind is not Tensor:
         value, rest = value
-        torch.testing.assert_close(rest, pred.mean())
+        torch.testing.assert_close(rest, expected if "both" in result else pred.mean())
     torch.testing.assert_close(value, expected)
     assert value.requires_grad
 

@@ -290,5 +290,5 @@ def test_a_broken_plugin_does_not_break_python(tmp_path: Path) -> None:
     ],
 )
 def test_when_a_run_fails_although_its_command_ended_well(marks: set[str], explicit: str, failure: str) -> None:
-    assert failure in failure_of(marks, explicit)
-    assert bool(failure) == bool(failure_of(marks, explicit))
+    assert failure in failure_of(marks, explicit, {})
+    assert bool(failure) == bool(failure_of(marks, explicit, {}))

@@ -68,7 +68,7 @@ def with_loss(own: Any, config: Any) -> Any:
     result = TrainingLoss(own, asked.matching, **asked.weights)
     source = f" (loss: from {asked.where})" if asked.where else ""
     if asked.matching is not None:
-        guard.arm(f"loss: {describe(asked.matching)} (from {asked.where}) was asked for")
+        guard.arm(f"loss: (from {asked.where}) asks for {describe(asked.matching)}")
     announce(f"[apml] {type(own).__name__} trains with {result.describe()}{source}; validation keeps its Chamfer")
     return result
 

@@ -25,9 +25,16 @@ def training(project: Project) -> set[Node]:
 
 
 def evaluating(project: Project, loops: set[Node]) -> set[Node]:
-    """The functions that evaluate: by their or their file's name, under `no_grad`, or because they call `.eval()`."""
+    """The functions that evaluate: by their or their file's name, under `no_grad`, or because they call `.eval()`.
+
+    One that calls `.eval()` and leads to a training loop does not: a loop may freeze a teacher.
+    """
     files = {loop[0] for loop in loops}
-    switching = calling(project, "eval") - calling(project, "train")
+    switching = {
+        node
+        for node in calling(project, "eval") - calling(project, "train")
+        if not project.reachable({node}, set(), by_name=True) & loops
+    }
     return {
         node
         for node, tree in project.nodes.items()

@@ -372,6 +372,17 @@ def test_a_validation_that_records_gradients_keeps_the_hosts_object(tmp_path: Pa
     assert str(only.edit) == "'@keeps_host_loss' above 'check'"
 
 
+def test_a_phase_that_freezes_a_teacher_still_trains(tmp_path: Path) -> None:
+    """It calls `.eval()`, and its `.backward()` is in a helper."""
+    text = (
+        "\n\ndef step(loss, opt):\n    opt.zero_grad()\n    loss.backward()\n    opt.step()\n\n\n"
+        "def distil(net, teacher, x, gt, opt):\n    teacher.eval()\n    step(chamfer(net(x), gt)[0], opt)\n"
+    )
+    files = script("from pytorch3d.loss import chamfer_distance as chamfer\n", "chamfer(pred, gt)[0]")
+    files["main.py"] += text
+    assert not recognise(make(tmp_path, files)).validators
+
+
 def test_distances_inside_a_network_stay(tmp_path: Path) -> None:
     text = (
         "import torch\nfrom ext import chamfer_3DDist, ChamferDistanceL2\n\n\nclass Net(torch.nn.Module):\n    def __init__(self):\n"
