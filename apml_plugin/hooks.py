@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from .chosen import VARIABLE, chosen_loss
 from .hosts import csi2pointcloud, guard
-from .hosts.calls import host_loss_name, keeps_host_loss, lets_loss_through
+from .hosts.calls import building, host_loss_name, keeps_host_loss, lets_loss_through
 from .hosts.gates import training_loss, training_value, trains_with_loss
 from .hosts.pointr.decorating import hoists_loss, takes_loss
 
@@ -24,6 +24,7 @@ __all__ = [
     "training_loss", "training_value", "trains_with_loss",
 ]  # fmt: skip
 
-if chosen_loss()[0] is not None:
-    # A patched clone, too, must not train before a value of the loss was differentiated.
-    guard.arm(guard.asked_for(chosen_loss()[0], VARIABLE))
+with building():
+    if chosen_loss()[0] is not None:
+        # A patched clone, too, must not train before a value of the loss was differentiated.
+        guard.arm(guard.asked_for(chosen_loss()[0], VARIABLE))

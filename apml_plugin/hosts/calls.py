@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -19,6 +20,7 @@ from typing import Any, TypeVar
 
 from ..announce import announce
 from ..chosen import VARIABLE, chosen_loss
+from ..errors import ApmlError
 from . import guard
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -199,8 +201,24 @@ def loss_for(clouds: tuple[Any, ...], owner: Any) -> Any:
         return None
     key = repr((value, opts))
     if key not in state.built:
-        state.built[key] = (_build(value, opts, where), where)
+        with building():
+            state.built[key] = (_build(value, opts, where), where)
     return state.built[key]
+
+
+@contextmanager
+def building() -> Iterator[None]:
+    """Around what builds a loss: an error in `APML_LOSS` ends the process with that message alone, no traceback.
+
+    The user wrote it on a command line, and no code of the host is to blame. Errors in a config are raised.
+    """
+    try:
+        yield
+    except ApmlError as error:
+        text = os.environ.get(VARIABLE, "").strip()
+        if not text:
+            raise
+        guard.stop(str(error) if str(error).startswith(VARIABLE) else f"{VARIABLE}={text!r}: {error}")
 
 
 def _build(value: Any, opts: Any, where: str) -> Any:

@@ -58,12 +58,12 @@ def derive(text: str, loss: Any, finetune: bool = False, host: Host | None = Non
     Raises HostError for a YAML of another kind, or without the keys that have to change; and what building the loss
     raises.
     """
-    from ..registry import build_loss, looks_like_loss
+    from ..registry import build_loss
 
     derived, config = Derived(text), _config(text)
     loss = _at_chamfers_scale(loss)
     modules = list(build_loss(loss).modules())
-    place = _place(config, host, looks_like_loss)
+    place = _place(config, host)
     sums = any(getattr(module, "reduction", None) == "sum" for module in modules)
     means = any(getattr(module, "reduction", None) == "mean" for module in modules)
     derived.set(place, loss, _SUM if sums else _MEAN if means else "")
@@ -86,7 +86,7 @@ def _config(text: str) -> dict[str, Any]:
     return value
 
 
-def _place(config: Mapping[str, Any], host: Host | None, looks_like_loss: Any) -> tuple[str, ...]:
+def _place(config: Mapping[str, Any], host: Host | None) -> tuple[str, ...]:
     """Where `loss:` belongs. Raises HostError for a YAML of another kind, or one that names its loss twice."""
     model = config.get("model")
     if not isinstance(model, Mapping):
@@ -100,7 +100,8 @@ def _place(config: Mapping[str, Any], host: Host | None, looks_like_loss: Any) -
         raise HostError("loss: is given twice, at the top level and under model:; remove one first")
     own = [part.detail.own_loss for part in host.parts if hasattr(part.detail, "own_loss")] if host else []
     top = config.get("loss")
-    if "loss" in model or any(own) or (top is not None and not looks_like_loss(top)):
+    weights = isinstance(top, Mapping) and bool(top) and all(isinstance(value, int | float) for value in top.values())
+    if "loss" in model or any(own) or weights:  # any other value is a loss, or a misspelt one
         return ("model", "loss")
     return ("loss",)
 

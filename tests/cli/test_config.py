@@ -112,6 +112,21 @@ def test_loss_stays_under_model_where_it_is(folder: Path) -> None:
     assert config["model"]["loss"] == {"NAME": "APML", "reduction": "mean"}
 
 
+@pytest.mark.parametrize("typo", ["AMPL", "{NAME: AMPL, p_min: 0.7}", "[AMPL]", "{coarse: AMPL, fine: ChamferL1}"])
+def test_a_bad_loss_is_replaced(typo: str, folder: Path) -> None:
+    (folder / "typo.yaml").write_text(f"{HOST}loss: {typo}\n")
+    config = derived("--loss", "APML", source="typo.yaml")
+    assert config["loss"] == {"NAME": "APML", "reduction": "mean"}
+    assert "loss" not in config["model"]
+
+
+def test_weights_of_the_host_stay(folder: Path) -> None:
+    (folder / "weights.yaml").write_text(HOST + "loss: {sparse: 0.5, dense: 1.0}\n")
+    config = derived("--loss", "APML", source="weights.yaml")
+    assert config["loss"] == {"sparse": 0.5, "dense": 1.0}
+    assert config["model"]["loss"] == {"NAME": "APML", "reduction": "mean"}
+
+
 def test_csi2pointcloud(folder: Path, capsys: Captured) -> None:
     (folder / "csi.yaml").write_text("# mine\n" + CSI)
     config = derived(source="csi.yaml")

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from launch.running import run
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer
@@ -151,6 +152,54 @@ def test_the_commands_of_the_configs_run_from_a_bare_interpreter(tmp_path: Path,
     assert done.returncode == 0, done.stderr[-2000:]
     assert "loss: APML(" in done.stdout + done.stderr
     assert (tmp_path / "run" / "epoch_1.pth").exists()
+
+
+OWN = """
+from mmengine.model import BaseModel
+from mmengine.registry import MODELS
+from torch import nn
+
+
+@MODELS.register_module()
+class Own(BaseModel):
+    def __init__(self, loss, data_preprocessor=None, **unused):
+        super().__init__(data_preprocessor)
+        self.layer, self.criterion = nn.Linear(3, 3), MODELS.build(loss)
+
+    def forward(self, inputs, gt=None, mode="tensor", **unused):
+        clouds = self.layer(inputs)
+        if mode == "loss":
+            return {"loss": self.criterion(clouds, gt)}
+        return [{"pred": cloud, "gt": whole} for cloud, whole in zip(clouds, gt)]
+
+
+"""
+TRAIN = """
+from mmengine.config import Config
+from mmengine.runner import Runner
+Runner.from_cfg(Config.fromfile("tiny.py")).train()
+"""
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_the_loss_of_the_command_line_is_what_a_runner_trains_with(own: bool, tmp_path: Path, tiny) -> None:
+    """Our models take it in place of the config's; a run of a model that cannot take it stops."""
+    cfg = tiny(tmp_path / "run", epochs=1, **{"model.loss": dict(type="ChamferL2", _delete_=True)})
+    if own:
+        cfg.model.type = "Own"
+    cfg.dump(tmp_path / "tiny.py")
+    (tmp_path / "train.py").write_text((OWN if own else "") + TRAIN)
+    done = run(tmp_path, "train.py", loss="{NAME: APML, reduction: mean}")
+    if own:
+        assert done.returncode == 1, done.said
+        assert "asks for APML" in done.stderr
+        assert "no value of that loss was differentiated before an optimiser steps" in done.stderr
+        assert not (tmp_path / "run" / "epoch_1.pth").exists()
+    else:
+        assert done.returncode == 0, done.said
+        assert "(from APML_LOSS) replaces loss={'type': 'ChamferL2'} of the config" in done.stderr
+        assert "loss: APML(" in done.stdout + done.stderr
+        assert (tmp_path / "run" / "epoch_1.pth").exists()
 
 
 class LowPrecision(OptimWrapper):

@@ -18,6 +18,7 @@ from ...errors import HostError, LossArgumentError, LossValueError
 from ...losses import PerStage, Schedule
 from ...registry import build_loss, describe, set_epoch
 from .. import guard
+from ..calls import building
 from .reading import WEIGHTS
 
 
@@ -36,7 +37,11 @@ class Wanted:
 
 def wanted(config: Any) -> Wanted:
     """Read `loss:`, `loss_opts:` and the two weights. Raises what building the loss raises, naming the key."""
-    given = config if isinstance(config, Mapping) else {}
+    with building():
+        return _wanted(config if isinstance(config, Mapping) else {})
+
+
+def _wanted(given: Mapping[str, Any]) -> Wanted:
     value, opts, where = chosen_loss(given.get("loss"), given.get("loss_opts"))
     if value is None and opts is not None:
         raise LossArgumentError(f"loss_opts={opts!r} is given without loss:; write loss: APML beside it")

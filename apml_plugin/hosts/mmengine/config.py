@@ -8,8 +8,12 @@ from typing import Any
 from mmengine.registry import MODELS
 from torch import nn
 
+from apml_plugin.announce import announce
+from apml_plugin.chosen import VARIABLE, chosen_loss
+from apml_plugin.hosts import guard
+from apml_plugin.hosts.calls import building
 from apml_plugin.losses import Schedule
-from apml_plugin.registry import LOSSES, build_loss
+from apml_plugin.registry import LOSSES, build_loss, describe
 
 ENDS = ("first", "last", "from", "to")
 
@@ -27,6 +31,18 @@ def loss_from_config(cfg: Any) -> nn.Module:
         UnknownLossError, LossArgumentError, LossValueError: as :func:`apml_plugin.registry.build_loss`.
     """
     return build_loss(_readable(cfg))
+
+
+def loss_of_run(cfg: Any) -> nn.Module:
+    """The loss that ``APML_LOSS`` (``apml run --loss``) names, with a line that says so; else that of ``cfg``."""
+    value, _, where = chosen_loss(cfg)
+    if where != VARIABLE:
+        return loss_from_config(cfg)
+    with building():
+        loss = loss_from_config(value)
+    guard.arm(guard.asked_for(value, where))
+    announce(f"[apml] {describe(loss)} (from {VARIABLE}) replaces loss={cfg!r} of the config")
+    return loss
 
 
 def loss_class(name: str, cls: type) -> type:

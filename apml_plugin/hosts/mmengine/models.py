@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from apml_plugin.arguments import number
 from apml_plugin.errors import LossArgumentError, LossValueError
-from apml_plugin.hosts.mmengine.config import loss_from_config
+from apml_plugin.hosts.mmengine.config import loss_of_run
 from apml_plugin.losses import PerStage
 from apml_plugin.losses.mixture import judge
 from apml_plugin.losses.mixture.terms import check_terms, wants_points
@@ -113,7 +113,7 @@ class CompletionModel(CloudModel):
         super().__init__(net, data_preprocessor, init_cfg)
         self.stage_weights = _stage_weights(stage_weights or {})
         # Our losses have no state, so a checkpoint trained with another loss loads strictly.
-        self.criterion = loss_from_config(loss)
+        self.criterion = loss_of_run(loss)
         _check_stages(self.criterion, self.stage_weights)
         print_log(f"loss: {describe(self.criterion)}", logger="current")
 
@@ -164,7 +164,7 @@ class MixtureModel(CloudModel):
                 f"net={type(self.net).__name__} predicts no mixture: use dict(type='PointGMM'), or train this network "
                 "with dict(type='CompletionModel')"
             )
-        self.criterion = check_terms(loss_from_config(loss), bool(getattr(self.net, "variational", True)))
+        self.criterion = check_terms(loss_of_run(loss), bool(getattr(self.net, "variational", True)))
         print_log(f"loss: {describe(self.criterion)}", logger="current")
 
     def answer(self, partial: Tensor, gt: Tensor | Sequence[Tensor] | None, mode: str) -> tuple[Any, Any]:

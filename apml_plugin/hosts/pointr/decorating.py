@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from ...chosen import VARIABLE
 from .. import guard
+from ..calls import building
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -126,7 +127,8 @@ def _attach(model: Any, config: Any) -> Any:
         return model
     from .attach import attach
 
-    return attach(model, config)
+    with building():
+        return attach(model, config)
 
 
 def _is_module(value: Any) -> bool:

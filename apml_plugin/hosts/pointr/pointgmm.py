@@ -12,6 +12,7 @@ from apml_plugin.announce import announce
 from apml_plugin.arguments import reject_unknown
 from apml_plugin.chosen import chosen_loss
 from apml_plugin.errors import LossValueError
+from apml_plugin.hosts.calls import building
 from apml_plugin.losses.mixture import Hierarchy, Mixture, MixtureOutput, judge
 from apml_plugin.losses.mixture.terms import check_terms
 from apml_plugin.models.pointgmm.network import PointGMM as Network
@@ -39,8 +40,9 @@ class PointGMM(Network):
         given = {key: value for key, value in config.items() if key not in ("NAME", "loss", "loss_opts")}
         reject_unknown("model: PointGMM", given, inspect.signature(Network).parameters)
         super().__init__(**given)
-        value, opts, _ = chosen_loss(config.get("loss"), config.get("loss_opts"))
-        self.criterion = check_terms(build_loss(DEFAULT if value is None else value, opts), self.variational)
+        with building():
+            value, opts, _ = chosen_loss(config.get("loss"), config.get("loss_opts"))
+            self.criterion = check_terms(build_loss(DEFAULT if value is None else value, opts), self.variational)
         announce(f"[apml] PointGMM trains with {describe(self.criterion)}")
 
     def forward(self, partial: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]

@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 import torch
+from forking import Forking
 from hosts.loops import hosts_with_loops as forks
 
 from apml_plugin.cli import main as cli
-from apml_plugin.errors import HostError, LossArgumentError, LossValueError, UnknownLossError
+from apml_plugin.errors import HostError, LossValueError
 from apml_plugin.functional import apml_loss
 from apml_plugin.hosts import calls, training
 from apml_plugin.hosts.base import identify
@@ -230,25 +231,54 @@ def test_the_environment_wins_over_the_hosts_name(make: Make, load: Load, monkey
 
 
 BAD = {
-    "APLM": (UnknownLossError, "did you mean 'APML'"),
-    "{NAME: APML, pmin: 1}": (LossArgumentError, "p_min"),
-    "{coarse: APML}": (LossValueError, "does not give the stage"),
-    "{NAME: Schedule, from: ChamferL1, to: APML}": (LossValueError, "does not give the epoch"),
-    "{": (LossArgumentError, "is not valid YAML"),
-    "3": (LossArgumentError, "names no loss"),
-    "{NAME: APML, reduction: none}": (LossValueError, "returns one number"),
+    "APLM": "no loss is called 'APLM': did you mean 'APML'",
+    "{NAME: APML, pmin: 1}": "p_min",
+    "{coarse: APML}": "does not give the stage",
+    "{NAME: Schedule, from: ChamferL1, to: APML}": "does not give the epoch",
+    "{": "is not valid YAML",
+    "3": "names no loss",
+    "{NAME: APML, p_min: 0.7, p_min: 0.8}": "p_min: is given twice",
 }
+TRAIN = """
+import torch
+import main
+x, gt = torch.rand(2, 8, 3), torch.rand(2, 12, 3)
+try:
+    main.Manager().train(x, gt)
+except Exception as error:  # some registries raise everything again
+    raise type(error)(str(error))
+print("trained")
+"""
 
 
-@pytest.mark.parametrize("text", BAD)
-def test_a_loss_that_cannot_be_used_stops_the_run(
-    text: str, make: Make, load: Load, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forking]:
+    forking = Forking(tmp_path_factory.mktemp("forking"), "torch", "apml_plugin.registry")
+    yield forking
+    forking.close()
+
+
+def test_a_loss_that_cannot_be_used_is_one_message_in_a_patched_clone(make: Make, python: Forking) -> None:
+    """Not a traceback through the host's code, which has nothing to do with it."""
     root = make(forks.SHARED)
     patch(root)
-    monkeypatch.setenv("APML_LOSS", text)
-    error, message = BAD[text]
-    with pytest.raises(error, match=message):
+    (root / "run.py").write_text(TRAIN)
+    for text, message in BAD.items():
+        done = python(["run.py"], root, APML_LOSS=text)
+        assert done.returncode == 1, done.said
+        assert message in done.stderr
+        assert done.stderr.startswith("[apml] stopped: APML_LOSS=")
+        assert done.stderr.count("\n") == 1, done.said
+    for text in ("", " "):  # as if it were not set
+        done = python(["run.py"], root, APML_LOSS=text)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "trained\n", ""), done.said
+
+
+def test_a_loss_of_one_value_per_pair_is_an_error(make: Make, load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = make(forks.SHARED)
+    patch(root)
+    monkeypatch.setenv("APML_LOSS", "{NAME: APML, reduction: none}")
+    with pytest.raises(LossValueError, match="returns one number"):
         shared(load(root, "main"), None)
 
 
