@@ -105,6 +105,11 @@ def did_you_mean(name: Any, known: Iterable[str], most: int = 1, cutoff: float =
     return f": did you mean {' or '.join(repr(lower[key]) for key in close)}?" if close else ""
 
 
+def counted(count: int, noun: str) -> str:
+    """``"1 file"``, ``"2 files"``."""
+    return f"{count:,} {noun}" + "s" * (count != 1)
+
+
 def reject_unknown(name: Any, arguments: Iterable[Any], takes: Collection[str], what: str = "argument") -> None:
     """Raises LossArgumentError for the first argument that `name` does not take; it offers the nearest one."""
     for key in arguments:

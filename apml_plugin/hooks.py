@@ -7,7 +7,7 @@ By hand, in any training loop:
 >>> from apml_plugin.hooks import training_value
 >>> loss = training_value(loss, pred, gt)  # doctest: +SKIP
 
-Put the line behind the one that computes the host's own `loss`. Under ``apml run --loss APML``, or with
+Put the line after the one that computes the host's own `loss`. Under ``apml run --loss APML``, or with
 ``APML_LOSS=APML`` in the environment, `loss` is then that of APML; otherwise it is the host's, unchanged.
 """
 

@@ -108,7 +108,7 @@ def _class_named(name: Any) -> type[nn.Module]:
     if plain in known:
         return known[plain]
     offer = did_you_mean(plain, known, most=3, cutoff=0.4)
-    raise UnknownLossError(f"no loss is called {name!r}{offer} (known: {', '.join(sorted(known))})")
+    raise UnknownLossError(f"no loss is called {name!r}{offer}{'' if offer else ';'} `apml losses` lists all names")
 
 
 def _build_named(cfg: Mapping[str, Any]) -> nn.Module:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from ..arguments import counted
 from ..files.opening import printable, size_of
 from . import container
 from .layouts import Checkpoint, without_prefix
@@ -120,7 +121,7 @@ def _layout(facts: Mapping[str, Any]) -> str:
 
 def _weights(facts: Mapping[str, Any]) -> str:
     kinds = ", ".join(f"{count} {dtype}" for dtype, count in facts["dtypes"].items())
-    text = f"{facts['tensors']} tensors ({kinds}), {facts['parameters']:,} parameters"
+    text = f"{counted(facts['tensors'], 'tensor')} ({kinds}), {counted(facts['parameters'], 'parameter')}"
     return f"{text}, {facts['statistics']:,} running statistics" if facts["statistics"] else text
 
 

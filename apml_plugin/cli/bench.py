@@ -8,40 +8,44 @@ from typing import Any
 import typer
 
 _LOSS = typer.Option(
-    [], "--loss", metavar="NAME", help="A registered loss, in place of the default three (repeatable), or {NAME: ...}."
+    [], "--loss", metavar="NAME", help="A loss in place of the default three, or '{NAME: ...}'; repeat it for several."
 )
-_BACKEND = typer.Option([], "--backend", metavar="NAME", help="Also APML with this backend (repeatable).")
-_MAX = typer.Option(60.0, "--max-seconds", help="Leave out a loss at a size where its runs would take longer in all.")
+_BACKEND = typer.Option(
+    [], "--backend", metavar="NAME", help="Also measure APML with this backend; repeat it for several."
+)
+_MAX = typer.Option(60.0, "--max-seconds", help="Skip a loss at a size for which all its runs would take longer.")
 _ACCEPTANCE = typer.Option(
-    False, "--acceptance", help="Only the table of promised speed and memory; takes --threads, --repeats and --json."
+    False, "--acceptance", help="Only check the promised speed and memory. Takes --threads, --repeats and --json."
 )
 
 
 def register(app: typer.Typer) -> None:
     @app.command()
     def bench(
-        sizes: str = typer.Option("1024,4096,16384", "--sizes", help="Points in each cloud, with commas."),
-        batch: int = typer.Option(1, "--batch", help="Pairs in a batch."),
+        sizes: str = typer.Option("1024,4096,16384", "--sizes", help="Points in each cloud, separated by commas."),
+        batch: int = typer.Option(1, "--batch", help="Pairs of clouds in a batch."),
         device: str | None = typer.Option(None, "--device", help="cpu or cuda.", show_default="cuda if there"),
         threads: int | None = typer.Option(None, "--threads", help="CPU threads.", show_default="PyTorch's"),
-        repeats: int = typer.Option(5, "--repeats", help="Runs of which the median is taken, 5 or more."),
+        repeats: int = typer.Option(5, "--repeats", help="How many runs the median is taken of, at least 5."),
         dtype: str = typer.Option("float32", "--dtype", help="float32 or float64."),
-        cloud: str = typer.Option("sphere", "--cloud", help="sphere (noise 0.02), blob (against a sphere) or cube."),
+        cloud: str = typer.Option(
+            "sphere", "--cloud", help="What the clouds are: sphere (two noisy ones), blob (against a sphere) or cube."
+        ),
         loss: list[str] = _LOSS,
         backend: list[str] = _BACKEND,
         max_seconds: float = _MAX,
         memory: bool = typer.Option(
-            True, "--memory/--no-memory", help="Measure peak memory too, which starts a process per case."
+            True, "--memory/--no-memory", help="Also measure peak memory. This starts a process for each case."
         ),
-        json_file: Path | None = typer.Option(None, "--json", metavar="FILE", help="Write all figures."),
-        plot: Path | None = typer.Option(None, "--plot", metavar="FILE.png", help="Draw seconds by size."),
+        json_file: Path | None = typer.Option(None, "--json", metavar="FILE", help="Write all values to this file."),
+        plot: Path | None = typer.Option(None, "--plot", metavar="FILE.png", help="Draw the time against the size."),
         acceptance: bool = _ACCEPTANCE,
         context: typer.Context = None,  # type: ignore[assignment]
     ) -> None:
-        """Times each loss, forward and backward, beside all peers that can be imported. Ratios come first.
+        """Measures the time and memory of each loss, forward and backward, beside other implementations.
 
-        Peers: SciPy's cKDTree, torch.cdist Chamfer, APML's dense backend, geomloss, pytorch3d, a host's `chamfer`.
-        With --acceptance: exit code 1 if something was measured that is worse than it must be.
+        These are SciPy's cKDTree, Chamfer with torch.cdist, APML's dense backend, and geomloss, pytorch3d and
+        `chamfer` where they are installed. With --acceptance: exit code 1 if a value is worse than promised.
         """
         import torch
 
@@ -105,12 +109,12 @@ def _check_acceptance(context: typer.Context) -> None:
 
 
 def _warn_about_threads(threads: int | None) -> None:
+    from apml_plugin.arguments import counted
     from apml_plugin.studies.machine import usable_cores
 
     if threads is not None and threads > usable_cores():
-        cores = usable_cores()
         typer.echo(
-            f"warning: --threads {threads} on {cores} core{'s' * (cores != 1)}: they wait for each other", err=True
+            f"warning: --threads {threads} on {counted(usable_cores(), 'core')}: they wait for each other", err=True
         )
 
 

@@ -10,10 +10,12 @@ import typer
 def register(app: typer.Typer) -> None:
     @app.command()
     def check(
-        config: Path = typer.Argument(..., metavar="CONFIG", help="A PoinTr-style YAML."),
-        host: Path | None = typer.Option(None, "--host", help="The clone; found from CONFIG or here if not given."),
+        config: Path = typer.Argument(..., metavar="CONFIG", help="A YAML of your codebase."),
+        host: Path | None = typer.Option(
+            None, "--host", help="Folder of the codebase. By default the one around CONFIG or the current folder."
+        ),
     ) -> None:
-        """Says which loss a run with CONFIG trains with, per stage, and what may go wrong.
+        """Shows which loss a run with CONFIG would train with, and what may go wrong. Nothing is run.
 
         Exit code 1 if the run would stop with an error.
         """
@@ -36,11 +38,11 @@ def register(app: typer.Typer) -> None:
             say("error", found.error)
         elif found.stages:
             say("loss", f"found as {found.found_at}")
-            for stage, text in found.stages.items():
-                console.print(f"  {stage + ':':<12} {text}", markup=False)
+            for names, text in found.grouped:
+                console.print(f"  {', '.join(names) + ':':<12} {text}", markup=False)
         else:
             say("loss", f"the host's own ({found.found_at or 'no loss: in this YAML'})")
-        for warning in found.warnings:
+        for warning in filter(None, (found.unpatched, *found.warnings)):
             console.print("[yellow]warning:[/yellow] ", end="")
             console.print(warning, markup=False)
         raise typer.Exit(int(bool(found.error)))

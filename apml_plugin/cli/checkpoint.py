@@ -8,6 +8,8 @@ from pathlib import Path
 
 import typer
 
+from apml_plugin.arguments import counted
+
 Format = Enum("Format", {"torch": "torch", "safetensors": "safetensors"}, type=str)
 Prefix = Enum("Prefix", {"keep": "keep", "strip": "strip", "add": "add"}, type=str)
 Layout = Enum(
@@ -30,7 +32,7 @@ _FILE = typer.Argument(..., metavar="FILE", help="A checkpoint (.pth, .pt, .ckpt
 
 def register(app: typer.Typer) -> None:
     group = typer.Typer(
-        help="Reads checkpoints of the hosts without running anything in them.",
+        help="Inspects and converts checkpoints without running code that is stored in them.",
         no_args_is_help=True,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
@@ -39,14 +41,18 @@ def register(app: typer.Typer) -> None:
     @group.command()
     def inspect(
         file: Path = _FILE,
-        config: Path | None = typer.Option(None, "--config", help="A YAML of the host: compare with its model."),
-        host: Path | None = typer.Option(None, "--host", help="The clone; found from --config or here if not given."),
+        config: Path | None = typer.Option(
+            None, "--config", help="Compare with the model that this YAML of the codebase describes."
+        ),
+        host: Path | None = typer.Option(
+            None, "--host", help="Folder of the codebase. By default the one around --config."
+        ),
         as_json: bool = typer.Option(False, "--json", help="Print JSON."),
         keys: bool = typer.Option(False, "--keys", help="Print every key and shape."),
     ) -> None:
-        """Says what FILE holds: layout, epoch, metrics, weights; with --config, whether the host's model takes it.
+        """Shows what FILE contains: layout, epoch, metrics, weights; with --config, whether the model accepts it.
 
-        Exit code 1: it cannot be read safely, or it does not fit the model.
+        Exit code 1: FILE cannot be read safely, or it does not fit the model.
         """
         from apml_plugin.checkpoints import report
         from apml_plugin.checkpoints.layouts import without_prefix
@@ -69,18 +75,20 @@ def register(app: typer.Typer) -> None:
     def convert(
         file: Path = _FILE,
         out: Path = typer.Option(..., "--out", "-o", metavar="OUT", help="The file to write."),
-        form: Format = typer.Option(Format("torch"), "--format", help="What to write."),
+        form: Format = typer.Option(Format("torch"), "--format", help="Format of OUT."),
         layout: Layout | None = typer.Option(
-            None, "--layout", help="Key of the weights in OUT; FILE's own if not given."
+            None, "--layout", help="Key under which OUT holds the weights. By default as in FILE."
         ),
         prefix: Prefix | None = typer.Option(
-            None, "--prefix", help="`module.` before keys; keep it for torch and strip it for safetensors if not given."
+            None,
+            "--prefix",
+            help="What to do with `module.` before keys. By default keep for torch, strip for safetensors.",
         ),
-        force: bool = typer.Option(False, "--force", help="Replace OUT if it is there."),
+        force: bool = typer.Option(False, "--force", help="Overwrite OUT if it exists."),
     ) -> None:
-        """Writes what FILE holds to OUT, loadable by today's torch.load without an option, or as safetensors.
+        """Converts FILE to OUT, which today's torch.load reads by default, or to safetensors.
 
-        Epoch, optimizer and metrics stay, as plain values. OUT is written whole or not at all.
+        Epoch, optimizer and metrics are kept as plain values. OUT is written completely or not at all.
         """
         from apml_plugin.checkpoints import writing
         from apml_plugin.checkpoints.reading import read_parts
@@ -95,7 +103,7 @@ def register(app: typer.Typer) -> None:
         except CheckpointError as error:
             text = str(error)
             raise CheckpointError(text if text.startswith(str(out)) else f"{file}: {text}") from None
-        typer.echo(f"{out}: {len(parts.weights)} tensors, {form.value}")
+        typer.echo(f"{out}: {counted(len(parts.weights), 'tensor')}, {form.value}")
         for line in left:
             typer.echo(printable(f"left out {line}"))
 
@@ -125,8 +133,11 @@ def _difference(model) -> list[str]:  # type: ignore[no-untyped-def]
     if "error" in model:
         return [f"{'model:':<12} {model['error']}"]
     if model["loads"]:
-        return [f"{'model:':<12} {model['name']} of {model['host']} takes all {model['matching']} tensors"]
-    lines = [f"{'model:':<12} {model['name']} of {model['host']} does not take it ({model['matching']} tensors fit)"]
+        return [
+            f"{'model:':<12} {model['name']} of {model['host']} accepts it ({counted(model['matching'], 'tensor')})"
+        ]
+    fitting = counted(model["matching"], "tensor")
+    lines = [f"{'model:':<12} {model['name']} of {model['host']} does not accept it ({fitting} would fit)"]
     lines += [f"  missing: {key}" for key in model["missing"]]
     lines += [f"  unexpected: {key}" for key in model["unexpected"]]
     return lines + [

@@ -8,25 +8,28 @@ from typing import Any
 import typer
 
 _LOSS = typer.Option(
-    [], "--loss", metavar="LOSS", help="A name, or a mapping such as '{NAME: DCD, alpha: 40}'; repeat it. "
+    [], "--loss", metavar="LOSS", help="A name, or a mapping such as '{NAME: DCD, alpha: 40}'; repeat it for several. "
     "[default: ChamferL1, ChamferL2, DCD (alpha 200, n_lambda 0.5), InfoCD, HyperCD, Sinkhorn, EMD, APML]",
     show_default=False,
 )  # fmt: skip
-_OUT = typer.Option(None, "--out", file_okay=False, help="Folder of results and report.  [default: apml_compare]")
-_SEEDS = typer.Option(3, "--seeds", help="Trainings of each loss; the spread is over them.")
-_QUICK = typer.Option(False, "--quick", help="About a minute: two seeds and tiny sizes; the figures mean little.")
+_OUT = typer.Option(
+    None, "--out", file_okay=False, help="Folder for the results and the report.  [default: apml_compare]"
+)
+_SEEDS = typer.Option(3, "--seeds", help="How often each loss is trained, with another seed each time.")
+_QUICK = typer.Option(False, "--quick", help="Two seeds and tiny sizes, about a minute. The numbers mean little.")
 
 
 def register(app: typer.Typer) -> None:
     @app.command()
     def compare(loss: list[str] = _LOSS, out: Path | None = _OUT, seeds: int = _SEEDS, quick: bool = _QUICK) -> None:
-        """Trains the same small network with each loss, with several seeds, and reports the results.
+        """Trains the same small network with each loss and several seeds, and compares the results.
 
-        Writes report.html (with the pictures inside), compare.png, curves.png and compare.json in about five minutes.
-        After an interruption the same command continues where it stopped. More losses or seeds are added the same way.
+        Writes report.html (which contains the pictures), compare.png, curves.png and compare.json. Takes about five
+        minutes. If it is interrupted, the same command continues. Losses and seeds can be added later the same way.
         """
         from rich.console import Console
 
+        from apml_plugin.arguments import counted
         from apml_plugin.studies.compare import report, study
         from apml_plugin.studies.reports import bars
 
@@ -45,17 +48,16 @@ def register(app: typer.Typer) -> None:
             progress.update(task, note="")
         summary = report.summarise(results)
         wide.print(report.table(summary))
-        console.print(report.NOTE.format(seeds=seeds), style="dim")
+        console.print(report.NOTE.format(seeds=counted(seeds, "seed")), style="dim")
         print(report.write(folder, summary, results, losses, data, size))
 
 
 def _read(text: str) -> Any:
     """A name or a mapping, read as YAML."""
-    import yaml
-
     from apml_plugin.errors import LossArgumentError
+    from apml_plugin.files.yamls import load_yaml
 
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        return load_yaml(text, below="loss")
+    except ValueError as error:
         raise LossArgumentError(f"--loss {text!r} is neither a name nor YAML: {error}") from None

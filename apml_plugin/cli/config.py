@@ -17,11 +17,18 @@ if TYPE_CHECKING:
 _YAML = typer.Argument(..., metavar="HOST_YAML", help="A YAML of PoinTr, of a fork of it, or of CSI2PointCloud.")
 _LOSS = typer.Option("APML", "--loss", metavar="TEXT", help="The loss, as YAML: APML or '{NAME: APML, p_min: 0.9}'.")
 _FINETUNE = typer.Option(
-    None, "--finetune", metavar="CKPT", help="Start from this checkpoint: a tenth of the learning rate, 30 epochs."
+    None,
+    "--finetune",
+    metavar="CKPT",
+    help="For a start from this checkpoint: a tenth of the learning rate, 30 epochs.",
 )
-_OUTPUT = typer.Option(None, "--output", "-o", metavar="FILE", help="The file to write; without it, standard output.")
-_HOST = typer.Option(None, "--host", help="The clone; found from HOST_YAML or here if not given.")
-_FORCE = typer.Option(False, "--force", help="Replace FILE if it exists.")
+_OUTPUT = typer.Option(
+    None, "--output", "-o", metavar="FILE", help="The file to write. By default the YAML is printed."
+)
+_HOST = typer.Option(
+    None, "--host", help="Folder of the codebase. By default the one around HOST_YAML or the current folder."
+)
+_FORCE = typer.Option(False, "--force", help="Overwrite FILE if it exists.")
 
 
 def register(app: typer.Typer) -> None:
@@ -34,11 +41,11 @@ def register(app: typer.Typer) -> None:
         host: Path | None = _HOST,
         force: bool = _FORCE,
     ) -> None:
-        """Derives a YAML that trains with another loss from HOST_YAML, keeping its comments and its order.
+        """Makes a copy of HOST_YAML that trains with another loss. Comments and the order of keys are kept.
 
-        `loss:` is put where the host reads it. APML gets `reduction: mean`, Chamfer's scale, unless --loss names a
-        reduction; with `reduction: sum`, `grad_norm_clip:` is scaled to match. HOST_YAML itself is never changed.
-        Exit code 1: nothing was written.
+        `loss:` is put where the codebase reads it. APML gets `reduction: mean`, which has Chamfer's scale, unless
+        --loss names a reduction. With `reduction: sum`, `grad_norm_clip:` is scaled to match. HOST_YAML itself is not
+        changed. Exit code 1: nothing was written.
         """
         from apml_plugin.errors import ApmlError, HostError
         from apml_plugin.files.opening import read_regular, why

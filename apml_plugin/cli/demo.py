@@ -6,16 +6,17 @@ from pathlib import Path
 
 import typer
 
-_OUT = typer.Option(Path("apml_demo"), "--out", help="Folder to work in.", file_okay=False)
-_QUICK = typer.Option(False, "--quick", help="Tiny sizes: it shows that everything runs; the figures mean little.")
-_HOST = typer.Option(None, "--host", help="A PoinTr clone to work on a copy of, instead of our small host.")
+_OUT = typer.Option(Path("apml_demo"), "--out", help="Folder for everything that the demo writes.", file_okay=False)
+_QUICK = typer.Option(False, "--quick", help="Tiny sizes, to see that everything runs. The numbers mean little.")
+_HOST = typer.Option(
+    None, "--host", help="A PoinTr clone. The demo works on a copy of it, instead of on its own small codebase."
+)
 _CKPTS = typer.Option(None, "--ckpts", help="With --host: a released PCN checkpoint to start from.")
 
 
 def register(app: typer.Typer) -> None:
     demo = typer.Typer(
-        help="Fine-tunes one checkpoint with Chamfer and with APML: table, picture. `demo flow`: free points; `demo "
-        "mixture`: PointGMM.",
+        help="Fine-tunes one checkpoint with Chamfer and with APML, and compares them in a table and a picture.",
         invoke_without_command=True,
     )
 
@@ -27,10 +28,10 @@ def register(app: typer.Typer) -> None:
         host: Path | None = _HOST,
         ckpts: Path | None = _CKPTS,
     ) -> None:
-        """Fine-tunes one checkpoint of a PoinTr-style host with ChamferL2 and with APML, with equal settings.
+        """Fine-tunes one checkpoint of a PoinTr-style codebase with ChamferL2 and with APML, with equal settings.
 
-        Writes a host, data and a checkpoint, patches the host, trains, prints a table and draws a picture. Takes under
-        five minutes on two cores. With --host it works on a copy of a PoinTr clone.
+        Writes a small codebase, data and a checkpoint, patches the codebase, trains, prints a table and draws a
+        picture. Takes under five minutes on two cores. With --host it works on a copy of a PoinTr clone.
         """
         if context.invoked_subcommand is not None:
             context.obj = out
@@ -44,7 +45,7 @@ def register(app: typer.Typer) -> None:
         context: typer.Context,
         out: Path | None = typer.Option(None, "--out", help="Folder for the picture.  [default: apml_demo]"),
     ) -> None:
-        """Moves points by the gradient of each loss, from a blob and from a cube onto a shape."""
+        """Moves points along the gradient of each loss, from a blob and a cube onto a shape, and draws the results."""
         from rich.console import Console
 
         from apml_plugin.studies.demo.flow import run
@@ -63,11 +64,11 @@ def register(app: typer.Typer) -> None:
         context: typer.Context,
         out: Path | None = typer.Option(None, "--out", help="Folder for the pictures.  [default: apml_demo]"),
         report: bool = typer.Option(
-            False, "--report", help="Also trains PCN with Chamfer and with APML, and compares."
+            False, "--report", help="Also train PCN with Chamfer and with APML, and compare all three."
         ),
         quick: bool = _QUICK,
     ) -> None:
-        """Trains PointGMM on generated shapes: ellipsoids by level, samples, an interpolation, a registration."""
+        """Trains PointGMM on generated shapes, and draws its levels, samples, an interpolation and a registration."""
         from apml_plugin.studies.demo.mixture import run
 
         run(out or context.obj, report=report, quick=quick)

@@ -15,9 +15,14 @@ import typer
 def register(app: typer.Typer) -> None:
     @app.command()
     def doctor(
-        path: Path | None = typer.Argument(None, help="A codebase, to see which host it is and whether patched."),
+        path: Path | None = typer.Argument(
+            None, help="Folder of a codebase, to see how it is recognised and whether it is patched."
+        ),
     ) -> None:
-        """Says what is installed or broken, which backend runs and why, and what host PATH is: exit code 1 if none."""
+        """Shows what is installed, which backend will be used and why, and how the codebase at PATH is recognised.
+
+        Exit code 1 if PATH is not recognised.
+        """
         from apml_plugin.errors import HostError
 
         rows, code = [*_environment(), *_backends(), *_host_modules(path is not None)], 0
@@ -36,8 +41,9 @@ def _environment() -> list[tuple[str, str]]:
     import torch
 
     from apml_plugin import __version__
+    from apml_plugin.arguments import counted
 
-    cuda = "not available"
+    cores, cuda = counted(os.cpu_count() or 1, "core"), "not available"
     if torch.cuda.is_available():
         names = {torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())}
         cuda = f"{torch.version.cuda}, {torch.cuda.device_count()} x {', '.join(sorted(names))}"
@@ -47,8 +53,8 @@ def _environment() -> list[tuple[str, str]]:
         cuda = "this PyTorch is a CPU build"
     rows = [
         ("apml-plugin", f"{__version__} at {Path(__file__).parents[1]}"),
-        ("Python", f"{platform.python_version()} ({platform.system()} {platform.machine()}, {os.cpu_count()} cores)"),
-        ("PyTorch", f"{torch.__version__}, {torch.get_num_threads()} threads"),
+        ("Python", f"{platform.python_version()} ({platform.system()} {platform.machine()}, {cores})"),
+        ("PyTorch", f"{torch.__version__}, {counted(torch.get_num_threads(), 'thread')}"),
         ("CUDA", cuda),
         ("C++ compiler", _tool(os.environ.get("CXX", "c++"), "--version")),
         ("nvcc", _tool("nvcc", "--version")),
@@ -75,14 +81,14 @@ def _backends() -> list[tuple[str, str]]:
 
     from apml_plugin.matching import backends
 
-    rows = []
-    devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-    for device in devices:
+    rows: dict[tuple[str, str], list[str]] = {}
+    for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
         for n in (128, 2048, 16384):
             cloud = torch.empty(1, n, 3, device=device)
             choice = backends.choose("auto", cloud, cloud)
-            rows.append((f"backend, {device}, {n} points", f"{choice.name}: {choice.reason}"))
-    return [*rows, ("compiled ops", compiled_ops())]
+            rows.setdefault((device, f"{choice.name}: {choice.reason}"), []).append(str(n))
+    chosen = [(f"backend on {device}", f"{text} ({', '.join(n)} points)") for (device, text), n in rows.items()]
+    return [*chosen, ("compiled ops", compiled_ops())]
 
 
 def compiled_ops() -> str:
@@ -122,9 +128,11 @@ def _host_modules(all_of_them: bool) -> list[tuple[str, str]]:
     # Another process imports them: some crash Python.
     broken = probe.look(os.getcwd(), environment.without_run(os.environ), installed).broken if installed else {}
     rows = [(name, f"broken: it is installed at {reason}") for name, reason in broken.items()]
-    for name, place in places.items() if all_of_them else ():
-        if name not in broken:
-            rows.append((name, f"found at {place}" if place else "not installed: `apml run` brings a stand-in"))
+    if all_of_them:
+        rows += [(name, f"found at {place}") for name, place in places.items() if place and name not in broken]
+        missing = [name for name, place in places.items() if not place]
+        if missing:
+            rows.append(("stand-ins of apml run", f"used for what is not installed: {', '.join(missing)}"))
     return rows
 
 

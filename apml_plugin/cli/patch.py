@@ -29,18 +29,20 @@ class Mode(Enum):
 def register(app: typer.Typer) -> None:
     @app.command()
     def patch(
-        path: Path = typer.Argument(..., metavar="PATH", help="The root of the clone."),
-        revert: bool = typer.Option(False, "--revert", help="Take the patch out again, every byte restored."),
-        dry_run: bool = typer.Option(False, "--dry-run", "--diff", help="Show the diff, write nothing."),
-        check: bool = typer.Option(False, "--check", help="Only say whether it is patched: exit code 0 if so."),
-        model: list[str] = typer.Option([], "--model", help="Edit only this model's file (repeatable)."),
-        explain: bool = typer.Option(False, "--explain", help="Say what was found and would be edited, write nothing."),
+        path: Path = typer.Argument(..., metavar="PATH", help="Folder of the codebase, the one with its main script."),
+        revert: bool = typer.Option(False, "--revert", help="Remove the patch. Every byte of the files is restored."),
+        dry_run: bool = typer.Option(False, "--dry-run", "--diff", help="Show the diff and write nothing."),
+        check: bool = typer.Option(False, "--check", help="Only say whether it is patched. Exit code 0: it is."),
+        model: list[str] = typer.Option([], "--model", help="Patch this model only. Repeat it for several."),
+        explain: bool = typer.Option(
+            False, "--explain", help="Describe what would be replaced and edited, and write nothing."
+        ),
     ) -> None:
-        """Makes a clone train with the loss that its YAML or APML_LOSS names, by inserting marked lines.
+        """Makes a codebase train with the loss that its YAML or APML_LOSS names, by inserting marked lines.
 
-        In a PoinTr-style clone two files change: the one with the function that builds models (with --model the
-        model's own), and the one that reads the YAML. In others it is where the training loss is. A clone for which
-        no loss is named behaves exactly as before. Exit code 1: refused, nothing was changed.
+        In a PoinTr-style codebase two files are edited: the one that builds the models (with --model the model's own),
+        and the one that reads the YAML. In others it is where the training loss is computed. If no loss is named, the
+        codebase behaves exactly as before. Exit code 1: nothing was changed.
         """
         raise typer.Exit(run(path, model, revert=revert, mode=_mode(explain, check, dry_run)))
 

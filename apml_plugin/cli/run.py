@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import typer
 
-_SCRIPT = typer.Argument(..., metavar="SCRIPT [ARGS]...", help="A .py file, or a command such as torchrun.")
-_MODULE = typer.Option(False, "-m", help="SCRIPT is a module, as after python -m.")
+_SCRIPT = typer.Argument(
+    ...,
+    metavar="SCRIPT [ARGS]...",
+    help="Your training script and its arguments, or a launcher such as torchrun with them.",
+)
+_MODULE = typer.Option(False, "-m", help="SCRIPT is the name of a module, as in `python -m`.")
 _LOSS = typer.Option(
     None,
     "--loss",
     metavar="TEXT",
-    help="The loss, as YAML: APML or '{NAME: APML, reduction: mean}'; wins over the host's.",
+    help="The loss, as YAML: APML or '{NAME: APML, reduction: mean}'. It overrides the config's.",
 )
 _FROM_STEP = typer.Option(
     0,
     "--loss-from-step",
     metavar="N",
     min=0,
-    help="The host takes N optimiser steps with something else before it uses the loss.",
+    help="Allow N optimiser steps before the loss is first used. Otherwise such a run is stopped.",
 )
 _CPU = typer.Option(False, "--cpu", help="Run on the CPU even if there is a GPU.")
-_NO_CPU = typer.Option(False, "--no-cpu-mode", help="Leave CUDA calls alone even without a GPU.")
-_NO_STANDINS = typer.Option(False, "--no-standins", help="No stand-ins for modules that do not import.")
-_NO_ATTACH = typer.Option(False, "--no-attach", help="Do not put the YAML's loss into the host's models.")
-_TRUST = typer.Option(False, "--trust-checkpoints", help="Let torch.load run what a checkpoint asks for.")
-_DRY = typer.Option(False, "--dry-run", help="Say what would be run and how, and stop.")
+_NO_CPU = typer.Option(False, "--no-cpu-mode", help="Without a GPU, do not redirect CUDA calls to the CPU.")
+_NO_STANDINS = typer.Option(False, "--no-standins", help="Do not provide stand-ins for modules that are missing.")
+_NO_ATTACH = typer.Option(False, "--no-attach", help="Do not change what the script trains with: `loss:` is ignored.")
+_TRUST = typer.Option(False, "--trust-checkpoints", help="Let torch.load run code that is stored in a checkpoint.")
+_DRY = typer.Option(False, "--dry-run", help="Only show what would be run, with which loss and which stand-ins.")
 
 
 def register(app: typer.Typer) -> None:
@@ -42,9 +46,10 @@ def register(app: typer.Typer) -> None:
         trust_checkpoints: bool = _TRUST,
         dry_run: bool = _DRY,
     ) -> None:
-        """Runs a training script with `loss:` understood, missing modules stood in for, on the CPU if need be.
+        """Runs a training script unchanged, with the loss that its YAML or --loss names.
 
-        Options of apml come before SCRIPT; everything after it reaches the script as it is.
+        Compiled modules that are missing are replaced by Python ones, and without a GPU it runs on the CPU. Put these
+        options before SCRIPT; everything after it is passed to the script.
         """
         import os
 
@@ -84,8 +89,12 @@ def _show(planned, trains: str) -> None:  # type: ignore[no-untyped-def]
         for note in planned.lines.notes:
             typer.echo(f"  {note}")
     typer.echo("CPU mode:  " + (f"on ({cpu})" if cpu else "off"))
-    typer.echo("stand-ins: " + ("" if standins else "none"))
+    missing = [name for name, reason in standins.items() if reason == f"ModuleNotFoundError: No module named {name!r}"]
+    typer.echo("stand-ins: " + ("" if standins else "none needed"))
+    if missing:
+        typer.echo(f"  for modules that are not installed: {', '.join(missing)}")
     for name, reason in standins.items():
-        typer.echo(f"  {name}: {reason}")
+        if name not in missing:
+            typer.echo(f"  for {name}: {reason}")
     for name, reason in planned.broken.items():
         typer.echo(f"broken:    {name} at {reason}")

@@ -106,7 +106,7 @@ def _with_value(text: str, path: Sequence[str], value: str, before: str) -> str:
 
 
 def _end_of(node: yaml.Node) -> int:
-    """Where a value's text ends; PyYAML's mark of a block collection lies behind the comments after it."""
+    """Where a value's text ends; PyYAML's mark of a block collection lies after the comments after it."""
     if isinstance(node, yaml.CollectionNode) and not node.flow_style and node.value:
         last = node.value[-1]
         return _end_of(last[1] if isinstance(last, tuple) else last)

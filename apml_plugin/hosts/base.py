@@ -93,6 +93,7 @@ class Finding:
         stages: stage -> description of its loss; empty for the host's own loss.
         error: why the run would stop.
         half_patched: whether only some lines of a recipe are in place.
+        unpatched: what plain `python` would do with a clone that is not patched; empty if it is.
     """
 
     config: Path
@@ -103,7 +104,14 @@ class Finding:
     stages: dict[str, str] = field(default_factory=dict)
     error: str = ""
     half_patched: bool = False
+    unpatched: str = ""
     warnings: list[str] = field(default_factory=list)
+
+    @property
+    def grouped(self) -> list[tuple[list[str], str]]:
+        """(stages, description of the loss that they share), in the order of `stages`."""
+        texts = dict.fromkeys(self.stages.values())
+        return [([stage for stage, text in self.stages.items() if text == shared], shared) for shared in texts]
 
 
 class NoTraining(HostError):

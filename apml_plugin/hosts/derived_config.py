@@ -65,8 +65,7 @@ def derive(text: str, loss: Any, finetune: bool = False, host: Host | None = Non
     modules = list(build_loss(loss).modules())
     place = _place(config, host)
     sums = any(getattr(module, "reduction", None) == "sum" for module in modules)
-    means = any(getattr(module, "reduction", None) == "mean" for module in modules)
-    derived.set(place, loss, _SUM if sums else _MEAN if means else "")
+    derived.set(place, loss, _SUM if sums else _MEAN if "reduction" in dump_line(loss) else "")
     in_pointr = isinstance(config.get("model"), Mapping)
     if sums and in_pointr:
         _scale_clipping(derived, config, host)
@@ -188,7 +187,7 @@ def _scheduler_arguments(config: Mapping[str, Any]) -> Iterator[tuple[str, Mappi
 
 def with_header(derived: Derived, source: str, where: str, start: str) -> str:
     """The text below a comment that lists the changes. start: the command that trains with the YAML, run `where`."""
-    lines = [f"Derived from {source} by `apml config`:"]
+    lines = [f"Derived from {source} by `apml config`:" if derived.changes else f"Equal to {source}, as it should be."]
     for path, old, new, why in derived.changes:
         was = "" if old is None else f" (was {dump_line(old)})"
         lines.append(f"  {path}: {dump_line(new)}{was}" + (f"  ({why})" if why else ""))

@@ -154,7 +154,7 @@ def loss_of(words: Sequence[str], environ: Mapping[str, str]) -> tuple[str, str]
         raise HostError(f"{path}: {found.error}")
     if not found.stages:
         return f"the host's own ({found.found_at})" if found.found_at else "the host's own", ""
-    stages = ", ".join(f"{stage}: {text}" for stage, text in found.stages.items())
+    stages = ", ".join(f"{', '.join(names)}: {text}" for names, text in found.grouped)
     return f"{stages} ({found.found_at} in {path})", f"{found.found_at} in {path} asks for {stages}"
 
 

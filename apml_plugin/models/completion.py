@@ -121,7 +121,7 @@ class PCN(nn.Module):
 
 
 class FoldingNet(nn.Module):
-    """FoldingNet's decoder (Yang et al. 2018) behind PCN's encoder, as completion codebases pair them.
+    """FoldingNet's decoder (Yang et al. 2018) after PCN's encoder, as completion codebases pair them.
 
     Args:
         num_pred: points of the cloud, a square number (2025 = 45 * 45 in the paper).

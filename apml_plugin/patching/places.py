@@ -64,7 +64,7 @@ def without(tree: ast.Module, lines: Collection[int]) -> ast.Module:
 
 
 def import_place(tree: ast.Module, used: int | None = None) -> int:
-    """The 0-based line before which an import goes: behind the docstring and the leading imports, if there are any.
+    """The 0-based line before which an import goes: after the docstring and the leading imports, if there are any.
 
     used: the first 1-based line of the top level that needs the import, which then goes above that statement.
     """

@@ -21,7 +21,7 @@ class Line:
         file: path inside the host, with forward slashes.
         scope: qualified name of a function or class (``Outer.method``); "" for the module's top level.
         after: the target of an assignment or import in `scope` (``loss_fn``, ``self.loss``, ``a.b``). The line goes
-            behind that statement, with its indentation. If empty, the line is a decorator of `scope`.
+            after that statement, with its indentation. If empty, the line is a decorator of `scope`.
         text: the line without its mark.
         name: what the line imports from `SOURCE`.
         which: index of the statement, if several bind `after`; by default the last one.
@@ -44,7 +44,7 @@ class Line:
         return f"{self.text}  {MARKER}"
 
     def __str__(self) -> str:
-        where = f"behind '{self.after}' in '{self.scope or 'the top level'}'" if self.after else f"above '{self.scope}'"
+        where = f"after '{self.after}' in '{self.scope or 'the top level'}'" if self.after else f"above '{self.scope}'"
         return f"'{self.text}' {where}"
 
 

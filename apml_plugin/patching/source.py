@@ -193,7 +193,7 @@ def _with(data: bytes, file: str, edits: Iterable[Line]) -> bytes:
     for number in range(len(lines) + 1):
         for text in wanted.get(number, ()):
             if out and not _end(out[-1]):
-                # The file has no final newline, so a line behind its last one gets none either.
+                # The file has no final newline, so a line after its last one gets none either.
                 out[-1] += _newline(lines, number - 1)
             else:
                 text += _newline(lines, min(number, len(lines) - 1))

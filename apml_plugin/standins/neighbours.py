@@ -102,7 +102,7 @@ three_interpolate_grad_wrapper = into(
 )
 ball_query_wrapper = into(1, 3, lambda radius, n, new_xyz, xyz, idx: _ext.ball_query(new_xyz, xyz, radius, n))
 
-# pointops_cuda: clouds of any sizes, one behind the other in (n, 3). ``offset`` (B,) holds where each cloud of ``xyz``
+# pointops_cuda: clouds of any sizes, one after the other in (n, 3). ``offset`` (B,) holds where each cloud of ``xyz``
 # ends, ``new_offset`` where its results end.
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from apml_plugin import __version__
+from apml_plugin.arguments import counted
 
 
 def machine() -> dict[str, Any]:
@@ -33,11 +34,11 @@ def machine() -> dict[str, Any]:
 
 def describe(facts: dict[str, Any]) -> list[str]:
     """The facts as lines of text."""
-    count = facts["threads"]
+    threads = counted(facts["threads"], "thread")
     busy = "" if facts["load"] is None else f", load {facts['load']:g} at the start"
     gpu = f"{facts['gpu']}, CUDA {facts['cuda']}" if facts["gpu"] else "none"
     return [
-        f"CPU:      {facts['cpu']}, {facts['cores']} cores, {count} thread{'s' * (count != 1)} used{busy}",
+        f"CPU:      {facts['cpu']}, {counted(facts['cores'], 'core')}, {threads} used{busy}",
         f"GPU:      {gpu}",
         f"software: apml-plugin {facts['apml_plugin']}, PyTorch {facts['torch']}, Python {facts['python']}, "
         f"{facts['system']}",

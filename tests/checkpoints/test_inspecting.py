@@ -91,7 +91,7 @@ def test_against_a_hosts_model(
     assert len(state) > 10
     torch.save({"base_model": {f"module.{key}": value for key, value in state.items()}}, tmp_path / "a.pth")
     text = inspect(capsys, tmp_path / "a.pth", "--config", config)
-    assert f"model:       PCN of {clone} takes all {len(state)} tensors" in text
+    assert f"model:       PCN of {clone} accepts it ({len(state)} tensors)" in text
 
     first, second = list(state)[:2]
     state["more"] = state.pop(first)

@@ -88,7 +88,7 @@ def test_another_models_yaml_is_told_apart(made, clone: Path, dataset: Path, tmp
     done = apml("checkpoint", "inspect", old, "--config", other, "--host", clone)
     assert done.returncode == 1
     assert "PCN of" in done.stdout
-    assert "does not take it" in done.stdout
+    assert "does not accept it" in done.stdout
     assert "missing: " in done.stdout
     assert "unexpected: " in done.stdout
 

@@ -33,7 +33,7 @@ def test_doctor_names_backend_and_reason(capsys: pytest.CaptureFixture[str], mon
     assert main(["doctor"]) == 0
     out = capsys.readouterr().out
     assert "PyTorch" in out
-    assert "backend, cpu, 16384 points" in out
+    assert out.count("backend on cpu") in (1, 2, 3)
     assert "native: there are compiled ops for 3 coordinates" in out or "sparse: 16384 x 16384 points" in out
     assert "compiled ops" in out
 
@@ -45,6 +45,7 @@ def test_doctor_on_a_path_without_a_host_names_what_it_looked_for(tmp_path: Path
     assert "PyTorch" in out
     for name in ("chamfer_3D", "knn_cuda", "tensorboardX"):
         assert name in out
+    assert out.count("used for what is not installed:") == 1
 
 
 def test_doctor_lists_packages_that_are_installed_but_broken(

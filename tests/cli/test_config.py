@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from launch.running import demo_host
 
 from apml_plugin.cli import main
 
@@ -125,6 +126,17 @@ def test_weights_of_the_host_stay(folder: Path) -> None:
     config = derived("--loss", "APML", source="weights.yaml")
     assert config["loss"] == {"sparse": 0.5, "dense": 1.0}
     assert config["model"]["loss"] == {"NAME": "APML", "reduction": "mean"}
+
+
+def test_what_has_to_change_is_said_and_no_more(folder: Path, capsys: Captured) -> None:
+    derived("--loss", "ChamferL1")
+    assert "Chamfer's scale" not in capsys.readouterr().out  # nothing about a reduction that nobody named
+    derived("--loss", "ChamferL1", source="new.yaml")
+    assert capsys.readouterr().out.startswith("Equal to new.yaml, as it should be.\nStart it")
+    clone = demo_host(folder / "clone")
+    (clone / "mine.yaml").write_text(HOST)
+    assert main(["config", str(clone / "mine.yaml")]) == 0
+    assert "not patched" not in capsys.readouterr().err  # the command that it prints needs no patch
 
 
 def test_csi2pointcloud(folder: Path, capsys: Captured) -> None:

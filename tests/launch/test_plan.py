@@ -44,6 +44,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("model.yaml", "coarse: ChamferL1"),
         ("model.yaml", "fine: APML(p_min=0.7"),
         ("top.yaml", "loss: at the top level in top.yaml"),
+        ("top.yaml", "coarse, fine: APML("),
         ("weights.yaml", "the host's own"),
         ("other.yaml", ""),
         ("broken.yaml", ""),
@@ -89,7 +90,7 @@ def test_the_variable_wins(host: Path) -> None:
         plan.loss_of(words, {"APML_LOSS": "CPML"})
     with pytest.raises(LossArgumentError, match="takes no argument 'pmin'"):
         plan.loss_of([], {"APML_LOSS": "{NAME: APML, pmin: 1}"})
-    with pytest.raises(HostError, match=r"^misspelt\.yaml: UnknownLossError: no loss is called 'APLM'"):
+    with pytest.raises(HostError, match=r"^misspelt\.yaml: no loss is called 'APLM'"):
         plan.loss_of(words, {"APML_LOSS": " "})
     with pytest.raises(HostError, match=r"PCN has no stage 'medium'"):
         plan.loss_of(["--config", "stage.yaml"], {})
@@ -102,7 +103,7 @@ def test_the_command(host: Path, capsys: pytest.CaptureFixture[str], monkeypatch
         (["--loss", "APLM", "main.py"], "error: no loss is called 'APLM': did you mean 'APML'"),
         (["--loss", "{", "main.py"], "error: APML_LOSS='{' (apml run --loss) is not valid YAML"),
         (["--loss", "", "main.py"], "error: APML_LOSS='' names no loss"),
-        (["main.py", "--config", "misspelt.yaml"], "error: misspelt.yaml: UnknownLossError: no loss is called 'APLM'"),
+        (["main.py", "--config", "misspelt.yaml"], "error: misspelt.yaml: no loss is called 'APLM'"),
     ):
         assert main(["run", *words]) == 1
         printed = capsys.readouterr()
@@ -116,8 +117,14 @@ def test_the_command(host: Path, capsys: pytest.CaptureFixture[str], monkeypatch
     assert started.pop().environ[guard.FROM_STEP] == "2"
 
     monkeypatch.setenv("APML_LOSS", "ChamferL1")
+    why = {"emd": "ModuleNotFoundError: No module named 'emd'", "knn_cuda": "the one at x is compiled for CUDA"}
+    why["chamfer"] = "ModuleNotFoundError: No module named 'chamfer'"
+    monkeypatch.setattr(probe, "look", lambda *_: probe.Probe(why, {"timm": "site-packages: no"}, False))
     assert main(["run", "--dry-run", "main.py"]) == 0
-    assert "loss:      ChamferL1" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "loss:      ChamferL1" in out
+    assert "  for modules that are not installed: emd, chamfer\n  for knn_cuda: the one at x is compiled" in out
+    assert "ModuleNotFoundError" not in out
     monkeypatch.delenv("APML_LOSS")
     assert main(["run", "--dry-run", "main.py", "--config", "top.yaml"]) == 0
     assert "(loss: at the top level in top.yaml)" in capsys.readouterr().out

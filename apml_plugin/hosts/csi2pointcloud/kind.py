@@ -22,7 +22,7 @@ _MEANT = {
     "num_epochs": "epochs", "max_epoch": "epochs", "max_epochs": "epochs", "epoch": "epochs",
     "regularisation_weight": "regularization_weight", "regularization": "regularization_weight",
 }  # fmt: skip
-SOURCE = "loss: at the top level of the YAML, or APML_LOSS (apml run --loss), which wins over it"
+SOURCE = "loss: at the top level of the YAML, or APML_LOSS (apml run --loss), which overrides it"
 THEN = (
     "Now write `loss: {NAME: APML, reduction: mean}` into its YAML (dataset_root: and epochs: too, if you like), or "
     "name another YAML in APML_CONFIG; `apml check CONFIG` says what a run uses."
@@ -63,8 +63,8 @@ def recipe_for_script(script: Script) -> Recipe:
         )
     for name, call in ((script.root, "dataset_root"), (script.loss, "loss"), (script.epochs, "epochs")):
         if name:
-            behind = max(name, config, key=lambda word: script.lines[word])
-            edits.append(_line(script, main, behind, f"{name} = {_IMPORTED}.{call}({name}, {config})"))
+            last = max(name, config, key=lambda word: script.lines[word])
+            edits.append(_line(script, main, last, f"{name} = {_IMPORTED}.{call}({name}, {config})"))
     if step.gt:
         epoch = f", {step.epoch}" if step.epoch else ""
         text = f"{_IMPORTED}.batch({step.loss}, {step.gt}{epoch})"
@@ -111,7 +111,7 @@ def check(found: Finding, config: dict[str, Any]) -> bool:
     if found.host is not None:
         scripts = found.host.detail.scripts
         if (missing := [s.file for s in scripts if s.file not in found.patched]) and not found.half_patched:
-            found.warnings.append(
+            found.unpatched = (
                 f"{', '.join(missing)} is not patched: plain `python` silently ignores "
                 f"{', '.join(f'{k}:' for k in _OURS)}. Run `apml patch` on the clone, or start it with `apml run`"
             )

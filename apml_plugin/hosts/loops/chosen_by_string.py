@@ -16,7 +16,7 @@ from .chamfers import names_chamfer
 from .functions import VALUE_AND_MORE
 from .losses import Search
 from .phases import by_name, is_evaluation
-from .records import Site, line_behind
+from .records import Site, line_after
 
 _LOSS = re.compile(r"loss|criterion|chamfer|(^|[ _])cd(_|l?\d|$)", re.IGNORECASE)
 
@@ -106,11 +106,11 @@ def _is_distance(search: Search, node: Node) -> bool:
 
 
 def _line(project: Project, init: Node, subject: str, known: str) -> Line | None:
-    """The line that lets our names through, behind the assignment of `subject` in the constructor."""
+    """The line that lets our names through, after the assignment of `subject` in the constructor."""
     for statement in project.code.get(init, ()):
         if isinstance(statement, ast.Assign) and subject in map(dotted, statement.targets):
             config = statement.value
             owner = f", opts={ast.unparse(config.value)}" if isinstance(config, ast.Attribute) else ", self"
             text = f'{subject} = host_loss_name({subject}, "{known}"{owner})'
-            return line_behind(project, init, statement, subject, text)
+            return line_after(project, init, statement, subject, text)
     return None

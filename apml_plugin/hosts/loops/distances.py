@@ -13,7 +13,7 @@ from ..gates import GT_NAMES
 from ..project import Node, inside
 from .chamfers import Chamfers
 from .functions import LAYOUT, Distances
-from .records import line_behind
+from .records import line_after
 
 
 def lines_for(chamfers: Chamfers, node: Node, call: ast.Call) -> list[Line]:
@@ -33,7 +33,7 @@ def lines_for(chamfers: Chamfers, node: Node, call: ast.Call) -> list[Line]:
                 pred, gt = gt, pred
             given = f"{pred}, {gt}, label={node[1] or node[0]!r}"
             return [
-                line_behind(chamfers.project, node, s, name, f"{name} = training_value({name}, {given})")
+                line_after(chamfers.project, node, s, name, f"{name} = training_value({name}, {given})")
                 for name, s in _values(chamfers, node, block[at:], set().union(*map(names, clouds)))
             ]
     return []

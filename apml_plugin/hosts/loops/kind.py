@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...arguments import counted
 from ...errors import HostError
 from ...patching import Recipe, decorator
 from ..base import Clone, Finding, Host, NoTraining
@@ -61,7 +62,7 @@ def find(clone: Clone, others: tuple[Host, ...] = ()) -> Host:
     chosen = [f"{site.file}:{site.line} {site.name}: {site.what}" for site in found.chains]
     source = "APML_LOSS (apml run --loss)"
     if chosen:
-        source = f"the string (or mapping) the host chooses its loss by: {'; '.join(chosen)}; {source} wins over it"
+        source = f"the string (or mapping) the host chooses its loss by: {'; '.join(chosen)}; {source} overrides it"
     return Host(
         found.root,
         NAME,
@@ -97,7 +98,7 @@ def recognise(project: Project) -> Loops:
     if found.sites:
         return found
     broken = "".join(f"{text}, so it was not looked at. " for text in found.broken)
-    looked = f"Looked through {found.count} Python files"
+    looked = f"Looked through {counted(found.count, 'Python file')}"
     if found.refused:
         reasons = "\n  ".join(map(str, found.refused))
         raise HostError(f"{broken}{root} trains with a Chamfer that cannot be replaced safely:\n  {reasons}")
@@ -106,7 +107,7 @@ def recognise(project: Project) -> Loops:
     raise HostError(
         f"{broken}{root} trains ({', '.join(found.loops[:4])}), but with no Chamfer distance this plugin can tell: "
         f"{looked} for a function of two clouds that averages both directions of a Chamfer, and for an object or an "
-        "imported function that does. By hand, behind the line that makes the loss:\n    " + "\n    ".join(BY_HAND)
+        "imported function that does. By hand, after the line that makes the loss:\n    " + "\n    ".join(BY_HAND)
     )
 
 

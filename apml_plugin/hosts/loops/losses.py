@@ -1,6 +1,6 @@
 """The losses that training reaches: functions, objects, and what is imported from elsewhere.
 
-A function of two clouds gets a decorator; an object, or a function from elsewhere, is wrapped behind the statement
+A function of two clouds gets a decorator; an object, or a function from elsewhere, is wrapped after the statement
 that binds it. Which calls train, and what a wrapped object returns, is decided when it runs.
 """
 
@@ -19,7 +19,7 @@ from .chamfers import Chamfers, Made
 from .distances import lines_for, names
 from .functions import Reading
 from .phases import by_name, is_evaluation, is_evaluation_file, quiet
-from .records import Kept, Refused, Site, line_behind
+from .records import Kept, Refused, Site, line_after
 
 _CD = re.compile(r"chamfer|(^|_)cd(_|\d|$)", re.IGNORECASE)
 _VALUES = (functions.TWO_SIDED, functions.PER_SAMPLE)
@@ -161,7 +161,7 @@ class Search:
                         return f"{node[0]}:{inner.lineno}"
                 elif isinstance(inner, ast.Assign) and holds(inner.value):
                     for target in inner.targets:
-                        # Of an unpacked result the first two values are replaced, not the raw distances behind them.
+                        # Of an unpacked result the first two values are replaced, not the raw distances after them.
                         parts = target.elts[:2] if isinstance(target, ast.Tuple | ast.List) else [target]
                         held |= set().union(*map(names, parts))
         return ""
@@ -243,12 +243,12 @@ class Search:
                 self._wrap(node, inner, name, name, "a function of two clouds")
 
     def _wrap(self, at: Node, statement: ast.stmt, name: str, shown: str, what: str, after: str = "") -> None:
-        """`name = training_loss(name)` behind a statement that binds it."""
-        edit = line_behind(self.project, at, statement, after or name, f"{name} = training_loss({name})")
+        """`name = training_loss(name)` after a statement that binds it."""
+        edit = line_after(self.project, at, statement, after or name, f"{name} = training_loss({name})")
         self.results.append(Site(at[0], statement.lineno, shown, what, edit))
 
     def _take_raw(self) -> None:
-        """Calls that return raw distances: behind the numbers made of them goes a line each, where that is safe."""
+        """Calls that return raw distances: after the numbers made of them goes a line each, where that is safe."""
         refused: set[Node] = set()
         for node, call, shown in self._raw:
             owner, read = self.project.owner(node), self.chamfers.read(node)
@@ -273,7 +273,7 @@ class Search:
                 self._note(Refused, (node[0], node[1] or name), call, why)
 
     def _take_objects(self) -> None:
-        """Chamfer objects: each is wrapped behind the statement that makes it."""
+        """Chamfer objects: each is wrapped after the statement that makes it."""
         for made, node in self._objects.values():
             file, kind, shown = made.at[0], self.chamfers.kind(made.cls), made.shown
             attribute = made.name.startswith("self.") or isinstance(self.project.nodes[made.at], ast.ClassDef)
@@ -309,7 +309,7 @@ class Search:
                 self._note(Refused, (node[0], node[1] or last(cls[1])), called, why)
 
     def _take_imported(self) -> None:
-        """What comes from elsewhere is wrapped behind the nearest import that binds it."""
+        """What comes from elsewhere is wrapped after the nearest import that binds it."""
         for (file, name), (node, inner, what) in self._imported.items():
             for at in [*self.project.around(node), (file, "")]:
                 imports = [

@@ -12,7 +12,7 @@ from ..project import Node, Project
 
 BY_HAND = (
     f"from {SOURCE} import training_value",
-    "loss = training_value(loss, pred, gt)  # behind the host's own line; clouds (B, N, 3), (B, M, 3)",
+    "loss = training_value(loss, pred, gt)  # after the host's own line; clouds (B, N, 3), (B, M, 3)",
 )
 
 
@@ -47,8 +47,8 @@ class Refused(_Place):
         return "\n    ".join([f"{super().__str__()}. By hand, these two lines do it:", *BY_HAND])
 
 
-def line_behind(project: Project, at: Node, statement: ast.stmt, after: str, text: str) -> Line:
-    """The line `text` behind `statement`, which binds `after` in the function, class or file `at`."""
+def line_after(project: Project, at: Node, statement: ast.stmt, after: str, text: str) -> Line:
+    """The line `text` after `statement`, which binds `after` in the function, class or file `at`."""
     bound = targets(statement)
     after = after if after in bound else bound[0]
     same = [n for n in project.code[at] if isinstance(n, ast.stmt) and after in targets(n)]

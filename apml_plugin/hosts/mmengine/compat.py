@@ -25,7 +25,7 @@ from mmengine.utils import digit_version
 from apml_plugin.hosts.ddp import without_devices
 
 LAUNCHER = "_init_dist_pytorch"
-"""MMEngine's function behind ``launcher='pytorch'``. It is private: a version may rename it."""
+"""MMEngine's function for ``launcher='pytorch'``. It is private: a version may rename it."""
 BACKENDS = "_vis_backends"
 """Attribute of MMEngine's Visualizer: its backends by name. Also private."""
 MARK = "_apml_without_devices"

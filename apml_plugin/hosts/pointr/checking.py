@@ -60,7 +60,7 @@ def _resolve_loss(found: Finding, config: dict[str, Any]) -> None:
         loss = build_loss(value, model.get("loss_opts"))
         _describe(found, loss)
     except ApmlError as error:
-        found.error = f"{type(error).__name__}: {error}"
+        found.error = str(error)
         return
     _warn_about_run(found, config, loss)
     if not found.error and (missing := _missing_keys(found, model)):
@@ -96,7 +96,7 @@ def _warn_about_run(found: Finding, config: dict[str, Any], loss: Any) -> None:
     elif _host_model(found) is None and found.model in OURS:
         # A model of the plugin, which reads loss: itself.
         if not found.half_patched and "all models" not in found.patched:
-            found.warnings.append(
+            found.unpatched = (
                 f"{found.model} comes with the plugin: plain `python main.py` of an unpatched clone does not know it. "
                 "Run `apml patch` on it, or start it with `apml run main.py ...`"
             )
@@ -111,9 +111,9 @@ def _warn_about_run(found: Finding, config: dict[str, Any], loss: Any) -> None:
             "nothing to replace"
         )
     elif not found.half_patched and "all models" not in found.patched and found.model not in found.patched:
-        found.warnings.append(
-            f"the host is not patched for {found.model}: plain `python main.py` ignores loss: silently and "
-            "trains with Chamfer. Run `apml patch` on it, or start it with `apml run main.py ...`"
+        found.unpatched = (
+            f"the clone is not patched for {found.model}: plain `python main.py` silently ignores loss: and trains "
+            "with Chamfer. Run `apml patch` on it, or start it with `apml run main.py ...`"
         )
     if any(getattr(part, "reduction", None) == "sum" for part in loss.modules()):
         _warn_about_scale(found, config)

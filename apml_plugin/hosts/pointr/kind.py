@@ -18,7 +18,7 @@ from .structure import HostModel, RegistryHost, recognise
 __all__ = ["NAME", "check", "find"]
 
 NAME = "PoinTr-style host"
-SOURCE_OF_LOSS = "loss: in the YAML, at the top level or under model:; APML_LOSS (apml run --loss) wins over it"
+SOURCE_OF_LOSS = "loss: in the YAML, at the top level or under model:; APML_LOSS (apml run --loss) overrides it"
 THEN = "Now write `loss: {NAME: APML, reduction: mean}` into a YAML; `apml check CONFIG` says what a run uses."
 
 

@@ -1,7 +1,7 @@
 """Our metrics beside those of a PoinTr-style host: `metrics: [EMD, DCD]` at the top of its YAML.
 
 Such a host has a class with a table `ITEMS`, a row per metric, whose `eval_func` is text that it evaluates. Our rows
-are added behind the host's, so its numbers, their order and the choice of the best checkpoint stay the same. EMD is
+are added after the host's, so its numbers, their order and the choice of the best checkpoint stay the same. EMD is
 computed on 1,024 points of each cloud.
 """
 
@@ -95,7 +95,7 @@ def _extend(table: Any, names: list[str]) -> None:
         )
         added.append(name)
     if added:
-        announce(f"[apml] {table.__name__} also measures {', '.join(added)}, behind the host's own")
+        announce(f"[apml] {table.__name__} also measures {', '.join(added)}, after the host's own")
 
 
 def _evaluator(name: str) -> Any:

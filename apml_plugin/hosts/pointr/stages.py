@@ -63,7 +63,7 @@ def _fits(site: LossSite, assigned: tuple[str, ...], get_loss: ast.FunctionDef |
 
 
 def _chamfer_attributes(build: ast.FunctionDef) -> tuple[str, ...]:
-    """X of every `self.X = ChamferDistance...()`, with or without `.cuda()` or `.to(device)` behind it."""
+    """X of every `self.X = ChamferDistance...()`, with or without `.cuda()` or `.to(device)` after it."""
     found: dict[str, None] = {}
     for node in inside(build, ast.Assign):
         made = node.value

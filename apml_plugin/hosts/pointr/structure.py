@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...arguments import counted
 from ...errors import AmbiguousError, HostError
 from ..loops.chosen_by_string import builds_chamfer, chains_in
 from ..project import Definition, Project, dotted, inside, last_name
@@ -89,9 +90,9 @@ def recognise(project: Project) -> RegistryHost:
                 f"{broken}{root} looks like a PoinTr-style codebase, but such a file must hold {'; and '.join(missing)}"
             )
         raise HostError(
-            f"{broken}{root} is not a PoinTr-style codebase this plugin knows. Looked through {project.count} Python "
-            f"files for {'; and for '.join(missing)}: not found. Give the root of the clone (the folder with its "
-            f"main.py){_hint(files)}"
+            f"{broken}{root} is not a PoinTr-style codebase this plugin knows. Looked through "
+            f"{counted(project.count, 'Python file')} for {'; and for '.join(missing)}: not found. Give the root of "
+            f"the clone (the folder with its main.py){_hint(files)}"
         )
     return RegistryHost(root, builder, reader, models)
 

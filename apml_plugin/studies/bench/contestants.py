@@ -189,10 +189,9 @@ def _config(text: str) -> Any:
     """A loss as under ``loss:`` in a YAML."""
     if not text.lstrip().startswith(("{", "[")):
         return text
-    import yaml
+    from apml_plugin.files.yamls import load_yaml  # needs PyYAML, which measuring does not
 
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        reason = str(getattr(error, "problem", None) or error)
-        raise LossArgumentError(f"--loss {text!r} is not YAML ({reason}); write {{NAME: APML, p_min: 0.5}}") from None
+        return load_yaml(text, below="loss")
+    except ValueError as error:
+        raise LossArgumentError(f"--loss {text!r} is not YAML ({error}); write {{NAME: APML, p_min: 0.5}}") from None

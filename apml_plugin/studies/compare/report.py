@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 TIMES = ("ms/step", "ms/loss")
 NOTE = (
-    "mean ± sample standard deviation over {seeds} seeds; CD and EMD x 1000; F: higher is better, lower elsewhere. "
+    "mean ± sample standard deviation over {seeds}; CD and EMD x 1000; F: higher is better, lower elsewhere. "
     "Bold: best mean; ~: not distinguishable from it (the means differ by less than both spreads together)."
 )
 

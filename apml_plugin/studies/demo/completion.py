@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from apml_plugin import __version__, drawing
+from apml_plugin.arguments import counted
 from apml_plugin.errors import HostError
 from apml_plugin.metrics import METRICS, Metric, Pair, find
 from apml_plugin.shapes import FAMILIES
@@ -205,7 +206,7 @@ def table(scores: Mapping[str, dict[str, float]], seconds: Mapping[str, float], 
     """A row for each network, with the best value of each column in bold."""
     shapes, points = results["before"].gt.shape[:2]
     headings = [metric.heading for metric in COLUMNS]
-    made = titled_table(f"{shapes} shapes of {points} points", [""], [*headings, "seconds"])
+    made = titled_table(f"{counted(shapes, 'shape')} of {points} points", [""], [*headings, "seconds"])
     made.caption = "CD and EMD x 1000; higher is better for F-score, lower elsewhere; best in bold"
     for name, row in scores.items():
         cells = []

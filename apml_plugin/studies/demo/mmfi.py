@@ -24,6 +24,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from apml_plugin.arguments import counted
+
 Array = NDArray[np.float64]
 
 FRAMES = 297
@@ -185,7 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args(arguments)
     count = write(given.folder, given.subjects, given.actions, step=given.step, seed=given.seed)
-    print(f"{count} frames written below {given.folder}")
+    print(f"{counted(count, 'frame')} written below {given.folder}")
 
 
 if __name__ == "__main__":

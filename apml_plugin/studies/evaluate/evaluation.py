@@ -181,7 +181,7 @@ def evaluate(
         on_pair()
     if not result.rows:
         reasons = "; ".join(f"{file}: {why}" for file, why in result.left_over[:3])
-        raise CloudFileError(f"none of {len(pairing.pairs)} pairs could be measured ({reasons})")
+        raise CloudFileError(f"no pair (of {len(pairing.pairs)}) could be measured ({reasons})")
     if sets:
         of_sets = [metric for metric in METRICS.values() if metric.of_sets]
         values = measure_sets(of_sets, preds, gts, choice.scale)

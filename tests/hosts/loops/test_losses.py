@@ -114,7 +114,7 @@ SOLE: dict[str, tuple[dict[str, str], list[str]]] = {
             "class Both(torch.nn.Module):\n    def forward(self, a, b):\n        d = torch.cdist(a, b)\n"
             "        return d.min(1)[0].mean() + d.min(2)[0].mean()\n\n\ncriterion = Both().cuda()\n", "criterion(pred, gt)",
         ),
-        ["'criterion = training_loss(criterion)' behind 'criterion' in 'the top level'"],
+        ["'criterion = training_loss(criterion)' after 'criterion' in 'the top level'"],
     ),
     "a class that computes, made where it is called": (
         script(
@@ -129,38 +129,38 @@ SOLE: dict[str, tuple[dict[str, str], list[str]]] = {
         ["'@trains_with_loss' above 'ChamferDistanceL2.forward'"],
     ),
     # from elsewhere
-    "pytorch3d": (imported("from pytorch3d.loss import chamfer_distance as cd\n"), [f"'{CD}' behind 'cd' in 'the top level'"]),
+    "pytorch3d": (imported("from pytorch3d.loss import chamfer_distance as cd\n"), [f"'{CD}' after 'cd' in 'the top level'"]),
     "pytorch3d, its module": (
         imported("from pytorch3d import loss as p3d\n", "p3d.chamfer_distance(pred, gt)[0]"),
-        ["'p3d.chamfer_distance = training_loss(p3d.chamfer_distance)' behind 'p3d' in 'the top level'"],
+        ["'p3d.chamfer_distance = training_loss(p3d.chamfer_distance)' after 'p3d' in 'the top level'"],
     ),
     "pytorch3d, dotted": (
         imported("import pytorch3d.loss\nimport pytorch3d.ops\n", "pytorch3d.loss.chamfer_distance(pred, gt)[0]"),
-        ["'pytorch3d.loss.chamfer_distance = training_loss(pytorch3d.loss.chamfer_distance)' behind 'pytorch3d.loss' "
+        ["'pytorch3d.loss.chamfer_distance = training_loss(pytorch3d.loss.chamfer_distance)' after 'pytorch3d.loss' "
          "in 'the top level'"],
     ),
     "imported in the function": (
         {"main.py": "def train(net, x, gt):\n    from pytorch3d.loss import chamfer_distance as cd\n"
                     "    loss, _ = cd(net(x), gt)\n    loss.backward()\n"},
-        [f"'{CD}' behind 'cd' in 'train'"],
+        [f"'{CD}' after 'cd' in 'train'"],
     ),
     "try and except": (
         imported("try:\n    from pytorch3d.loss import chamfer_distance as cd\nexcept ImportError:\n    cd = None\n"),
-        [f"'{CD}' behind 'cd' in 'the top level'"],
+        [f"'{CD}' after 'cd' in 'the top level'"],
     ),
     "kept under another name": (
         {"main.py": "from kaolin.metrics.pointcloud import chamfer_distance\n\n\nclass T:\n    def __init__(self):\n"
                     "        self.loss = chamfer_distance\n\n    def train(self, p, gt):\n        self.loss(p, gt).mean().backward()\n"},
-        ["'chamfer_distance = training_loss(chamfer_distance)' behind 'chamfer_distance' in 'the top level'"],
+        ["'chamfer_distance = training_loss(chamfer_distance)' after 'chamfer_distance' in 'the top level'"],
     ),
     "handed on by a module of the host": (
         {"lib/losses.py": "from pytorch3d.loss import chamfer_distance\n",
          **imported("from lib.losses import chamfer_distance as cd\n")},
-        [f"'{CD}' behind 'cd' in 'the top level'"],
+        [f"'{CD}' after 'cd' in 'the top level'"],
     ),
     "chamferdist": (
         imported("from chamferdist import ChamferDistance\ncd = ChamferDistance()\n", "cd(pred, gt, bidirectional=True)"),
-        [f"'{CD}' behind 'cd' in 'the top level'"],
+        [f"'{CD}' after 'cd' in 'the top level'"],
     ),
     "an alias, re-exported, on a path of its own": (
         {"utils/metrics/CD/dist.py": RAW, "utils/metrics/CD/__init__.py": "from .dist import chamfer_3DDist as cd\n",
@@ -173,7 +173,7 @@ SOLE: dict[str, tuple[dict[str, str], list[str]]] = {
     "what training takes from a file of metrics": (
         {"utils/metrics.py": defined("d = torch.cdist(pred, gt)\nreturn d.min(1)[0].mean() + d.min(2)[0].mean()")["main.py"]
          .partition("def train")[0], **script("from utils.metrics import chamfer as cd\n", "cd(pred, gt)")},
-        [f"'{CD}' behind 'cd' in 'the top level'"],
+        [f"'{CD}' after 'cd' in 'the top level'"],
     ),
     # objects
     "one of two classes": (
@@ -181,34 +181,34 @@ SOLE: dict[str, tuple[dict[str, str], list[str]]] = {
          "main.py": "from ext import *\n\n\nclass M:\n    def build(self, l1):\n        if l1:\n            self.f = ChamferDistanceL1()\n"
                     "        else:\n            self.f = ChamferDistanceL2()\n\n    def train(self, p, gt):\n"
                     "        self.f(p, gt).backward()\n"},
-        ["'self.f = training_loss(self.f)' behind 'self.f' in 'M.build'"] * 2,
+        ["'self.f = training_loss(self.f)' after 'self.f' in 'M.build'"] * 2,
     ),
     "two at once": (
         {"ext.py": EXTENSION,
          "main.py": "from ext import ChamferDistanceL2, OneWay\n\n\ndef train(p, gt):\n    a, b = ChamferDistanceL2(), OneWay()\n"
                     "    (a(p, gt) + b(p, gt)).backward()\n"},
-        ["'a = training_loss(a)' behind '(a, b)' in 'train'"],
+        ["'a = training_loss(a)' after '(a, b)' in 'train'"],
     ),
     "by a factory": (
         {"ext.py": EXTENSION, "main.py": "import ext\n\n\ndef make():\n    return ext.ChamferDistanceL2()\n\n\ncd = make()\n"
                                          + STEP.format(call="cd(pred, gt)")},
-        [f"'{CD}' behind 'cd' in 'the top level'"],
+        [f"'{CD}' after 'cd' in 'the top level'"],
     ),
     "of an unknown object": (
         {"ext.py": EXTENSION, "net.py": "import ext\n\n\nclass Net:\n    def __init__(self):\n        self.rec = ext.ChamferDistanceL2()\n",
          "main.py": "import net\n" + STEP.format(call="net.module.rec(pred, gt)")},
-        ["'self.rec = training_loss(self.rec)' behind 'self.rec' in 'Net.__init__'"],
+        ["'self.rec = training_loss(self.rec)' after 'self.rec' in 'Net.__init__'"],
     ),
     "handed to a function": (
         {"ext.py": EXTENSION, "main.py": "import ext\n\n\ndef go(f, p, gt):\n    f(p, gt).backward()\n\n\ndef main(p, gt):\n"
                                          "    cd = ext.ChamferDistanceL2()\n    go(cd, p, gt)\n\n\nif __name__ == '__main__':\n"
                                          "    main(0, 0).backward()\n"},
-        [f"'{CD}' behind 'cd' in 'main'"],
+        [f"'{CD}' after 'cd' in 'main'"],
     ),
     "of a class from elsewhere, bound to no name": (
         script("from chamferdist import ChamferDistance\n\n\ndef validate(p, gt):\n    cd = ChamferDistance()\n    return cd(p, gt)\n",
                "ChamferDistance()(pred, gt)"),
-        ["'ChamferDistance = training_loss(ChamferDistance)' behind 'ChamferDistance' in 'the top level'"],
+        ["'ChamferDistance = training_loss(ChamferDistance)' after 'ChamferDistance' in 'the top level'"],
     ),
     # a tuple of stages
     "stages that are looped over": (
@@ -216,7 +216,7 @@ SOLE: dict[str, tuple[dict[str, str], list[str]]] = {
          "main.py": "from ext import ChamferDistanceL2\ncd = ChamferDistanceL2()\n\n\ndef chamfer(preds, gt):\n"
                     "    return sum(cd(p, gt) for p in preds)\n\n\ndef loop(preds, gt):\n    total = 0\n    for p in preds:\n"
                     "        total = total + cd(p, gt)\n    return total\n" + STEP.format(call="chamfer(pred, gt) + loop(pred, gt)")},
-        [f"'{CD}' behind 'cd' in 'the top level'"],
+        [f"'{CD}' after 'cd' in 'the top level'"],
     ),
     "stages that are unpacked, of raw distances": (
         {"dist.py": RAW, **script(
@@ -228,35 +228,35 @@ SOLE: dict[str, tuple[dict[str, str], list[str]]] = {
     "a value in the training function": (
         {"dist.py": RAW, **script("from dist import chamfer_3DDist\n", "0\n    d1, d2, _, _ = chamfer_3DDist()(gt, pred)\n"
                                   "    d2 = torch.sqrt(d2)\n    loss = d1.mean() + d2.mean()")},
-        [f"'{BY_VALUE}' behind 'loss' in 'train'"],
+        [f"'{BY_VALUE}' after 'loss' in 'train'"],
     ),
     "a value that a further argument weighs": (
         {"dist.py": RAW, **script("from dist import chamfer_3DDist\n\n\ndef both(a, b, radius=1.0):\n    d1, d2, _, _ = chamfer_3DDist()(a, b)\n"
                                   "    cd = d1.mean() + d2.mean()\n    return cd / radius\n", "both(pred, gt, 2.0)")},
-        ["'cd = training_value(cd, a, b, label='both')' behind 'cd' in 'both'"],
+        ["'cd = training_value(cd, a, b, label='both')' after 'cd' in 'both'"],
     ),
     # loops of a library
     "Lightning": (
         {"main.py": "from pytorch3d.loss import chamfer_distance as cd\n\n\nclass Net(LightningModule):\n"
                     "    def training_step(self, batch, i):\n        loss, _ = cd(self(batch[0]), batch[1])\n        return loss\n\n"
                     "    def validation_step(self, batch, i):\n        return cd(self(batch[0]), batch[1])[0]\n"},
-        [f"'{CD}' behind 'cd' in 'the top level'"],
+        [f"'{CD}' after 'cd' in 'the top level'"],
     ),
     "MMEngine": (
         {"main.py": "from chamferdist import ChamferDistance\n\n\n@MODELS.register_module()\nclass Net(BaseModel):\n"
                     "    def __init__(self):\n        self.cd = ChamferDistance()\n\n    def loss(self, p, gt):\n"
                     "        return {'loss': self.cd(p, gt)}\n"},
-        ["'self.cd = training_loss(self.cd)' behind 'self.cd' in 'Net.__init__'"],
+        ["'self.cd = training_loss(self.cd)' after 'self.cd' in 'Net.__init__'"],
     ),
     "Accelerate": (
         {"ext.py": EXTENSION, "main.py": "from ext import ChamferDistanceL2\n\n\ndef main(accelerator, net, x, gt):\n"
                                          "    cd = ChamferDistanceL2()\n    accelerator.backward(cd(net(x), gt))\n"},
-        [f"'{CD}' behind 'cd' in 'main'"],
+        [f"'{CD}' after 'cd' in 'main'"],
     ),
     "nothing that says how it trains": (
         {"main.py": "from pytorch3d.loss import chamfer_distance as cd\n\n\ndef objective(p, gt):\n    return cd(p, gt)[0]\n\n\n"
                     "def validate(p, gt):\n    return cd(p, gt)[0]\n"},
-        [f"'{CD}' behind 'cd' in 'the top level'"],
+        [f"'{CD}' after 'cd' in 'the top level'"],
     ),
 }  # fmt: skip
 
@@ -391,7 +391,7 @@ def test_distances_inside_a_network_stay(tmp_path: Path) -> None:
         "\n\nnet = Net()\n" + STEP.replace("net, ", "").format(call="net.cd(pred, gt)")
     )  # fmt: skip
     fork = recognise(make(tmp_path, {"ext.py": EXTENSION + RAW, "main.py": text}))
-    assert edits(fork) == ["'self.cd = training_loss(self.cd)' behind '(self.near, self.cd)' in 'Net.__init__'"]
+    assert edits(fork) == ["'self.cd = training_loss(self.cd)' after '(self.near, self.cd)' in 'Net.__init__'"]
     assert [str(kept) for kept in fork.kept] == ["main.py:10 Net.forward: self.near is used inside the network"]
 
 
@@ -445,10 +445,10 @@ def test_two_kinds_of_hosts_in_one_clone(tmp_path: Path) -> None:
     project = Project(make(tmp_path, REGISTRY))
     theirs = {("models/build.py", "build"), ("models/net.py", "Net")}
     loop = search(project, without=theirs)
-    assert edits(loop) == [f"'{CD}' behind 'cd' in 'the top level'"]
+    assert edits(loop) == [f"'{CD}' after 'cd' in 'the top level'"]
     assert loop.loops == ("other/main.py:6 train",)
     assert edits(sites_for(project, [("models/net.py", "Net")])) == [
-        "'@trains_with_loss' above 'both'", "'shared = training_loss(shared)' behind 'shared' in 'the top level'",
+        "'@trains_with_loss' above 'both'", "'shared = training_loss(shared)' after 'shared' in 'the top level'",
     ]  # fmt: skip
     (tmp_path / "other" / "main.py").unlink()
     assert not search(Project(tmp_path), without=theirs).recipe.edits

@@ -54,7 +54,7 @@ def read(**config):
 def test_our_metrics_follow_the_hosts(table, capsys):
     read(metrics=["EMD", "DCD", "CDL1"])
     assert table.names() == ["CDL1", "EMD", "DCD"]
-    assert "Scores also measures EMD, DCD, behind the host's own" in capsys.readouterr().err
+    assert "Scores also measures EMD, DCD, after the host's own" in capsys.readouterr().err
     pred, gt = torch.rand(2, 50, 3), torch.rand(2, 60, 3)
     own, ours, density = table.get(pred, gt)
     assert own.item() == 7

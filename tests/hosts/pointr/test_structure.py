@@ -40,7 +40,7 @@ def test_the_folder_name_does_not_matter_but_the_parts_do(host: Path) -> None:
 
 def test_no_host_says_what_was_looked_for(tmp_path: Path) -> None:
     (tmp_path / "main.py").write_text("import yaml\n")
-    with pytest.raises(HostError, match=r"Looked through 1 Python files for a registry .*main\.py\)$"):
+    with pytest.raises(HostError, match=r"Looked through 1 Python file for a registry .*main\.py\)$"):
         recognise(Clone(tmp_path).project)
     with pytest.raises(HostError, match=r"is not a folder"):
         recognise(Clone(tmp_path / "missing").project)
