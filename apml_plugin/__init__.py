@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from apml_plugin.functional import apml_loss as apml_loss
     from apml_plugin.functional import chamfer_distance as chamfer_distance
     from apml_plugin.functional import earth_movers_distance as earth_movers_distance
+    from apml_plugin.functional import fast_emd as fast_emd
     from apml_plugin.functional import matching_plan as matching_plan
     from apml_plugin.losses import *  # noqa: F403
     from apml_plugin.registry import LOSSES as LOSSES
@@ -28,6 +29,7 @@ _OTHERS = {
     "apml_loss": "functional",
     "chamfer_distance": "functional",
     "earth_movers_distance": "functional",
+    "fast_emd": "functional",
     "matching_plan": "functional",
 }
 

@@ -6,6 +6,7 @@
 
 #include <optional>
 
+#include "common/bisection.h"
 #include "common/temperature.h"
 
 namespace apml {
@@ -40,6 +41,12 @@ inline void check_settings(const char* op, const Settings& s) {
   TORCH_CHECK_VALUE(s.p_min >= 0 && s.p_min < 1 && s.threshold > 0 && s.threshold < 1 && s.iterations >= 0 && s.eps > 0,
                     "apml::", op, ": p_min in [0, 1), threshold in (0, 1), iterations >= 0 and eps > 0 are needed, got ",
                     s.p_min, ", ", s.threshold, ", ", s.iterations, " and ", s.eps);
+}
+
+inline void check_settings(const char* op, const FastSettings& s) {
+  TORCH_CHECK_VALUE(s.restarts >= 1 && s.neighbours >= 1 && s.neighbours <= MOST_NEIGHBOURS && s.passes >= 0, "apml::",
+                    op, ": restarts >= 1, neighbours in [1, ", MOST_NEIGHBOURS, "] and passes >= 0 are needed, got ",
+                    s.restarts, ", ", s.neighbours, " and ", s.passes);
 }
 
 }  // namespace apml

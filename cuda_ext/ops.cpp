@@ -9,6 +9,7 @@ TORCH_LIBRARY(apml, m) {
   m.def(apml::schema::PLAN);
   m.def(apml::schema::NEAREST);
   m.def(apml::schema::CHAMFER);
+  m.def(apml::schema::FAST_EMD);
 }
 
 extern "C" PyObject* PyInit__C(void) {

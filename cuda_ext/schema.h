@@ -39,4 +39,17 @@ constexpr const char* CHAMFER =
     "chamfer(Tensor pred, Tensor gt, Tensor? pred_lengths, Tensor? gt_lengths, bool squared, bool gradients) "
     "-> (Tensor losses, Tensor pred_grad, Tensor gt_grad)";
 
+// A matching of partners that are near each other: two trees of random planes, matched part by part (BSP-OT, ACM TOG
+// 44(6), 2025), then exchanges of partners between neighbours for as long as the sum of costs falls.
+//   losses (B,) in the clouds' dtype: mean distance of partners, or, with `squares`, mean squared distance; gradients
+//   with the partners held constant, as in `match`; pairs (B, max(N, M), 2) int64: (pred point, gt point), -1 for none.
+// Each point of the larger cloud has one partner, and each of the n points of the smaller cloud has floor(m / n) or
+// ceil(m / n) of them, m the larger number. With `injective` the larger cloud's surplus stays out instead.
+// `restarts`: how many matchings are made and merged; `neighbours`: candidates of a swap in each cloud, at most 64;
+// `passes`: rounds of swaps, at most. The trees follow from `seed` alone, on every device (common/bisection.h).
+constexpr const char* FAST_EMD =
+    "fast_emd(Tensor pred, Tensor gt, Tensor? pred_lengths, Tensor? gt_lengths, int seed, int restarts, "
+    "int neighbours, int passes, bool squares, bool injective, bool gradients) "
+    "-> (Tensor losses, Tensor pred_grad, Tensor gt_grad, Tensor pairs)";
+
 }  // namespace apml::schema

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch import nn
+
 from apml_plugin.losses.base import DECLARED, TWO_CLOUDS, arguments_of
+from apml_plugin.registry import build_loss
 
 ARGUMENTS: dict[str, dict[str, Any]] = {
     # Clouds of two sizes have no one-to-one assignment; all points of the smaller one are matched.
@@ -22,6 +25,11 @@ POINT_LOSSES = [
     for name, cls in DECLARED.items()
     if cls.takes == TWO_CLOUDS and all(p.default is not p.empty for p in arguments_of(cls).values())
 ]
+
+
+def loss_of(name: str, **arguments: Any) -> nn.Module:
+    """The loss in evaluation: in training FastEMD matches anew at every call."""
+    return build_loss({**config_of(name), **arguments}).eval()
 
 
 def config_of(name: str) -> dict[str, Any]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # what type checkers and editors see
     from apml_plugin.losses.combine import *  # noqa: F403
     from apml_plugin.losses.dpcc import *  # noqa: F403
     from apml_plugin.losses.emd import *  # noqa: F403
+    from apml_plugin.losses.fast_emd import *  # noqa: F403
     from apml_plugin.losses.geom import *  # noqa: F403
     from apml_plugin.losses.mixture import *  # noqa: F403
 else:

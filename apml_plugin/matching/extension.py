@@ -98,6 +98,11 @@ def problem(device: str, dimensions: int) -> str | None:
     return missing(device)
 
 
+def offers(op: str, device: str, dimensions: int) -> bool:
+    """Whether there is this op for clouds on a type of device with so many coordinates: some are for the CPU alone."""
+    return problem(device, dimensions) is None and has_kernel(f"apml::{op}", device)
+
+
 @functools.cache  # called by every loss, and reads a file
 def _missing_kernels(device: str) -> str | None:
     if device in ("cpu", "cuda") and has_kernel("apml::match", device):
@@ -119,6 +124,11 @@ def _register() -> None:
     def _(pred: Tensor, gt: Tensor, *args: Any) -> tuple[Tensor, ...]:
         return _like_losses(pred, gt, args[3])
 
+    @torch.library.register_fake("apml::fast_emd")
+    def _(pred: Tensor, gt: Tensor, *args: Any) -> tuple[Tensor, ...]:
+        pairs = pred.new_empty(pred.shape[0], max(pred.shape[1], gt.shape[1]), 2, dtype=torch.int64)
+        return (*_like_losses(pred, gt, args[-1]), pairs)
+
     @torch.library.register_fake("apml::nearest")
     def _(queries: Tensor, points: Tensor, *lengths: Any) -> tuple[Tensor, Tensor]:
         return queries.new_empty(queries.shape[:2]), queries.new_empty(queries.shape[:2], dtype=torch.int64)
@@ -130,7 +140,7 @@ def _register() -> None:
         indices = pred.new_empty(3, entries, dtype=torch.int64)
         return indices, pred.new_empty(entries), pred.new_empty(pred.shape[0], dtype=torch.float64), *wide
 
-    for op in ("apml::match", "apml::chamfer"):
+    for op in ("apml::match", "apml::chamfer", "apml::fast_emd"):
         torch.library.register_autograd(op, _backward, setup_context=_keep_gradients)
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from apml_plugin.errors import BackendError
 from apml_plugin.matching.inputs import Clouds, compute_dtype
-from apml_plugin.matching.settings import Settings, resolve_threshold
+from apml_plugin.matching.settings import FastSettings, Settings, resolve_threshold
 
 
 def solve(
@@ -115,6 +115,26 @@ def chamfer(
     pred, gt = clouds.pred.detach().to(dtype), clouds.gt.detach().to(dtype)
     losses, pred_grad, gt_grad = torch.ops.apml.chamfer(pred, gt, *_lengths(clouds), squared, gradients)
     return (losses, pred_grad, gt_grad) if gradients else (losses, None, None)
+
+
+def fast_emd(
+    clouds: Clouds, settings: FastSettings, dtype: torch.dtype, gradients: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Mean costs (B,), both gradients and pairs (B, max(N, M), 2) of :mod:`apml_plugin.matching.fast`."""
+    pred, gt = clouds.pred.detach().to(dtype), clouds.gt.detach().to(dtype)
+    result: tuple[Tensor, Tensor, Tensor, Tensor] = torch.ops.apml.fast_emd(
+        pred,
+        gt,
+        *_lengths(clouds),
+        settings.key,
+        settings.restarts,
+        settings.neighbours,
+        settings.passes,
+        settings.norm == "L2",
+        settings.unequal == "smaller",
+        gradients,
+    )
+    return result
 
 
 def _lengths(clouds: Clouds) -> tuple[Tensor | None, Tensor | None]:

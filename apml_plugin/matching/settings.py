@@ -7,10 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from apml_plugin.arguments import number, one_of, positive, whole
+from apml_plugin.arguments import number, one_of, positive, positive_whole, whole
 from apml_plugin.errors import LossValueError
 
 TIES = ("share", "uniform")
+NORMS = ("L1", "L2")
+FAST_UNEQUAL = ("balanced", "smaller", "raise")
+MOST_NEIGHBOURS = 64
 AUTO = "auto"
 
 START = 1e-20
@@ -67,6 +70,54 @@ class Settings:
                     "and backend='dense' keeps every entry"
                 )
         one_of("ties", self.ties, TIES)
+
+
+@dataclass(frozen=True)
+class FastSettings:
+    """How a fast matching is made.
+
+    Args:
+        restarts: matchings that are made, each with trees of its own, and merged.
+        neighbours: points of each cloud that a point tries to exchange partners with, at most 64.
+        passes: rounds of swaps, at most; 0 for none.
+        norm: ``"L1"``: the cost of a pair is its distance; ``"L2"``: its squared distance.
+        unequal: where the clouds differ in number, m > n: ``"balanced"``: each point of the larger one has a partner,
+            and each point of the smaller one has floor(m / n) or ceil(m / n); ``"smaller"``: each point of the smaller
+            one has a partner, the surplus has none; ``"raise"`` an error.
+        seed: of the random planes.
+
+    Raises:
+        LossArgumentError: a value of the wrong type.
+        LossValueError: a value out of range.
+    """
+
+    restarts: int = 1
+    neighbours: int = 8
+    passes: int = 4
+    norm: str = "L1"
+    unequal: str = "balanced"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("restarts", "neighbours"):
+            positive_whole(name, getattr(self, name))
+        if self.neighbours > MOST_NEIGHBOURS:
+            raise LossValueError(f"neighbours={self.neighbours!r} must be at most {MOST_NEIGHBOURS}; 8 is usual")
+        object.__setattr__(self, "passes", whole("passes", self.passes))
+        if self.passes < 0:
+            raise LossValueError(f"passes={self.passes!r} must be 0 or more; 4 is usual")
+        object.__setattr__(self, "seed", whole("seed", self.seed))
+        one_of("norm", self.norm, NORMS)
+        one_of("unequal", self.unequal, FAST_UNEQUAL)
+
+    @property
+    def key(self) -> int:
+        """The seed as the 64 bits, with sign, that the ops take."""
+        return (self.seed + 2**63) % 2**64 - 2**63
+
+    def matched(self, n: int, m: int) -> int:
+        """How many pairs clouds of n and m points have."""
+        return 0 if n == 0 or m == 0 else min(n, m) if self.unequal == "smaller" else max(n, m)
 
 
 def resolve_threshold(

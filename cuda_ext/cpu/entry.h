@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "../common/bisection.h"
 #include "../common/temperature.h"
 
 namespace apml::cpu {
@@ -39,6 +40,7 @@ struct Functions {
   void (*plan)(const Pair<Given>&, const Settings&, PlanSink<Given>&, Result&);
   void (*nearest)(const Pair<Given>&, Given* squared, int64_t* index);
   double (*chamfer)(const Pair<Given>&, bool squares);
+  double (*fast_emd)(const Pair<Given>&, const FastSettings&, int64_t* pairs);
 };
 
 struct Entry {

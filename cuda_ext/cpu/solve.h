@@ -5,6 +5,7 @@
 #include "chamfer.h"
 #include "entries.h"
 #include "entry.h"
+#include "fast_emd.h"
 
 namespace apml::cpu {
 namespace APML_ISA {
@@ -154,7 +155,7 @@ double chamfer(const Pair<Given>& p, bool squares) {
 
 template <typename Given>
 constexpr Functions<Given> functions() {
-  return {match<Given>, plan<Given>, nearest<Given>, chamfer<Given>};
+  return {match<Given>, plan<Given>, nearest<Given>, chamfer<Given>, fast_emd<Given>};
 }
 
 }  // namespace APML_ISA

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from pointlosses import POINT_LOSSES, config_of
+from pointlosses import POINT_LOSSES, config_of, loss_of
 from torch import Tensor
 
 from apml_plugin.errors import LossArgumentError, LossValueError
@@ -33,7 +33,7 @@ def name(request: pytest.FixtureRequest) -> str:
 
 
 def test_the_gradient_is_that_of_the_value(name: str) -> None:
-    loss = build_loss({**config_of(name), **WHOLE_GRADIENT.get(name, {})})
+    loss = loss_of(name, **WHOLE_GRADIENT.get(name, {}))
     pred, gt = clouds()
     loss(pred.requires_grad_(), gt.requires_grad_()).backward()
     generator = torch.Generator().manual_seed(5)
@@ -48,7 +48,7 @@ def test_the_gradient_is_that_of_the_value(name: str) -> None:
 
 
 def test_the_order_of_points_does_not_matter(name: str) -> None:
-    loss = build_loss(config_of(name))
+    loss = loss_of(name)
     pred, gt = clouds(20, 25)
     value = loss(pred, gt).item()
     generator = torch.Generator().manual_seed(7)
@@ -59,7 +59,7 @@ def test_the_order_of_points_does_not_matter(name: str) -> None:
 
 
 def test_padding_does_not_count(name: str) -> None:
-    loss = build_loss(config_of(name))
+    loss = loss_of(name)
     pred, gt = clouds(9, 12, batch=1)
     other = clouds(7, 10, batch=1, seed=1)
     alone = [loss(pred, gt).item(), loss(*other).item()]
@@ -79,7 +79,7 @@ def test_padding_does_not_count(name: str) -> None:
 
 
 def test_equal_points_give_a_finite_gradient(name: str) -> None:
-    loss = build_loss(config_of(name))
+    loss = loss_of(name)
     pred, _ = clouds(10)
     pred[:, 5] = pred[:, 4]
     gt = pred.clone()
@@ -90,7 +90,7 @@ def test_equal_points_give_a_finite_gradient(name: str) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_lower_precision_is_close(name: str, dtype: torch.dtype) -> None:
-    loss = build_loss(config_of(name))
+    loss = loss_of(name)
     # Coordinates that bfloat16 holds exactly, so that only the computing differs.
     pred, gt = ((c * 64).round() / 64 for c in clouds(30, 30, seed=3))
     value = loss(pred, gt).item()
@@ -110,7 +110,7 @@ def test_lower_precision_is_close(name: str, dtype: torch.dtype) -> None:
 )
 def test_unusable_clouds_are_named(name: str, change: Any, message: str) -> None:
     with pytest.raises((LossValueError, LossArgumentError), match=message):
-        build_loss(config_of(name))(*change(*clouds()))
+        loss_of(name)(*change(*clouds()))
 
 
 def test_an_argument_there_is_not_is_named(name: str) -> None:
@@ -119,7 +119,7 @@ def test_an_argument_there_is_not_is_named(name: str) -> None:
 
 
 def test_no_state_enters_a_checkpoint(name: str) -> None:
-    loss = build_loss(config_of(name))
+    loss = loss_of(name)
     assert not loss.state_dict()
     assert not list(loss.parameters())
     assert loss.describe().startswith(f"{name}(")

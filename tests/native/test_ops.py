@@ -47,6 +47,8 @@ def test_opcheck(dtype: torch.dtype) -> None:
     torch.library.opcheck(torch.ops.apml.match, (x, y, None, None, *DEFAULTS, True, True))
     torch.library.opcheck(torch.ops.apml.nearest, (pred, gt, *lengths))
     torch.library.opcheck(torch.ops.apml.plan, (pred, gt, *lengths, *DEFAULTS))
+    for arguments in ((x, y, None, None), (x, y, *lengths), (pred, gt, *lengths)):
+        torch.library.opcheck(torch.ops.apml.fast_emd, (*arguments, 0, 2, 8, 4, False, False, True))
 
 
 @ops

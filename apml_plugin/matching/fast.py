@@ -1,0 +1,78 @@
+"""One-to-one matchings at the price of a neighbour search: two random trees matched, then swaps between neighbours.
+
+1. Both clouds are split by the same random planes at the same ranks, part by part, and the last parts paired off
+   (Genest, Bonneel, Nivoliers, Coeurjolly: BSP-OT, ACM Transactions on Graphics 44(6), 2025).
+2. Two points exchange partners where that makes the sum of costs smaller (2-opt). Only near points are tried.
+3. Of two matchings, the cheaper one is taken on each cycle of their union.
+
+Every step keeps the matching one to one, so its cost is never below the exact earth mover's distance. Random decisions
+are a function of the seed and of the place in the tree, the same on every device.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from apml_plugin.errors import BackendError, LossValueError
+from apml_plugin.matching import extension, native
+from apml_plugin.matching.gradients import Solution, with_gradients
+from apml_plugin.matching.inputs import Clouds, compute_dtype
+from apml_plugin.matching.settings import FastSettings
+
+
+def fast_losses(clouds: Clouds, settings: FastSettings, dtype: torch.dtype) -> Tensor:
+    """Mean costs (B,) of the matchings, differentiable in both clouds with the partners held constant.
+
+    A pair with an empty side has cost 0.
+
+    Raises:
+        LossValueError: unequal numbers of points with ``unequal="raise"``; a cost that the dtype cannot hold (CPU only:
+            asking a GPU would stall it).
+    """
+    _check_sizes(clouds, settings)
+
+    def solve(gradients: bool) -> Solution:
+        losses, pred_grad, gt_grad, _ = _solve(clouds, settings, dtype, gradients)
+        if losses.device.type == "cpu" and not bool(torch.isfinite(losses).all()):
+            raise LossValueError(
+                f"the mean cost of partners is larger than {str(dtype).removeprefix('torch.')} can hold: "
+                "use float64 or scale the clouds down"
+            )
+        return losses, pred_grad, gt_grad
+
+    return with_gradients(clouds.pred, clouds.gt, solve)
+
+
+def fast_pairs(clouds: Clouds, settings: FastSettings) -> list[Tensor]:
+    """For each pair of clouds the partners, (K, 2) int64: index of the pred point, index of the gt point.
+
+    They are in the order of the larger cloud's points, or with ``unequal="smaller"`` of the smaller one's.
+
+    Raises:
+        LossValueError: as :func:`fast_losses`.
+    """
+    _check_sizes(clouds, settings)
+    pairs = _solve(clouds, settings, compute_dtype(clouds.pred, clouds.gt), False)[3]
+    sizes = [(len(x), len(y)) for x, y in map(clouds.pair, range(len(pairs)))]
+    return [one[: settings.matched(n, m)] for one, (n, m) in zip(pairs, sizes, strict=True)]
+
+
+def _solve(
+    clouds: Clouds, settings: FastSettings, dtype: torch.dtype, gradients: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    if not extension.offers("fast_emd", clouds.pred.device.type, clouds.pred.shape[2]):
+        raise BackendError("FastEMD needs the compiled ops, and clouds of at most 3 coordinates on the CPU")
+    return native.fast_emd(clouds, settings, dtype, gradients)
+
+
+def _check_sizes(clouds: Clouds, settings: FastSettings) -> None:
+    if settings.unequal != "raise":
+        return
+    for b in range(clouds.pred.shape[0]):
+        n, m = (len(cloud) for cloud in clouds.pair(b))
+        if n != m and n and m:
+            raise LossValueError(
+                f"pred[{b}] has {n} points and gt[{b}] {m}, and unequal='raise' asks for equal numbers: sample the "
+                "larger cloud down, or use unequal='balanced' or 'smaller'"
+            )
