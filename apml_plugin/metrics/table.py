@@ -5,7 +5,6 @@ To add a metric, write its function (see `pairs`) and add one entry to `METRICS`
 
 from __future__ import annotations
 
-import difflib
 import functools
 import inspect
 import re
@@ -15,6 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
+from apml_plugin.arguments import did_you_mean
 from apml_plugin.errors import LossArgumentError
 
 from .inputs import Pair
@@ -107,9 +107,9 @@ def find(name: str) -> Metric:
     if match := re.fullmatch(r"f(?:score)?@([\d.e]+)(%?)", key):
         threshold = float(match[1]) / (100 if match[2] else 1)
         return replace(METRICS["F-Score"], name=name, heading=name, options={"threshold": threshold})
-    close = difflib.get_close_matches(name, METRICS, n=1)
-    offer = f"; did you mean {close[0]!r}?" if close else ""
-    raise LossArgumentError(f"no metric is called {name!r}; there are {', '.join(METRICS)}{offer}")
+    raise LossArgumentError(
+        f"no metric is called {name!r}{did_you_mean(name, METRICS)} (there are {', '.join(METRICS)})"
+    )
 
 
 def measure_sets(

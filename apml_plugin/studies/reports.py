@@ -1,15 +1,14 @@
-"""What the reports of all studies share: the best value of a column, files written whole, progress bars."""
+"""What the reports of all studies share: the best value of a column, JSON files, progress bars."""
 
 from __future__ import annotations
 
 import json
-import os
-import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from apml_plugin.errors import ApmlError
+from apml_plugin.files.writing import write_whole
 from apml_plugin.metrics import Metric
 
 if TYPE_CHECKING:
@@ -70,20 +69,7 @@ def check_writable(option: str, path: Path | None, error: type[ApmlError], suffi
         raise error(f"{option} {path}: the picture is a PNG; let the name end in {suffix}")
 
 
-def whole_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Writes a file completely or not at all."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            write(stream)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
-
-
 def write_json(path: Path, value: Any) -> None:
     """Writes indented JSON completely or not at all."""
     text = json.dumps(value, indent=1) + "\n"
-    whole_file(path, lambda stream: stream.write(text.encode()))
+    write_whole(path, lambda stream: stream.write(text.encode()), force=True)

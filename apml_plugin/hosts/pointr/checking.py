@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ...arguments import did_you_mean
 from ...errors import ApmlError, HostError
 from ...files import opening
 from ...matching.extension import loading_problem
@@ -102,9 +102,8 @@ def _warn_about_run(found: Finding, config: dict[str, Any], loss: Any) -> None:
             )
     elif (known := _host_model(found)) is None:
         names = [*(model.name for model in found.host.detail.models), *OURS]
-        close = difflib.get_close_matches(found.model, names, n=1)
-        offer = f"; did you mean {close[0]}?" if close else ""
-        found.error = f"the host has no model {found.model} with a loss to replace; it has {', '.join(names)}{offer}"
+        offer = did_you_mean(found.model, names)
+        found.error = f"the host has no model {found.model} with a loss to replace{offer} (it has {', '.join(names)})"
     elif not (known.sites or known.makes or len(found.host.edits) > 2):
         found.error = (
             f"{known.definition.file}:{known.definition.line} {found.model} makes no Chamfer object, so there is "

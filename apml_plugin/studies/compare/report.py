@@ -10,8 +10,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from apml_plugin.files.writing import write_whole
 from apml_plugin.studies.machine import describe, machine
-from apml_plugin.studies.reports import best, heading, plain_table, whole_file, write_json
+from apml_plugin.studies.reports import best, heading, plain_table, write_json
 
 from . import picture
 from .study import COLUMNS, Contestant, Data, Results, Size
@@ -105,7 +106,7 @@ def write(out: Path, summary: Summary, results: Results, losses: Sequence[Contes
     for name, content in {**pictures, "report.html": page.encode()}.items():
         if name == "report.html":
             write_json(out / "compare.json", as_json(summary, results, losses, size, facts))
-        whole_file(out / name, lambda stream, content=content: stream.write(content))  # type: ignore[misc]
+        write_whole(out / name, lambda stream, content=content: stream.write(content), force=True)  # type: ignore[misc]
     return out / "report.html"
 
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from apml_plugin import __version__
 from apml_plugin.errors import HostError, LossArgumentError, LossValueError
+from apml_plugin.files.writing import write_whole
 from apml_plugin.losses import PointLoss
 from apml_plugin.metrics import METRICS, Metric, Pair, find
 from apml_plugin.models import PCN
@@ -27,7 +28,6 @@ from apml_plugin.registry import LOSSES, arguments_of, build_loss
 from apml_plugin.shapes import FAMILIES, camera, draw_points, make_shape, visible_from
 from apml_plugin.shapes.dataset import shape_seed
 from apml_plugin.studies.machine import threads
-from apml_plugin.studies.reports import whole_file
 
 DEFAULT: tuple[str | dict[str, Any], ...] = (
     "ChamferL1",
@@ -286,7 +286,7 @@ def _path(folder: Path, loss: Contestant, seed: int) -> Path:
 def save(path: Path, result: Result, settings: dict[str, Any]) -> None:
     numbers = {key: value for key, value in asdict(result).items() if key != "pred"}
     text = json.dumps({"settings": settings, **numbers})
-    whole_file(path, lambda stream: np.savez(stream, pred=result.pred, said=np.array(text)))
+    write_whole(path, lambda stream: np.savez(stream, pred=result.pred, said=np.array(text)), force=True)
 
 
 def load(path: Path, settings: dict[str, Any]) -> Result:

@@ -170,7 +170,7 @@ def test_misspelt_metrics_and_models_are_reported(host, tmp_path, capsys) -> Non
     assert "did you mean 'EMD'" in " ".join(capsys.readouterr().out.split())
     file.write_text(yaml.safe_dump({"model": {"NAME": "PNC", "num_pred": 32, "loss": "APML"}}))
     main(["check", str(file), "--host", str(host)])
-    assert "did you mean PCN?" in " ".join(capsys.readouterr().out.split())
+    assert "did you mean 'PCN'?" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_run_asks_the_host_it_is_in_and_not_what_lies_around_its_config(
