@@ -232,7 +232,7 @@ def fast_emd(
     pred: Tensor,
     gt: Tensor,
     *,
-    restarts: int = 1,
+    restarts: int = 2,
     neighbours: int = 8,
     passes: int = 4,
     norm: str = "L1",

@@ -20,7 +20,7 @@ CALLS = 1 << 24
 class FastEMD(PointLoss):
     """Earth mover's distance of a nearly optimal one-to-one matching, found by random trees and swaps.
 
-    Never below the exact value; about 15 % above it for close clouds and 0.1 % for far ones, less with ``restarts``.
+    Never below the exact value; about 12 % above it for close clouds and 0.1 % for far ones, less with ``restarts``.
     Points that it moves end on the target one to one. O(N + M) memory. Gradients go to both clouds with the partners
     held constant. NaN and Inf always raise an error.
 
@@ -30,7 +30,7 @@ class FastEMD(PointLoss):
     itself: evaluation is repeatable and does not disturb training. Nothing enters a checkpoint.
 
     Args:
-        restarts: matchings that are made and merged; 8 halve the error and take 4 times as long.
+        restarts: matchings that are made and merged; 1 is the fastest, 8 nearly halve the error in 2.5 times the time.
         neighbours: points of each cloud that a point tries to exchange partners with, at most 64.
         passes: rounds of swaps, at most.
         norm: ``"L1"``: mean distance, in the unit of the coordinates; ``"L2"``: mean squared distance.
@@ -46,7 +46,7 @@ class FastEMD(PointLoss):
 
     def __init__(
         self,
-        restarts: int = 1,
+        restarts: int = 2,
         neighbours: int = 8,
         passes: int = 4,
         norm: str = "L1",

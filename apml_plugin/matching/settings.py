@@ -91,7 +91,7 @@ class FastSettings:
         LossValueError: a value out of range.
     """
 
-    restarts: int = 1
+    restarts: int = 2
     neighbours: int = 8
     passes: int = 4
     norm: str = "L1"

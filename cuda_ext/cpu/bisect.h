@@ -14,41 +14,76 @@ struct alignas(16) Point {
   int32_t index;
 };
 
-// Of this instruction set alone, and so is what the standard library makes with it.
-struct Less {
-  bool operator()(float a, float b) const { return a < b; }
-};
-
 inline float along(const float* direction, const Point& p) {
   return direction[0] * p.x[0] + direction[1] * p.x[1] + direction[2] * p.x[2];
 }
 
-// The value of rank `rank` of `count` (from 0); reorders them. A sample brackets it, so that most values are read once.
+// Ascending. Not std::sort: an instance of a template of the standard library is not made for this instruction set, and
+// does not take our functions in.
+inline void sort_values(float* values, int64_t count) {
+  for (int64_t i = 1; i < count; ++i) {
+    const float v = values[i];
+    int64_t at = i;
+    for (; at > 0 && values[at - 1] > v; --at) values[at] = values[at - 1];
+    values[at] = v;
+  }
+}
+
+// Keeps the values in [lo, hi], in order and without branches; their number.
+inline int64_t keep_between(float* values, int64_t count, float lo, float hi) {
+  int64_t kept = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    const float v = values[i];
+    values[kept] = v;
+    kept += (v >= lo) & (v <= hi);
+  }
+  return kept;
+}
+
+// The value of rank `rank` of `count` (from 0); reorders them. A sorted sample brackets it, or says in which part it is.
 inline float value_of_rank(float* values, int64_t count, int64_t rank) {
-  while (count >= 512) {
-    constexpr int SAMPLE = 64, MARGIN = 6;
-    float sample[SAMPLE];
-    for (int s = 0; s < SAMPLE; ++s) sample[s] = values[(2 * s + 1) * count / (2 * SAMPLE)];
-    std::sort(sample, sample + SAMPLE, Less());
-    const int at = static_cast<int>(rank * SAMPLE / count);
-    const float lo = at - MARGIN < 0 ? -std::numeric_limits<float>::infinity() : sample[at - MARGIN];
-    const float hi = at + MARGIN >= SAMPLE ? std::numeric_limits<float>::infinity() : sample[at + MARGIN];
-    int64_t below = 0, above = 0;
+  constexpr int64_t FEW = 24;
+  constexpr float INF = std::numeric_limits<float>::infinity();
+  while (count > FEW) {
+    const int64_t size = count >= 1024 ? 48 : count >= 128 ? 16 : 8, margin = count >= 1024 ? 5 : count >= 128 ? 2 : 1;
+    float sample[48];
+    for (int64_t s = 0; s < size; ++s) sample[s] = values[(2 * s + 1) * count / (2 * size)];
+    sort_values(sample, size);
+    const int64_t at = rank * size / count;
+    const float lo = at < margin ? -INF : sample[at - margin], hi = at + margin >= size ? INF : sample[at + margin];
+    int32_t below = 0, above = 0;
     for (int64_t i = 0; i < count; ++i) {
       below += values[i] < lo;
       above += values[i] > hi;
     }
-    if (rank < below || rank >= count - above || below + above == 0) break;  // an unlucky sample, or all equal
-    int64_t kept = 0;
-    for (int64_t i = 0; i < count; ++i) {
-      const float v = values[i];
-      values[kept] = v;
-      kept += (v >= lo) & (v <= hi);
+    if (rank < below) {
+      count = keep_between(values, count, -INF, std::nextafterf(lo, -INF));
+    } else if (rank >= count - above) {
+      rank -= count - above;
+      count = keep_between(values, count, std::nextafterf(hi, INF), INF);
+    } else if (lo == hi) {
+      return lo;
+    } else if (below + above > 0) {
+      rank -= below;
+      count = keep_between(values, count, lo, hi);
+    } else {  // the sample's ends are the least and the largest: many equal values; part them at one of these
+      const float pivot = sample[at];
+      int32_t less = 0, equal = 0;
+      for (int64_t i = 0; i < count; ++i) {
+        less += values[i] < pivot;
+        equal += values[i] == pivot;
+      }
+      if (rank < less) {
+        count = keep_between(values, count, -INF, std::nextafterf(pivot, -INF));
+      } else if (rank < less + equal) {
+        return pivot;
+      } else {
+        rank -= less + equal;
+        count = keep_between(values, count, std::nextafterf(pivot, INF), INF);
+      }
     }
-    count = kept;
-    rank -= below;
   }
-  std::nth_element(values, values + rank, values + count, Less());
+  sort_values(values, count);
   return values[rank];
 }
 

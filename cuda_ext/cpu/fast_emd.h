@@ -59,7 +59,7 @@ struct Sorted {
 
 // Step 1 and step 2, with the trees of `key`.
 template <bool SQUARED, bool COPIES>
-void match_once(Slots& slots, int64_t columns, Neighbourhood& near, uint64_t key, int64_t passes, Matching& m) {
+void match_once(Slots& slots, int64_t columns, const Neighbourhood& near, uint64_t key, int64_t passes, Matching& m) {
   Array<Point> a(slots.count), b(columns);
   for (int64_t s = 0; s < slots.count; ++s) {
     a[s] = slots.at[s];
@@ -71,7 +71,7 @@ void match_once(Slots& slots, int64_t columns, Neighbourhood& near, uint64_t key
     m.owner[m.column[s]] = static_cast<int32_t>(s);
     m.cost[s] = cost_between<SQUARED>(slots.at[s], near.b[m.column[s]]);
   }
-  swap_all<SQUARED, COPIES>(slots, near, m, passes);
+  swap_waiting<SQUARED, COPIES>(slots, near, m, passes);
 }
 
 // Step 3: the union of two matchings falls into cycles, and into paths where columns are free. On each of them either
@@ -93,6 +93,7 @@ inline void take_cheaper(Matching& m, const Matching& other, int64_t slots, int6
       m.owner[column] = s;
       m.column[s] = column;
       m.cost[s] = other.cost[s];
+      m.waiting[s] = 1;
       if (next == start || next == s) break;
       s = next;
     }
@@ -104,7 +105,7 @@ inline void take_cheaper(Matching& m, const Matching& other, int64_t slots, int6
 }
 
 template <bool SQUARED, bool COPIES>
-void match_framed(Slots& slots, int64_t columns, Neighbourhood& near, const FastSettings& settings, Matching& m) {
+void match_framed(Slots& slots, int64_t columns, const Neighbourhood& near, const FastSettings& settings, Matching& m) {
   const auto once = [&](int64_t restart, Matching& made) {
     match_once<SQUARED, COPIES>(slots, columns, near, key_of(settings.seed, restart), settings.passes, made);
   };
@@ -113,8 +114,10 @@ void match_framed(Slots& slots, int64_t columns, Neighbourhood& near, const Fast
     Matching other(slots.count, columns);
     once(r, other);
     take_cheaper(m, other, slots.count, columns);
+    if (r == settings.restarts - 1)  // all once more: what is near a slot has changed, too
+      for (int64_t s = 0; s < slots.count; ++s) m.waiting[s] = 1;
+    swap_waiting<SQUARED, COPIES>(slots, near, m, settings.passes);
   }
-  if (settings.restarts > 1) swap_all<SQUARED, COPIES>(slots, near, m, settings.passes);
 }
 
 // Distances of partners in the given coordinates, in double: the loss, and each partner's share of the gradients.
@@ -160,7 +163,6 @@ double fast_emd(const Pair<Given>& p, const FastSettings& settings, int64_t* pai
   Neighbourhood near;
   near.a = a.points.data();
   near.b = b.points.data();
-  near.waiting.allocate(slots.count);
   find_near(a.tree, b.tree, static_cast<int>(std::min(settings.neighbours, columns)), near.to_b);
   find_near(a.tree, a.tree, static_cast<int>(std::min(settings.neighbours, points - 1)), near.to_a);
   if (!settings.squares)

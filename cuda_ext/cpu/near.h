@@ -24,9 +24,11 @@ struct NearWalk {
   Lanes<float> best[MOST_NEIGHBOURS + 1];
 };
 
-// Keeps the `wanted` smallest values of each lane, ascending.
+// Keeps the smallest values of each lane, ascending: FIXED of them, or `wanted`.
+template <int FIXED>
 inline void insert(Lanes<float> value, Lanes<float>* best, int wanted) {
-  for (int k = 0; k < wanted; ++k) {
+#pragma GCC unroll 16
+  for (int k = 0; k < (FIXED > 0 ? FIXED : wanted); ++k) {
     const Lanes<float> worse = upper(best[k], value);
     best[k] = lower(best[k], value);
     value = worse;
@@ -34,13 +36,15 @@ inline void insert(Lanes<float> value, Lanes<float>* best, int wanted) {
 }
 
 // The `wanted` smallest distances of each query of a leaf, and the leaves in which they were found.
-inline void find_limits(const Group<float>& g, const Tree<float>& points, int wanted, NearWalk& near) {
+template <int FIXED>
+void find_limits(const Group<float>& g, const Tree<float>& points, int wanted, NearWalk& near) {
   const float inf = std::numeric_limits<float>::infinity();
   Walk<float>& walk = near.walk;
   for (int k = 0; k < wanted; ++k) near.best[k] = spread(inf);
   float bound = inf;
   walk.found = 0;
   const int64_t most = 8 * wanted;  // leaves: several times what even a volume needs
+  int64_t visited = 0;
   int top = 0;
   walk.stack[top++] = {0.0f, points.height, 0};
   while (top > 0) {
@@ -64,14 +68,19 @@ inline void find_limits(const Group<float>& g, const Tree<float>& points, int wa
     for (int c = 0; c < number; ++c) {
       if (d[child[c]] >= bound) continue;
       const int64_t at = first + child[c];
+      ++visited;
+      bool nearer = false;
       for (int k = 0; k < LANES; ++k) {
         const Lanes<float> squared = to_point(g, points, at * LANES + k);
-        if (at_most(squared, near.best[wanted - 1]) != 0) insert(squared, near.best, wanted);
+        if (at_most(squared, near.best[wanted - 1]) == 0) continue;
+        insert<FIXED>(squared, near.best, wanted);
+        nearer = true;
       }
+      if (!nearer) continue;
       walk.leaves[walk.found++] = {d[child[c]], static_cast<int32_t>(at)};
       bound = largest<float>(near.best[wanted - 1]);
     }
-    if (walk.found >= most && bound < inf) return;
+    if (visited >= most && bound < inf) return;
   }
 }
 
@@ -87,12 +96,19 @@ inline void find_near(const Tree<float>& from, const Tree<float>& to, int length
     NearWalk near;
     for (int64_t leaf = begin; leaf < end; ++leaf) {
       const Group<float> g(from, leaf);
-      find_limits(g, to, wanted, near);
+      if (wanted == 8)
+        find_limits<8>(g, to, wanted, near);
+      else if (wanted == 9)
+        find_limits<9>(g, to, wanted, near);
+      else
+        find_limits<0>(g, to, wanted, near);
       const Lanes<float> limit = near.best[wanted - 1];
+      const float bound = largest<float>(limit);
       int count[LANES] = {};
       int32_t* at = out.at.data() + leaf * LANES * length;
       float* squared_distances = out.cost.data() + leaf * LANES * length;
       for (int64_t v = 0; v < near.walk.found; ++v) {
+        if (near.walk.leaves[v].distance > bound) continue;
         const int64_t start = int64_t{near.walk.leaves[v].index} * LANES;
         for (int p = 0; p < LANES && start + p < to.size; ++p) {
           const Lanes<float> squared = to_point(g, to, start + p);

@@ -56,16 +56,18 @@ struct Slots {
 struct Matching {
   Array<int32_t> column, owner;  // of each slot; of each column, -1 where it is free
   Array<float> cost;             // of each slot
+  Array<uint8_t> waiting;        // slots that may have something to gain: those whose partner changed, or was drawn
 
-  Matching(int64_t slots, int64_t columns) : column(slots), cost(slots) { owner.allocate(columns, -1); }
+  Matching(int64_t slots, int64_t columns) : column(slots), cost(slots) {
+    owner.allocate(columns, -1);
+    waiting.allocate(slots, 1);
+  }
 };
 
-// Both clouds in sorted order, the lists of near points of the smaller one, and the slots that may have something to
-// gain: all of them at first, then those whose partner changed.
+// Both clouds in sorted order, and the lists of near points of the smaller one.
 struct Neighbourhood {
   const Point *a, *b;
   NearLists to_b, to_a;
-  Array<uint8_t> waiting;
 };
 
 // The best that one slot can do, if there is anything: exchange columns with another slot, take a free column, or
@@ -110,14 +112,16 @@ inline Move best_move(const Slots& slots, const Neighbourhood& near, const Match
       if (number == 0) continue;
       other = slots.of[other * slots.most + (slot + turn) % number];
     }
-    exchange(other, m.column[other], cost_between<SQUARED>(a, near.b[m.column[other]]));
+    const int32_t column = m.column[other];
+    const float squared = squared_distance(a.x, near.b[column].x), limit = own + m.cost[other] - best.gain;
+    if (SQUARED ? squared < limit : squared < limit * limit) exchange(other, column, SQUARED ? squared : std::sqrt(squared));
   }
   return best;
 }
 
-inline void apply(const Move& move, int32_t slot, Slots& slots, Neighbourhood& near, Matching& m) {
+inline void apply(const Move& move, int32_t slot, Slots& slots, const Neighbourhood& near, Matching& m) {
   m.cost[slot] = move.mine;
-  near.waiting[slot] = 1;
+  m.waiting[slot] = 1;
   if (move.point >= 0) {
     slots.transfer(slot, near.a[move.point]);
     return;
@@ -129,17 +133,17 @@ inline void apply(const Move& move, int32_t slot, Slots& slots, Neighbourhood& n
   if (move.slot < 0) return;
   m.column[move.slot] = left;
   m.cost[move.slot] = move.theirs;
-  near.waiting[move.slot] = 1;
+  m.waiting[move.slot] = 1;
 }
 
+// Rounds of moves of the slots that are waiting.
 template <bool SQUARED, bool COPIES>
-void swap_all(Slots& slots, Neighbourhood& near, Matching& m, int64_t passes) {
-  for (int64_t s = 0; s < slots.count; ++s) near.waiting[s] = 1;
+void swap_waiting(Slots& slots, const Neighbourhood& near, Matching& m, int64_t passes) {
   for (int64_t pass = 0; pass < passes; ++pass) {
     bool moved = false;
     for (int64_t s = 0; s < slots.count; ++s) {
-      if (!near.waiting[s]) continue;
-      near.waiting[s] = 0;
+      if (!m.waiting[s]) continue;
+      m.waiting[s] = 0;
       const int32_t slot = static_cast<int32_t>(s);
       const Move move = best_move<SQUARED, COPIES>(slots, near, m, slot, static_cast<int>(pass));
       if (move.slot < 0 && move.column < 0 && move.point < 0) continue;

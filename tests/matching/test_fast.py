@@ -49,25 +49,25 @@ def drawn(kind: str, n: int, seed: int) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize(
-    ("kind", "once", "eight_times"),
+    ("kind", "usual", "thorough"),
     [
-        ("sphere", 1.25, 1.1),
-        ("cube", 1.16, 1.08),
-        ("plane", 1.25, 1.09),
-        ("blob", 1.0015, 1.001),
+        ("sphere", 1.15, 1.1),
+        ("cube", 1.13, 1.07),
+        ("plane", 1.15, 1.08),
+        ("blob", 1.001, 1.001),
         ("clusters", 1.02, 1.01),
     ],
 )
-def test_the_cost_is_close_to_the_least(kind: str, once: float, eight_times: float) -> None:
-    ratios = {1: [], 8: []}
+def test_the_cost_is_close_to_the_least(kind: str, usual: float, thorough: float) -> None:
+    ratios = {2: [], 8: []}
     for seed in range(3):
-        x, y = drawn(kind, 600, seed)
+        x, y = drawn(kind, 1000, seed)
         best = exact(x, y)
         for restarts, found in ratios.items():
             found.append(fast_emd(x[None], y[None], restarts=restarts).item() / best)
-    assert min(ratios[1] + ratios[8]) >= 1 - 1e-12
-    assert np.mean(ratios[1]) < once
-    assert np.mean(ratios[8]) < eight_times
+    assert min(ratios[2] + ratios[8]) >= 1 - 1e-12
+    assert np.mean(ratios[2]) < usual
+    assert np.mean(ratios[8]) < thorough
 
 
 @given(
