@@ -22,6 +22,7 @@ def build_app() -> typer.Typer:
         add_completion=False,
         context_settings={"help_option_names": ["-h", "--help"]},
         pretty_exceptions_enable=False,
+        rich_markup_mode=None,  # rich would swallow [default: ...] and keep the line ends of docstrings
     )
 
     @app.callback()

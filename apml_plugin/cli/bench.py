@@ -42,10 +42,11 @@ def register(app: typer.Typer) -> None:
         acceptance: bool = _ACCEPTANCE,
         context: typer.Context = None,  # type: ignore[assignment]
     ) -> None:
-        """Measures the time and memory of each loss, forward and backward, beside other implementations.
+        """Measures the time and memory of losses on this machine.
 
-        These are SciPy's cKDTree, Chamfer with torch.cdist, APML's dense backend, and geomloss, pytorch3d and
-        `chamfer` where they are installed. With --acceptance: exit code 1 if a value is worse than promised.
+        Each is measured forward and backward, beside other implementations: SciPy's cKDTree, Chamfer with torch.cdist,
+        APML's dense backend, and geomloss, pytorch3d and `chamfer` where they are installed. With --acceptance: exit
+        code 1 if a value is worse than promised.
         """
         import torch
 

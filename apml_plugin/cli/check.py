@@ -15,9 +15,9 @@ def register(app: typer.Typer) -> None:
             None, "--host", help="Folder of the codebase. By default the one around CONFIG or the current folder."
         ),
     ) -> None:
-        """Shows which loss a run with CONFIG would train with, and what may go wrong. Nothing is run.
+        """Shows which loss a run with CONFIG would train with.
 
-        Exit code 1 if the run would stop with an error.
+        It also warns of what may go wrong. Nothing is run. Exit code 1 if the run would stop with an error.
         """
         from rich.console import Console
 

@@ -32,7 +32,7 @@ _FILE = typer.Argument(..., metavar="FILE", help="A checkpoint (.pth, .pt, .ckpt
 
 def register(app: typer.Typer) -> None:
     group = typer.Typer(
-        help="Inspects and converts checkpoints without running code that is stored in them.",
+        help="Inspects and converts checkpoints. No code in them is run.",
         no_args_is_help=True,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
@@ -50,9 +50,10 @@ def register(app: typer.Typer) -> None:
         as_json: bool = typer.Option(False, "--json", help="Print JSON."),
         keys: bool = typer.Option(False, "--keys", help="Print every key and shape."),
     ) -> None:
-        """Shows what FILE contains: layout, epoch, metrics, weights; with --config, whether the model accepts it.
+        """Shows what a checkpoint contains.
 
-        Exit code 1: FILE cannot be read safely, or it does not fit the model.
+        These are its layout, epoch, metrics and weights; with --config also whether the model accepts it. Exit code 1:
+        FILE cannot be read safely, or it does not fit the model.
         """
         from apml_plugin.checkpoints import report
         from apml_plugin.checkpoints.layouts import without_prefix
@@ -86,9 +87,10 @@ def register(app: typer.Typer) -> None:
         ),
         force: bool = typer.Option(False, "--force", help="Overwrite OUT if it exists."),
     ) -> None:
-        """Converts FILE to OUT, which today's torch.load reads by default, or to safetensors.
+        """Makes a checkpoint readable by today's torch.load.
 
-        Epoch, optimizer and metrics are kept as plain values. OUT is written completely or not at all.
+        OUT needs no option of torch.load, or is in the safetensors format. Epoch, optimizer and metrics are kept as
+        plain values. OUT is written completely or not at all.
         """
         from apml_plugin.checkpoints import writing
         from apml_plugin.checkpoints.reading import read_parts

@@ -22,10 +22,11 @@ _QUICK = typer.Option(False, "--quick", help="Two seeds and tiny sizes, about a 
 def register(app: typer.Typer) -> None:
     @app.command()
     def compare(loss: list[str] = _LOSS, out: Path | None = _OUT, seeds: int = _SEEDS, quick: bool = _QUICK) -> None:
-        """Trains the same small network with each loss and several seeds, and compares the results.
+        """Trains one small network with each loss, and compares.
 
-        Writes report.html (which contains the pictures), compare.png, curves.png and compare.json. Takes about five
-        minutes. If it is interrupted, the same command continues. Losses and seeds can be added later the same way.
+        Each loss is trained with several seeds. Writes report.html (which contains the pictures), compare.png,
+        curves.png and compare.json. Takes about five minutes. If it is interrupted, the same command continues. Losses
+        and seeds can be added later the same way.
         """
         from rich.console import Console
 

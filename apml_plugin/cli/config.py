@@ -41,11 +41,11 @@ def register(app: typer.Typer) -> None:
         host: Path | None = _HOST,
         force: bool = _FORCE,
     ) -> None:
-        """Makes a copy of HOST_YAML that trains with another loss. Comments and the order of keys are kept.
+        """Makes a copy of HOST_YAML that trains with another loss.
 
-        `loss:` is put where the codebase reads it. APML gets `reduction: mean`, which has Chamfer's scale, unless
-        --loss names a reduction. With `reduction: sum`, `grad_norm_clip:` is scaled to match. HOST_YAML itself is not
-        changed. Exit code 1: nothing was written.
+        Comments and the order of keys are kept. `loss:` is put where the codebase reads it. APML gets `reduction:
+        mean`, which has Chamfer's scale, unless --loss names a reduction. With `reduction: sum`, `grad_norm_clip:` is
+        scaled to match. HOST_YAML itself is not changed. Exit code 1: nothing was written.
         """
         from apml_plugin.errors import ApmlError, HostError
         from apml_plugin.files.opening import read_regular, why

@@ -15,10 +15,7 @@ _CKPTS = typer.Option(None, "--ckpts", help="With --host: a released PCN checkpo
 
 
 def register(app: typer.Typer) -> None:
-    demo = typer.Typer(
-        help="Fine-tunes one checkpoint with Chamfer and with APML, and compares them in a table and a picture.",
-        invoke_without_command=True,
-    )
+    demo = typer.Typer(invoke_without_command=True)
 
     @demo.callback()
     def completion(
@@ -28,10 +25,11 @@ def register(app: typer.Typer) -> None:
         host: Path | None = _HOST,
         ckpts: Path | None = _CKPTS,
     ) -> None:
-        """Fine-tunes one checkpoint of a PoinTr-style codebase with ChamferL2 and with APML, with equal settings.
+        """Fine-tunes a checkpoint with Chamfer and with APML.
 
-        Writes a small codebase, data and a checkpoint, patches the codebase, trains, prints a table and draws a
-        picture. Takes under five minutes on two cores. With --host it works on a copy of a PoinTr clone.
+        Both get equal settings. Writes a small codebase, data and a checkpoint, patches the codebase, trains, prints a
+        table and draws a picture. Takes under five minutes on two cores. With --host it works on a copy of a PoinTr
+        clone.
         """
         if context.invoked_subcommand is not None:
             context.obj = out
@@ -45,7 +43,10 @@ def register(app: typer.Typer) -> None:
         context: typer.Context,
         out: Path | None = typer.Option(None, "--out", help="Folder for the picture.  [default: apml_demo]"),
     ) -> None:
-        """Moves points along the gradient of each loss, from a blob and a cube onto a shape, and draws the results."""
+        """Moves points along the gradient of each loss.
+
+        They start as a blob and as a cube, and should become a shape. The results are drawn.
+        """
         from rich.console import Console
 
         from apml_plugin.studies.demo.flow import run
@@ -68,7 +69,10 @@ def register(app: typer.Typer) -> None:
         ),
         quick: bool = _QUICK,
     ) -> None:
-        """Trains PointGMM on generated shapes, and draws its levels, samples, an interpolation and a registration."""
+        """Trains PointGMM on generated shapes.
+
+        Draws its levels, samples, an interpolation and a registration.
+        """
         from apml_plugin.studies.demo.mixture import run
 
         run(out or context.obj, report=report, quick=quick)

@@ -16,12 +16,12 @@ def register(app: typer.Typer) -> None:
     @app.command()
     def doctor(
         path: Path | None = typer.Argument(
-            None, help="Folder of a codebase, to see how it is recognised and whether it is patched."
+            None, metavar="PATH", help="Folder of a codebase, to see how it is recognised and whether it is patched."
         ),
     ) -> None:
-        """Shows what is installed, which backend will be used and why, and how the codebase at PATH is recognised.
+        """Shows what is installed, and which backend is used.
 
-        Exit code 1 if PATH is not recognised.
+        With PATH, it also shows how the codebase there is recognised. Exit code 1 if PATH is not recognised.
         """
         from apml_plugin.errors import HostError
 

@@ -55,7 +55,7 @@ def register(app: typer.Typer) -> None:
         picture: Path | None = _PICTURE,
         all_rows: bool = _ALL,
     ) -> None:
-        """Compares predicted clouds with the ground truth, pair by pair.
+        """Compares predicted clouds with the ground truth.
 
         Exit code 1 if a file could not be read or has no partner. Such files are listed, and the others are measured.
         """
@@ -74,7 +74,7 @@ def register(app: typer.Typer) -> None:
         result = _with_progress(pairing, choice, sets)
         console.print(table(result, all_rows))
         if result.sets:
-            console.print("  ".join(f"{heading(find(name))} {value:.4g}" for name, value in result.sets.items()))
+            console.print("  ".join(f"{heading(find(name))}: {value:.4g}" for name, value in result.sets.items()))
         unit = "radii of the ground truth's bounding sphere" if normalize else "the unit of the coordinates"
         factor = f", times {scale:g}" if scale != 1 else ""
         console.print(f"Distances are in {unit} (CD-L2: squared){factor}. ↑: higher is better.", style="dim")

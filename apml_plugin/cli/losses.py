@@ -8,7 +8,7 @@ import typer
 def register(app: typer.Typer) -> None:
     @app.command()
     def losses() -> None:
-        """Lists every loss that `loss:` can name, with its arguments and their defaults."""
+        """Lists all losses with their arguments and defaults."""
         from rich.console import Console
         from rich.padding import Padding
 

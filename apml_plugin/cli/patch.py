@@ -38,10 +38,11 @@ def register(app: typer.Typer) -> None:
             False, "--explain", help="Describe what would be replaced and edited, and write nothing."
         ),
     ) -> None:
-        """Makes a codebase train with the loss that its YAML or APML_LOSS names, by inserting marked lines.
+        """Makes a codebase train with the loss that you name.
 
-        In a PoinTr-style codebase two files are edited: the one that builds the models (with --model the model's own),
-        and the one that reads the YAML. In others it is where the training loss is computed. If no loss is named, the
+        The loss is the one that the YAML or APML_LOSS names. Marked lines are inserted into a few files. In a
+        PoinTr-style codebase two files are edited: the one that builds the models (with --model the model's own), and
+        the one that reads the YAML. In others it is where the training loss is computed. If no loss is named, the
         codebase behaves exactly as before. Exit code 1: nothing was changed.
         """
         raise typer.Exit(run(path, model, revert=revert, mode=_mode(explain, check, dry_run)))

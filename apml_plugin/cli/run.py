@@ -46,10 +46,11 @@ def register(app: typer.Typer) -> None:
         trust_checkpoints: bool = _TRUST,
         dry_run: bool = _DRY,
     ) -> None:
-        """Runs a training script unchanged, with the loss that its YAML or --loss names.
+        """Runs a training script, unchanged, with the loss you name.
 
-        Compiled modules that are missing are replaced by Python ones, and without a GPU it runs on the CPU. Put these
-        options before SCRIPT; everything after it is passed to the script.
+        The loss is the one that the YAML or --loss names. Compiled modules that are missing are replaced by Python
+        ones, and without a GPU it runs on the CPU. Put these options before SCRIPT; everything after it is passed to
+        the script.
         """
         import os
 

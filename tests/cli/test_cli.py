@@ -76,3 +76,16 @@ def test_our_errors_are_one_line_and_exit_code_one(tmp_path: Path) -> None:
     assert done.stderr.startswith("error: ")
     assert len(done.stderr.strip().splitlines()) == 1
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("words", [[], ["demo"], ["checkpoint"]])
+def test_the_list_of_commands_fits_into_a_terminal(words: list[str], capsys, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main([*words, "--help"]) == 0
+    assert "..." not in capsys.readouterr().out.partition("Commands:")[2]
+
+
+def test_a_default_in_brackets_is_shown(capsys, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["compare", "--help"]) == 0
+    assert "[default: apml_compare]" in " ".join(capsys.readouterr().out.split())
