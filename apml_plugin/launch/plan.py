@@ -17,6 +17,7 @@ from apml_plugin.errors import AmbiguousError, ApmlError, HostError
 from apml_plugin.files.sources import root_of
 from apml_plugin.hosts import guard
 from apml_plugin.hosts.base import check_config, read_yaml
+from apml_plugin.hosts.csi2pointcloud import CONFIG
 from apml_plugin.launch import environment, probe, recipes, supervise
 
 
@@ -53,6 +54,7 @@ def make(
 
     Raises:
         HostError: the first word is neither a Python file nor a command, or ``cpu`` meets ``cpu_mode=False``.
+        AmbiguousError: a loss was asked for, and two files could be what trains.
     """
     if cpu and not cpu_mode:
         raise HostError("--cpu and --no-cpu-mode contradict each other: give one of them")
@@ -65,6 +67,8 @@ def make(
     if not cpu and cpu_mode and not found.cuda:
         reason = "PyTorch sees no CUDA device"
     lines = recipes.of(root_of(folder)) if attach else recipes.Lines("", {}, [])
+    if asked and lines.unclear:
+        raise AmbiguousError(lines.unclear)
     recipe = lines.write() if attach else ""
     settings = environment.Settings(found.standins if standins else {}, reason, attach, asked, recipe)
     return Plan(command, environment.write(base, settings), settings, lines, found.broken)
@@ -118,8 +122,8 @@ def loss_of(words: Sequence[str], environ: Mapping[str, str]) -> tuple[str, str]
     """The loss that a run asks for, looked at before it starts: a misspelt one is one line now, not a traceback later.
 
     words: as for :func:`make`. Returns what the run trains with, and who asked for it, in words: as far as
-    ``APML_LOSS`` or the YAML after ``--config`` says. Both are empty where neither is given; who asked is empty where
-    it is the host's own loss.
+    ``APML_LOSS`` says, or the YAML after ``--config`` or in ``APML_CONFIG``. Both are empty where none of these is
+    given; who asked is empty where it is the host's own loss.
 
     Raises what building the loss raises; for a YAML's, HostError with the file's name. Raises AmbiguousError where a
     guess could train with another loss, such as a `loss:` that is given twice. The YAML of a host that reads its
@@ -130,7 +134,7 @@ def loss_of(words: Sequence[str], environ: Mapping[str, str]) -> tuple[str, str]
 
         text = describe(build_loss(parse(environ[VARIABLE])))
         return f"{text} ({VARIABLE})", f"{VARIABLE} (apml run --loss) asks for {text}"
-    path = config_of(words)
+    path = config_of(words, environ)
     if path is None:
         return "", ""
     try:
@@ -175,12 +179,12 @@ def _by_name(parts: tuple[object, ...], path: Path) -> tuple[str, str]:
     return "", ""
 
 
-def config_of(words: Sequence[str]) -> Path | None:
-    """The YAML that a script's arguments name after ``--config``, if it exists."""
-    for word, following in zip(words, [*words[1:], ""], strict=True):
-        option, equals, value = word.partition("=")
-        path = Path(value if equals else following)
-        if option == "--config" and path.suffix in (".yaml", ".yml") and path.is_file():
+def config_of(words: Sequence[str], environ: Mapping[str, str]) -> Path | None:
+    """The YAML that a script's arguments name after ``--config``, else the one in ``APML_CONFIG``, if it exists."""
+    named = [(*word.partition("=")[::2], following) for word, following in zip(words, [*words[1:], ""], strict=True)]
+    given = [value or following for option, value, following in named if option == "--config"]
+    for path in map(Path, filter(None, [*given, environ.get(CONFIG)])):
+        if path.suffix in (".yaml", ".yml") and path.is_file():
             return path
     return None
 

@@ -16,7 +16,7 @@ from functools import cache
 from types import CodeType, ModuleType
 from typing import Any
 
-from apml_plugin.errors import HostError
+from apml_plugin.errors import AmbiguousError, HostError
 from apml_plugin.launch import environment
 
 _LIMIT = 100_000
@@ -27,10 +27,14 @@ _scripts: dict[str, CodeType] = {}
 
 
 class Lines:
-    """The lines for the files of one project. notes: losses that stay the host's, for the guard's message."""
+    """The lines for the files of one project.
 
-    def __init__(self, root: str, edits: dict[str, list[Any]], notes: list[str]) -> None:
-        self.root, self.edits, self.notes = root, edits, notes
+    notes: losses that stay the host's, for the guard's message. unclear: why there are no lines, where two files could
+    be what trains.
+    """
+
+    def __init__(self, root: str, edits: dict[str, list[Any]], notes: list[str], unclear: str = "") -> None:
+        self.root, self.edits, self.notes, self.unclear = root, edits, notes, unclear
 
     def write(self) -> str:
         """The text for `RECIPE`; empty if it is too long."""
@@ -54,7 +58,7 @@ def of(root: str) -> Lines:
     try:
         host = identify(root)
     except HostError as error:
-        return Lines(root, {}, [str(error)])
+        return Lines(root, {}, [str(error)], str(error) if isinstance(error, AmbiguousError) else "")
     by_file: dict[str, list[Any]] = {}
     for edit in host.edits:
         by_file.setdefault(edit.file, []).append(edit)

@@ -12,6 +12,7 @@ import yaml
 
 from apml_plugin.cli import main
 from apml_plugin.cli.patch import script
+from apml_plugin.errors import HostError
 from apml_plugin.hosts.base import check_config
 from apml_plugin.hosts.csi2pointcloud.training import wanted
 from apml_plugin.launch import plan
@@ -75,6 +76,23 @@ def test_check_says_what_a_run_uses(host: Path, capsys: Captured) -> None:
 def test_doctor_names_the_host(host: Path, capsys: Captured) -> None:
     assert main(["doctor", str(host)]) == 0
     assert "CSI2PointCloud host at" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_run_looks_into_the_yaml_of_the_variable_first(
+    host: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(host / "scripts")
+    own = (host / "data" / "configurations" / "settings.yaml").read_text()
+    config = tmp_path / "mine.yaml"
+    environ = {"APML_CONFIG": str(config)}
+    config.write_text(own + "\nloss: APML\n")
+    assert "mine.yaml asks for training: APML(" in plan.loss_of(["train.py"], environ)[1]
+    config.write_text(own + "\nloss: APML\nloss: ChamferL1\n")
+    with pytest.raises(HostError, match=r"mine\.yaml: loss: is given twice, in line \d+ and in line \d+"):
+        plan.loss_of(["train.py"], environ)
+    config.write_text(own + "\nloss: APLM\n")
+    with pytest.raises(HostError, match="did you mean 'APML'"):
+        plan.loss_of(["train.py"], environ)
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)

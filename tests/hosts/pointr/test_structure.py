@@ -72,7 +72,12 @@ def test_two_equal_candidates_are_an_error_of_every_command(
     config = host / "c.yaml"
     config.write_text("model: {NAME: PCN, num_pred: 64}\nloss: DCD\n")
     monkeypatch.chdir(host)
-    for command in (["patch", "."], ["check", "c.yaml"], ["run", "main.py", "--config", "c.yaml"]):
+    for command in (
+        ["patch", "."],
+        ["check", "c.yaml"],
+        ["run", "main.py", "--config", "c.yaml"],
+        ["run", "--loss", "APML", "main.py"],
+    ):
         assert main(command) == 1
         assert capsys.readouterr().err == f"error: {words}\n"
 
