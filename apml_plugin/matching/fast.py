@@ -14,10 +14,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from apml_plugin.errors import BackendError, LossValueError
+from apml_plugin.errors import LossValueError
 from apml_plugin.matching import extension, native
+from apml_plugin.matching.dense import root
+from apml_plugin.matching.fast_torch import pairs_in_torch
 from apml_plugin.matching.gradients import Solution, with_gradients
 from apml_plugin.matching.inputs import Clouds, compute_dtype
+from apml_plugin.matching.search import squared_distance
 from apml_plugin.matching.settings import FastSettings
 
 
@@ -32,13 +35,13 @@ def fast_losses(clouds: Clouds, settings: FastSettings, dtype: torch.dtype) -> T
     """
     _check_sizes(clouds, settings)
 
+    if not _compiled(clouds):
+        return _losses_of(clouds, settings, dtype)
+
     def solve(gradients: bool) -> Solution:
-        losses, pred_grad, gt_grad, _ = _solve(clouds, settings, dtype, gradients)
-        if losses.device.type == "cpu" and not bool(torch.isfinite(losses).all()):
-            raise LossValueError(
-                f"the mean cost of partners is larger than {str(dtype).removeprefix('torch.')} can hold: "
-                "use float64 or scale the clouds down"
-            )
+        losses, pred_grad, gt_grad, _ = native.fast_emd(clouds, settings, dtype, gradients)
+        if losses.device.type == "cpu":
+            _check_held(losses)
         return losses, pred_grad, gt_grad
 
     return with_gradients(clouds.pred, clouds.gt, solve)
@@ -53,17 +56,42 @@ def fast_pairs(clouds: Clouds, settings: FastSettings) -> list[Tensor]:
         LossValueError: as :func:`fast_losses`.
     """
     _check_sizes(clouds, settings)
-    pairs = _solve(clouds, settings, compute_dtype(clouds.pred, clouds.gt), False)[3]
+    if not _compiled(clouds):
+        return pairs_in_torch(clouds, settings)
+    pairs = native.fast_emd(clouds, settings, compute_dtype(clouds.pred, clouds.gt), False)[3]
     sizes = [(len(x), len(y)) for x, y in map(clouds.pair, range(len(pairs)))]
     return [one[: settings.matched(n, m)] for one, (n, m) in zip(pairs, sizes, strict=True)]
 
 
-def _solve(
-    clouds: Clouds, settings: FastSettings, dtype: torch.dtype, gradients: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    if not extension.offers("fast_emd", clouds.pred.device.type, clouds.pred.shape[2]):
-        raise BackendError("FastEMD needs the compiled ops, and clouds of at most 3 coordinates on the CPU")
-    return native.fast_emd(clouds, settings, dtype, gradients)
+def _compiled(clouds: Clouds) -> bool:
+    return extension.offers("fast_emd", clouds.pred.device.type, clouds.pred.shape[2])
+
+
+def _losses_of(clouds: Clouds, settings: FastSettings, dtype: torch.dtype) -> Tensor:
+    with torch.no_grad():
+        matched = pairs_in_torch(clouds, settings)
+    losses = []
+    for b, pairs in enumerate(matched):
+        x, y = (cloud.to(dtype)[index] for cloud, index in zip(clouds.pair(b), pairs.unbind(1), strict=True))
+        # In parts of the largest difference, whose squares every dtype can hold.
+        apart = x - y
+        unit = apart.detach().abs().amax() if len(pairs) else x.new_ones(())
+        unit = torch.where(unit > 0, unit, 1.0)
+        squared = squared_distance(apart / unit, torch.zeros_like(apart))
+        mean = (squared if settings.norm == "L2" else root(squared)).sum() / max(len(pairs), 1)
+        losses.append(mean * unit * (unit if settings.norm == "L2" else 1))
+    values = torch.stack(losses) if losses else clouds.pred.to(dtype).sum(dim=(1, 2))
+    if values.device.type == "cpu":
+        _check_held(values.detach())
+    return values
+
+
+def _check_held(losses: Tensor) -> None:
+    if not bool(torch.isfinite(losses).all()):
+        raise LossValueError(
+            f"the mean cost of partners is larger than {str(losses.dtype).removeprefix('torch.')} can hold: "
+            "use float64 or scale the clouds down"
+        )
 
 
 def _check_sizes(clouds: Clouds, settings: FastSettings) -> None:

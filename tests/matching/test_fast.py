@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from clouds import lattice, sphere
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
@@ -16,9 +16,20 @@ from torch import Tensor
 
 from apml_plugin.errors import LossValueError
 from apml_plugin.functional import fast_emd
+from apml_plugin.matching import extension
 from apml_plugin.matching.fast import fast_pairs
 from apml_plugin.matching.inputs import check_clouds
 from apml_plugin.matching.settings import FastSettings
+
+
+@pytest.fixture(params=["compiled", "torch"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each of both implementations."""
+    if request.param == "torch":
+        monkeypatch.setattr(extension, "offers", lambda op, device, dimensions: False)
+    elif not extension.offers("fast_emd", "cpu", 3):
+        pytest.skip(f"no compiled ops: {extension.missing('cpu')}")
+    return str(request.param)
 
 
 def pairs_of(x: Tensor, y: Tensor, **settings: object) -> Tensor:
@@ -58,7 +69,7 @@ def drawn(kind: str, n: int, seed: int) -> tuple[Tensor, Tensor]:
         ("clusters", 1.02, 1.01),
     ],
 )
-def test_the_cost_is_close_to_the_least(kind: str, usual: float, thorough: float) -> None:
+def test_the_cost_is_close_to_the_least(way: str, kind: str, usual: float, thorough: float) -> None:
     ratios = {2: [], 8: []}
     for seed in range(3):
         x, y = drawn(kind, 1000, seed)
@@ -70,6 +81,7 @@ def test_the_cost_is_close_to_the_least(kind: str, usual: float, thorough: float
     assert np.mean(ratios[8]) < thorough
 
 
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     kind=st.sampled_from(["cube", "few", "line", "lattice", "same", "outlier"]),
     n=st.integers(1, 70),
@@ -84,6 +96,7 @@ def test_the_cost_is_close_to_the_least(kind: str, usual: float, thorough: float
     seed=st.integers(0, 2**63 - 1),
 )
 def test_every_point_has_its_share_of_partners(
+    way: str,
     kind: str,
     n: int,
     m: int,
@@ -136,7 +149,7 @@ def test_every_point_has_its_share_of_partners(
 @pytest.mark.parametrize("norm", ["L1", "L2"])
 @pytest.mark.parametrize("unequal", ["balanced", "smaller"])
 @pytest.mark.parametrize(("n", "m"), [(50, 50), (50, 120), (120, 50)])
-def test_the_gradient_is_that_of_the_fixed_pairs(n: int, m: int, unequal: str, norm: str) -> None:
+def test_the_gradient_is_that_of_the_fixed_pairs(way: str, n: int, m: int, unequal: str, norm: str) -> None:
     generator = torch.Generator().manual_seed(n)
     x, y = (torch.rand(k, 3, generator=generator, dtype=torch.float64, requires_grad=True) for k in (n, m))
     pairs = pairs_of(x.detach(), y.detach(), unequal=unequal, norm=norm)
@@ -168,7 +181,7 @@ def test_threads_change_nothing(n: int, m: int, unequal: str) -> None:
     assert not torch.equal(results[0], pairs_of(x, y, restarts=2, unequal=unequal, seed=1))
 
 
-def test_unequal_sizes_come_near_the_least_cost() -> None:
+def test_unequal_sizes_come_near_the_least_cost(way: str) -> None:
     x, y = drawn("sphere", 800, 4)
     for n, m in ((200, 800), (800, 200), (300, 800)):
         a, b = x[:n], y[:m]
@@ -181,20 +194,39 @@ def test_unequal_sizes_come_near_the_least_cost() -> None:
         square = np.hstack((cost, dummies))
         best = square[linear_sum_assignment(square)].sum() / len(large)
         value = fast_emd(a[None], b[None], restarts=4).item()
-        assert best * (1 - 1e-9) <= value <= 1.15 * best
+        # In PyTorch alone the points with a partner more are chosen beforehand.
+        above = 1.35 if way == "torch" and len(large) % len(small) else 1.15
+        assert best * (1 - 1e-9) <= value <= above * best
         best = exact(a, b)
         value = fast_emd(a[None], b[None], restarts=4, unequal="smaller").item()
         assert best * (1 - 1e-9) <= value <= 1.1 * best
 
 
-def test_a_cost_that_cannot_be_held_is_an_error() -> None:
+def test_a_cost_that_cannot_be_held_is_an_error(way: str) -> None:
     x = torch.full((1, 3, 3), 1e30, requires_grad=True)
     assert fast_emd(x, -x).item() == pytest.approx(2e30 * 3**0.5, rel=1e-6)
     with pytest.raises(LossValueError, match="larger than float32 can hold: use float64 or scale the clouds down"):
         fast_emd(x, -x, norm="L2")
 
 
-def test_a_lattice_against_itself_costs_nothing() -> None:
+@pytest.mark.parametrize("d", [4, 7])
+def test_any_number_of_coordinates(d: int) -> None:
+    generator = torch.Generator().manual_seed(d)
+    x, y = torch.rand(2, 300, d, dtype=torch.float64, generator=generator)
+    best, value = exact(x, y), fast_emd(x[None], y[None], restarts=4).item()
+    assert best <= value <= 1.1 * best
+
+
+def test_pairs_of_a_batch_are_matched_as_alone(way: str) -> None:
+    sizes = [(50, 90), (7, 3), (20, 20), (0, 4)]
+    x, y = sphere(90, 4, seed=1), sphere(90, 4, seed=2)
+    lengths = ([n for n, _ in sizes], [m for _, m in sizes])
+    together = fast_pairs(check_clouds(x, y, *lengths), FastSettings())
+    for b, (n, m) in enumerate(sizes):
+        assert torch.equal(together[b], pairs_of(x[b, :n], y[b, :m]))
+
+
+def test_a_lattice_against_itself_costs_nothing(way: str) -> None:
     points = lattice(8)[0]
     shuffled = points[torch.randperm(len(points), generator=torch.Generator().manual_seed(0))]
     assert fast_emd(points[None], shuffled[None], restarts=8).item() == 0
