@@ -39,7 +39,9 @@ def load_yaml(text: str | bytes, below: str = "") -> Any:
     except GivenTwiceError:
         raise
     except (yaml.YAMLError, ValueError, ArithmeticError) as error:  # the last two: an impossible date or number
-        raise ValueError(" ".join(str(error).split())[:300]) from None
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+        text = f"line {mark.line + 1}, column {mark.column + 1}: {problem}" if mark and problem else str(error)
+        raise ValueError(" ".join(text.split())[:300]) from None
 
 
 def set_value(text: str, path: Sequence[str], value: Any, before: str = "") -> str:

@@ -160,7 +160,7 @@ def test_csi2pointcloud(folder: Path, capsys: Captured) -> None:
             "loss_opts: at the top level belongs to another loss",
         ),
         (HOST.replace("PCN,", "PCN, loss: APML,") + "loss: APML", [], "loss: is given twice"),
-        (HOST + "a: [", [], "mine.yaml: while parsing"),
+        (HOST + "a: [", [], "mine.yaml: line 15, column 5: expected"),
         ("a: 1", [], "neither a PoinTr-style YAML"),
         ("- 1", [], "mine.yaml: holds list, not a mapping"),
         (CSI, ["--finetune", "best.pth"], "does not start from a checkpoint"),
