@@ -59,7 +59,8 @@ struct Sorted {
 
 // Step 1 and step 2, with the trees of `key`.
 template <bool SQUARED, bool COPIES>
-void match_once(Slots& slots, int64_t columns, const Neighbourhood& near, uint64_t key, int64_t passes, Matching& m) {
+void match_once(Slots& slots, int64_t columns, const Neighbourhood& near, uint64_t key, int64_t passes, bool transfers,
+                Matching& m) {
   Array<Point> a(slots.count), b(columns);
   for (int64_t s = 0; s < slots.count; ++s) {
     a[s] = slots.at[s];
@@ -71,7 +72,7 @@ void match_once(Slots& slots, int64_t columns, const Neighbourhood& near, uint64
     m.owner[m.column[s]] = static_cast<int32_t>(s);
     m.cost[s] = cost_between<SQUARED>(slots.at[s], near.b[m.column[s]]);
   }
-  swap_waiting<SQUARED, COPIES>(slots, near, m, passes);
+  swap_waiting<SQUARED, COPIES>(slots, near, m, passes, transfers);
 }
 
 // Step 3: the union of two matchings falls into cycles, and into paths where columns are free. On each of them either
@@ -104,20 +105,43 @@ inline void take_cheaper(Matching& m, const Matching& other, int64_t slots, int6
     if (!seen[s]) settle(static_cast<int32_t>(s));
 }
 
+// The whole matching. Its trees and first swaps are independent of each other and done side by side; what comes out does
+// not depend on how many are.
 template <bool SQUARED, bool COPIES>
-void match_framed(Slots& slots, int64_t columns, const Neighbourhood& near, const FastSettings& settings, Matching& m) {
-  const auto once = [&](int64_t restart, Matching& made) {
-    match_once<SQUARED, COPIES>(slots, columns, near, key_of(settings.seed, restart), settings.passes, made);
-  };
-  once(0, m);
-  for (int64_t r = 1; r < settings.restarts; ++r) {
-    Matching other(slots.count, columns);
-    once(r, other);
-    take_cheaper(m, other, slots.count, columns);
-    if (r == settings.restarts - 1)  // all once more: what is near a slot has changed, too
-      for (int64_t s = 0; s < slots.count; ++s) m.waiting[s] = 1;
-    swap_waiting<SQUARED, COPIES>(slots, near, m, settings.passes);
+std::unique_ptr<Matching> match_framed(Slots& slots, int64_t columns, const Neighbourhood& near,
+                                       const FastSettings& settings) {
+  constexpr int64_t WIDE = 8, WORTH = 4096;
+  const int64_t restarts = settings.restarts, threads = at::in_parallel_region() ? 1 : at::get_num_threads();
+  const int64_t group = slots.count < WORTH ? 1 : std::min(std::min(threads, restarts), WIDE);
+  std::unique_ptr<Matching> best, made[WIDE];
+  int64_t first = 0;
+  if (COPIES) {  // the first one may change what the slots are, and the others are merged into it
+    best.reset(new Matching(slots.count, columns));
+    match_once<SQUARED, COPIES>(slots, columns, near, key_of(settings.seed, first++), settings.passes, true, *best);
   }
+  for (; first < restarts; first += group) {
+    const int64_t number = std::min(group, restarts - first);
+    parallel(number, number, [&](int64_t, int64_t begin, int64_t end) {
+      for (int64_t k = begin; k < end; ++k) {
+        made[k].reset(new Matching(slots.count, columns));
+        match_once<SQUARED, COPIES>(slots, columns, near, key_of(settings.seed, first + k), settings.passes, false,
+                                    *made[k]);
+      }
+    });
+    for (int64_t k = 0; k < number; ++k) {
+      if (best == nullptr) {
+        best = std::move(made[k]);
+        continue;
+      }
+      take_cheaper(*best, *made[k], slots.count, columns);
+      if (first + k < restarts - 1) swap_waiting<SQUARED, COPIES>(slots, near, *best, settings.passes, false);
+    }
+  }
+  if (restarts == 1 && !COPIES) return best;
+  // Once more for all: what is near a slot has changed, too.
+  for (int64_t s = 0; s < slots.count; ++s) best->waiting[s] = 1;
+  swap_waiting<SQUARED, COPIES>(slots, near, *best, settings.passes, COPIES);
+  return best;
 }
 
 // Distances of partners in the given coordinates, in double: the loss, and each partner's share of the gradients.
@@ -167,17 +191,14 @@ double fast_emd(const Pair<Given>& p, const FastSettings& settings, int64_t* pai
   find_near(a.tree, a.tree, static_cast<int>(std::min(settings.neighbours, points - 1)), near.to_a);
   if (!settings.squares)
     for (int64_t k = 0; k < points * near.to_b.length; ++k) near.to_b.cost[k] = std::sqrt(near.to_b.cost[k]);
-  Matching m(slots.count, columns);
   const bool copies = slots.most > 1;
-  if (settings.squares)
-    copies ? match_framed<true, true>(slots, columns, near, settings, m)
-           : match_framed<true, false>(slots, columns, near, settings, m);
-  else
-    copies ? match_framed<false, true>(slots, columns, near, settings, m)
-           : match_framed<false, false>(slots, columns, near, settings, m);
-
+  const std::unique_ptr<Matching> m =
+      settings.squares ? (copies ? match_framed<true, true>(slots, columns, near, settings)
+                                 : match_framed<true, false>(slots, columns, near, settings))
+                       : (copies ? match_framed<false, true>(slots, columns, near, settings)
+                                 : match_framed<false, false>(slots, columns, near, settings));
   for (int64_t s = 0; s < slots.count; ++s) {
-    const int64_t mine = a.tree.order[slots.at[s].index], theirs = b.tree.order[m.column[s]];
+    const int64_t mine = a.tree.order[slots.at[s].index], theirs = b.tree.order[m->column[s]];
     int64_t* pair = pairs + 2 * (settings.injective ? mine : theirs);
     pair[0] = turned ? theirs : mine;
     pair[1] = turned ? mine : theirs;

@@ -77,9 +77,11 @@ struct Move {
   int32_t slot, column, point;
 };
 
-// `copies`: points have several slots. `turn` varies which of them is looked at.
+// `copies`: points have several slots; `turn` varies which of them is looked at. `transfers`: slots may change their
+// points.
 template <bool SQUARED, bool COPIES>
-inline Move best_move(const Slots& slots, const Neighbourhood& near, const Matching& m, int32_t slot, int turn) {
+inline Move best_move(const Slots& slots, const Neighbourhood& near, const Matching& m, int32_t slot, int turn,
+                      bool transfers) {
   const Point a = slots.at[slot], b = near.b[m.column[slot]];
   const float own = m.cost[slot];
   const int64_t point = COPIES ? a.index : slot;
@@ -105,7 +107,7 @@ inline Move best_move(const Slots& slots, const Neighbourhood& near, const Match
     int32_t other = at[k];
     if constexpr (COPIES) {
       const int64_t number = slots.number[other];
-      if (number < slots.most && slots.number[point] > slots.least) {
+      if (transfers && number < slots.most && slots.number[point] > slots.least) {
         const float mine = cost_between<SQUARED>(near.a[other], b);
         if (own - mine > best.gain) best = {own - mine, mine, 0, -1, -1, other};
       }
@@ -138,14 +140,15 @@ inline void apply(const Move& move, int32_t slot, Slots& slots, const Neighbourh
 
 // Rounds of moves of the slots that are waiting.
 template <bool SQUARED, bool COPIES>
-void swap_waiting(Slots& slots, const Neighbourhood& near, Matching& m, int64_t passes) {
+void swap_waiting(Slots& slots, const Neighbourhood& near, Matching& m, int64_t passes,
+                  bool transfers) {
   for (int64_t pass = 0; pass < passes; ++pass) {
     bool moved = false;
     for (int64_t s = 0; s < slots.count; ++s) {
       if (!m.waiting[s]) continue;
       m.waiting[s] = 0;
       const int32_t slot = static_cast<int32_t>(s);
-      const Move move = best_move<SQUARED, COPIES>(slots, near, m, slot, static_cast<int>(pass));
+      const Move move = best_move<SQUARED, COPIES>(slots, near, m, slot, static_cast<int>(pass), transfers);
       if (move.slot < 0 && move.column < 0 && move.point < 0) continue;
       apply(move, slot, slots, near, m);
       moved = true;

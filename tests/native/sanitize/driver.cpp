@@ -79,6 +79,8 @@ std::vector<Results> call_all(const Case& c) {
     }
     const bool squared = uniform;
     all.push_back(call("chamfer", {c.pred, c.gt, c.pred_lengths, c.gt_lengths, squared, true}));
+    all.push_back(call("fast_emd", {c.pred, c.gt, c.pred_lengths, c.gt_lengths, int64_t{7}, int64_t{3}, int64_t{8},
+                                    int64_t{3}, squared, uniform, true}));
   }
   all.push_back(call("nearest", {c.pred, c.gt, c.pred_lengths, c.gt_lengths}));
   return all;
