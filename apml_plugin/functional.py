@@ -196,16 +196,16 @@ def earth_movers_distance(
 
     Args:
         pred, gt: (B, N, D) and (B, M, D) floating point, on one device.
-        tolerance: None for the exact one (SciPy's linear_sum_assignment, N x M memory); a number for an auction,
-            whose assignment is one to one too and costs at most (1 + tolerance) times the least one, plus 1e-6 of
-            the clouds' extent at most. It needs no N x M memory.
+        tolerance: None for the exact one; a number for one that costs at most (1 + tolerance) times the least one
+            (without the compiled ops plus 1e-6 of the clouds' extent at most). Without the compiled ops the exact one
+            is SciPy's linear_sum_assignment and needs N x M memory.
         unequal: what to do where pred and gt differ in number: ``"raise"`` an error, or match all points of the
             ``"smaller"`` cloud and leave the others out (they get gradient 0).
         reduction: ``"mean"`` over matched points and batch; ``"sum"``: sums over the matched points, averaged over
             the batch; ``"none"``: the pairs' means, (B,).
         ignore_zeros, pred_lengths, gt_lengths: as :func:`apml_loss`.
         return_bound: also return (B,) float64, lower bounds on the mean distance of any assignment, proven by the
-            auction's prices: the exact value of each pair is between its bound and its mean.
+            solver's prices: the exact value of each pair is between its bound and its mean.
 
     Raises:
         LossArgumentError, LossValueError: unusable clouds or parameters, NaN and Inf included.

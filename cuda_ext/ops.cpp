@@ -10,6 +10,7 @@ TORCH_LIBRARY(apml, m) {
   m.def(apml::schema::NEAREST);
   m.def(apml::schema::CHAMFER);
   m.def(apml::schema::FAST_EMD);
+  m.def(apml::schema::ASSIGN);
 }
 
 extern "C" PyObject* PyInit__C(void) {

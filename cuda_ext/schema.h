@@ -52,4 +52,13 @@ constexpr const char* FAST_EMD =
     "int neighbours, int passes, bool squares, bool injective, bool gradients) "
     "-> (Tensor losses, Tensor pred_grad, Tensor gt_grad, Tensor pairs)";
 
+// The one-to-one assignment of least total distance of x (n, D) and y (m, D), n <= m, float64, coordinates in [0, 1];
+// on the CPU alone. Starts from columns (n,) int64, the y of each x or -1, prices (m,) float64 >= 0, and eps, which is
+// infinity at first; ends after about `work` steps, and goes on where it ended when it is given what it returned.
+//   columns, prices and eps; total: the sum of the distances; bound: no assignment has a smaller one; finished: whether
+//   every x has its y and  total <= (1 + tolerance) bound,  with tolerance 0 to rounding.
+constexpr const char* ASSIGN =
+    "assign(Tensor x, Tensor y, Tensor columns, Tensor prices, float eps, float tolerance, int work) "
+    "-> (Tensor columns, Tensor prices, float eps, float total, float bound, bool finished)";
+
 }  // namespace apml::schema

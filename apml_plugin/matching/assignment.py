@@ -1,4 +1,8 @@
-"""One-to-one assignments with the least total distance: exact by SciPy, or by an auction with a proven bound."""
+"""One-to-one assignments with the least total distance, exact or with a proven bound.
+
+By the compiled op ``assign`` (cuda_ext/cpu/assign.h says how), for which both are the same work. Where there is none,
+and for more than three coordinates: exact by SciPy, with a bound by the auction.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,7 @@ from scipy.spatial.distance import cdist
 from torch import Tensor
 
 from apml_plugin.errors import LossValueError
+from apml_plugin.matching import extension, native
 from apml_plugin.matching.auction import auction
 from apml_plugin.matching.inputs import Clouds
 
@@ -63,7 +68,10 @@ def _assign(pred: Tensor, gt: Tensor, tolerance: float | None) -> Assignment:
         raise LossValueError(f"pred and gt span more than float64 can hold ({low} to {high}); scale them down")
     scale = extent or 1.0
     x, y = (x - low) / scale, (y - low) / scale
-    columns, bound = _exact(x, y) if tolerance is None else auction(x, y, tolerance)
+    if extension.offers("assign", "cpu", x.shape[1]):
+        columns, bound = native.assign(x, y, tolerance or 0.0)
+    else:
+        columns, bound = _exact(x, y) if tolerance is None else auction(x, y, tolerance)
     index = torch.from_numpy(columns).to(pred.device)
     counting = torch.arange(len(x), device=pred.device)
     return Assignment(index, counting, bound * scale) if swap else Assignment(counting, index, bound * scale)

@@ -24,7 +24,7 @@ def matched_distances(pred: Tensor, gt: Tensor, matching: str = "nearest", **pla
         pred, gt: (N, D) and (M, D).
         matching: ``"nearest"``: each point with the nearest of the other cloud, both ways, each cloud with half the
             weight (the mean is :func:`cd_l1`). ``"emd"``: the one-to-one assignment of least total distance (the mean
-            is :func:`emd`; N x N memory). ``"apml"``: the entries of :func:`apml_plugin.matching_plan` with their
+            is :func:`emd`). ``"apml"``: the entries of :func:`apml_plugin.matching_plan` with their
             values as weights (the mean is APML's loss with ``reduction='mean'``).
         plan: with ``"apml"``, arguments of the plan such as ``p_min``.
 

@@ -17,7 +17,7 @@ from apml_plugin.matching.inputs import Clouds
 from apml_plugin.standins.arguments import check_clouds, write
 
 EXACT = 1024
-"""Up to so many points an exact solver is quick for any clouds; beyond, it can take minutes."""
+"""Up to so many points an exact solver is quick for any clouds; beyond, hard ones take minutes."""
 
 TOLERANCE = 0.02
 """How far above the smallest sum the assignment of more points may be, as a share."""

@@ -34,6 +34,20 @@ struct PlanSink {
   double *row_spread, *column_spread, *row_scale, *column_scale;
 };
 
+// One assignment (assign.h): x (n, d) and y (m, d), n <= m, coordinates in [0, 1].
+struct Assigning {
+  const double *x, *y;
+  int64_t n, m;
+  int d;
+  int64_t* columns;      // (n,) the y of each x, -1 for none yet
+  double* prices;        // (m,) of the y, >= 0
+  double eps;            // infinity at first
+  double tolerance;      // of the total above the bound, relative to the bound; 0 for the exact assignment
+  int64_t work;          // after so much of it the call ends, finished or not
+  double total = 0, bound = 0;
+  bool finished = false;
+};
+
 template <typename Given>
 struct Functions {
   void (*match)(const Pair<Given>&, const Settings&, bool differentiate_plan, Result&);
@@ -47,6 +61,7 @@ struct Entry {
   const char* name;
   Functions<float> of_float;
   Functions<double> of_double;
+  void (*assign)(Assigning&);
 
   template <typename Given>
   const Functions<Given>& of() const;

@@ -22,7 +22,7 @@
 
 namespace apml::cpu {
 const Entry& entry_avx2() {
-  static const Entry e{"avx2", avx2::functions<float>(), avx2::functions<double>()};
+  static const Entry e{"avx2", avx2::functions<float>(), avx2::functions<double>(), avx2::assign};
   return e;
 }
 }  // namespace apml::cpu

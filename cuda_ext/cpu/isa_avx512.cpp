@@ -23,7 +23,7 @@
 
 namespace apml::cpu {
 const Entry& entry_avx512() {
-  static const Entry e{"avx512", avx512::functions<float>(), avx512::functions<double>()};
+  static const Entry e{"avx512", avx512::functions<float>(), avx512::functions<double>(), avx512::assign};
   return e;
 }
 }  // namespace apml::cpu

@@ -4,7 +4,7 @@
 
 namespace apml::cpu {
 const Entry& entry_default() {
-  static const Entry e{"baseline", baseline::functions<float>(), baseline::functions<double>()};
+  static const Entry e{"baseline", baseline::functions<float>(), baseline::functions<double>(), baseline::assign};
   return e;
 }
 }  // namespace apml::cpu

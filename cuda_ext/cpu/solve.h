@@ -2,6 +2,7 @@
 #pragma once
 
 #include "adjoint.h"
+#include "assign.h"
 #include "chamfer.h"
 #include "entries.h"
 #include "entry.h"
