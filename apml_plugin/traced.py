@@ -1,7 +1,7 @@
 """The losses in a form that torch.compile can trace: one graph around the compiled ops.
 
 Each function takes the arguments of its namesake in ``functional`` and gives the same value, or None where the call
-cannot be traced (no compiled ops for it, lengths, ``ignore_zeros``, ``threshold="auto"``, invalid arguments). The call
+cannot be traced (no compiled ops for it, lengths, ``ignore_zeros``, invalid arguments). The call
 then runs outside the graph, with its usual checks and messages.
 """
 
@@ -25,7 +25,7 @@ def apml_loss(
     gt: Tensor,
     *,
     p_min: float = 0.8,
-    threshold: float | str = 1e-20,
+    threshold: float | str = "auto",
     iterations: int = 20,
     eps: float = 1e-8,
     ties: str = "share",
@@ -40,7 +40,13 @@ def apml_loss(
         return None
     if not _usable(p_min, threshold, iterations, eps, ties) or reduction not in ("sum", "mean", "none"):
         return None
-    numbers = (float(p_min), float(threshold), iterations, float(eps), ties == "uniform")
+    numbers = (
+        float(p_min),
+        0.0 if threshold == "auto" else float(threshold),
+        iterations,
+        float(eps),
+        ties == "uniform",
+    )
     pred, gt = _prepared(pred, gt, check_finite)
     losses: Tensor = torch.ops.apml.match(
         pred, gt, None, None, *numbers, wants_gradients(pred, gt), differentiate_plan
@@ -94,6 +100,9 @@ def _has_ops(device: str) -> bool:
 
 def _usable(p_min: Any, threshold: Any, iterations: Any, eps: Any, ties: Any) -> bool:
     """What ``Settings`` accepts without converting anything; spelled out, because it is traced."""
-    if not isinstance(iterations, int) or not all(isinstance(v, (int, float)) for v in (p_min, threshold, eps)):
+    numbers = (p_min, eps) if threshold == "auto" else (p_min, eps, threshold)
+    if not isinstance(iterations, int) or not all(isinstance(v, (int, float)) for v in numbers):
         return False
-    return 0 <= p_min < 1 and 0 < threshold < 1 and eps > 0 and iterations >= 0 and ties in TIES
+    return (
+        0 <= p_min < 1 and (threshold == "auto" or 0 < threshold < 1) and eps > 0 and iterations >= 0 and ties in TIES
+    )

@@ -36,11 +36,14 @@ inline void check_lengths(const char* op, const std::optional<at::Tensor>& lengt
               lengths->scalar_type(), " ", lengths->sizes(), " on ", lengths->device());
 }
 
-// Python checks these for the user; here they keep a direct call from running for ever or dividing by zero.
-inline void check_settings(const char* op, const Settings& s) {
-  TORCH_CHECK_VALUE(s.p_min >= 0 && s.p_min < 1 && s.threshold > 0 && s.threshold < 1 && s.iterations >= 0 && s.eps > 0,
-                    "apml::", op, ": p_min in [0, 1), threshold in (0, 1), iterations >= 0 and eps > 0 are needed, got ",
-                    s.p_min, ", ", s.threshold, ", ", s.iterations, " and ", s.eps);
+// Python checks these for the user; here they keep a direct call from running for ever or dividing by zero. The threshold
+// 0 is adaptive: the loss is then exact to the precision of the clouds.
+inline Settings checked_settings(const char* op, double p_min, double threshold, int64_t iterations, double eps,
+                                 bool uniform_ties, const at::Tensor& cloud) {
+  TORCH_CHECK_VALUE(p_min >= 0 && p_min < 1 && threshold >= 0 && threshold < 1 && iterations >= 0 && eps > 0, "apml::",
+                    op, ": p_min in [0, 1), threshold in [0, 1), iterations >= 0 and eps > 0 are needed, got ", p_min,
+                    ", ", threshold, ", ", iterations, " and ", eps);
+  return {p_min, threshold, iterations, eps, uniform_ties, cloud.scalar_type() == at::kDouble ? 1e-12 : 1e-5};
 }
 
 inline void check_settings(const char* op, const FastSettings& s) {

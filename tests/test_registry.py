@@ -246,7 +246,7 @@ def test_nothing_enters_a_state_dict(cfg: object) -> None:
 
 
 def test_description_names_the_resolved_parameters() -> None:
-    assert describe(build_loss("APML")).startswith("APML(p_min=0.8, threshold=1e-20, iterations=20")
+    assert describe(build_loss("APML")).startswith("APML(p_min=0.8, threshold=auto, iterations=20")
     both = build_loss(["APML", {"NAME": "ChamferL2", "weight": 0.1}])
     assert describe(both) == f"1 * {APML().describe()} + 0.1 * {ChamferL2().describe()}"
     assert (

@@ -20,8 +20,8 @@ class APML(PointLoss):
 
     Args:
         p_min: least probability of the nearest point in each one-sided softmin, in [0, 1).
-        threshold: similarities below it are dropped by the sparse backend; 1e-20 is exact to float32;
-            ``"auto"`` tightens it until what is dropped is negligible.
+        threshold: similarities at or below it are left out. ``"auto"`` finds one for each point, such that the value
+            is exact to float32.
         iterations: Sinkhorn iterations.
         eps: added to row and column sums in Sinkhorn.
         ties: ``"share"``, or the published ``"uniform"``.
@@ -39,7 +39,7 @@ class APML(PointLoss):
     def __init__(
         self,
         p_min: float = 0.8,
-        threshold: float | str = 1e-20,
+        threshold: float | str = "auto",
         iterations: int = 20,
         eps: float = 1e-8,
         ties: str = "share",

@@ -57,12 +57,12 @@ def inverse_temperature(gap: Tensor, candidates: int, p_min: float) -> Tensor:
     return log_odds(candidates, p_min) / (gap + MARGIN)
 
 
-def support_radius(nearest: Tensor, gap: Tensor, candidates: int, p_min: float, threshold: float) -> Tensor:
-    """The cost below which a point's unnormalised similarity exceeds ``threshold``: a ball around it."""
-    odds = log_odds(candidates, p_min)
-    if odds <= 0.0:  # one candidate, or two of them with p_min = 0: every candidate has similarity 1
-        return nearest.new_full(nearest.shape, math.inf)
-    return nearest + (gap + MARGIN) * (math.log(1.0 / threshold) / odds)
+def support_radius(nearest: Tensor, inverse_temperature: Tensor, threshold: Tensor) -> Tensor:
+    """The cost below which a point's unnormalised similarity exceeds its ``threshold``: a ball around it.
+
+    Infinite with the inverse temperature 0 of one candidate, or of two with p_min = 0: all have similarity 1.
+    """
+    return nearest - threshold.log() / inverse_temperature
 
 
 def adaptive_softmin(cost: Tensor, settings: Settings) -> Tensor:

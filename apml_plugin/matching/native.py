@@ -9,7 +9,7 @@ from torch import Tensor
 
 from apml_plugin.errors import BackendError
 from apml_plugin.matching.inputs import Clouds, compute_dtype
-from apml_plugin.matching.settings import FastSettings, Settings, resolve_threshold
+from apml_plugin.matching.settings import FastSettings, Settings, warn_if_inexact
 
 ASSIGNING_AT_ONCE = 20_000_000
 """Steps of the op ``assign`` in one call, which Ctrl-C cannot end: a few seconds. Twice as many for 65,536 points."""
@@ -28,30 +28,17 @@ def solve(
     pred, gt = clouds.pred.detach().to(dtype), clouds.gt.detach().to(dtype)
     lengths = _lengths(clouds)
 
-    def run(threshold: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        try:
-            result: tuple[Tensor, Tensor, Tensor, Tensor] = torch.ops.apml.match(
-                pred,
-                gt,
-                *lengths,
-                settings.p_min,
-                threshold,
-                settings.iterations,
-                settings.eps,
-                settings.ties == "uniform",
-                gradients,
-                differentiate_plan,
-            )
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError as error:
-            if "cannot be differentiated" in str(error):
-                raise BackendError(str(error).splitlines()[0]) from None
-            raise
-        return result
-
-    result = resolve_threshold(settings, run, lambda result: result[3].tolist(), clouds.masses)
-    losses, pred_grad, gt_grad, _ = result
+    try:
+        losses, pred_grad, gt_grad, dropped = torch.ops.apml.match(
+            pred, gt, *lengths, *_numbers(settings), gradients, differentiate_plan
+        )
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        if "cannot be differentiated" in str(error):
+            raise BackendError(str(error).splitlines()[0]) from None
+        raise
+    warn_if_inexact(settings, dtype, dropped.tolist(), clouds.masses)
     if losses.device.type == "cpu" and not bool(torch.isfinite(losses).all()):
         why = (
             "it is larger than float32 can hold: use float64 or smaller coordinates"
@@ -68,21 +55,10 @@ def plans(clouds: Clouds, settings: Settings, dtype: torch.dtype) -> tuple[Tenso
     pred, gt = clouds.pred.detach().to(dtype), clouds.gt.detach().to(dtype)
     lengths = _lengths(clouds)
 
-    def run(threshold: float) -> tuple[Tensor, ...]:
-        result: tuple[Tensor, ...] = torch.ops.apml.plan(
-            pred,
-            gt,
-            *lengths,
-            settings.p_min,
-            threshold,
-            settings.iterations,
-            settings.eps,
-            settings.ties == "uniform",
-        )
-        return result
-
-    result = resolve_threshold(settings, run, lambda result: result[2].tolist(), clouds.masses)
-    indices, values, dropped, row_spread, column_spread, row_scale, column_scale = result
+    indices, values, dropped, row_spread, column_spread, row_scale, column_scale = torch.ops.apml.plan(
+        pred, gt, *lengths, *_numbers(settings)
+    )
+    warn_if_inexact(settings, dtype, dropped.tolist(), clouds.masses)
     everything = [(indices, values)]
     # Tied rows and columns come as vectors: entry ij is row_spread_i column_scale_j + row_scale_i column_spread_j.
     for spread, other, swap in ((row_spread, column_scale, False), (column_spread, row_scale, True)):
@@ -157,6 +133,10 @@ def assign(x: NDArray[np.float64], y: NDArray[np.float64], tolerance: float) -> 
             torch.from_numpy(x), torch.from_numpy(y), columns, prices, eps, tolerance, steps
         )
     return columns.numpy(), bound / len(x)
+
+
+def _numbers(settings: Settings) -> tuple[float, float, int, float, bool]:
+    return settings.p_min, settings.number, settings.iterations, settings.eps, settings.ties == "uniform"
 
 
 def _lengths(clouds: Clouds) -> tuple[Tensor | None, Tensor | None]:

@@ -1,11 +1,13 @@
-"""The numbers that define a matching, checked once, and the search for the threshold of ``threshold="auto"``."""
+"""The numbers that define a matching, checked once, and the thresholds of ``threshold="auto"``."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+
+import torch
+from torch import Tensor
 
 from apml_plugin.arguments import number, one_of, positive, positive_whole, whole
 from apml_plugin.errors import LossValueError
@@ -16,16 +18,8 @@ FAST_UNEQUAL = ("balanced", "smaller", "raise")
 MOST_NEIGHBOURS = 64
 AUTO = "auto"
 
-START = 1e-20
-"""The first threshold that ``"auto"`` tries."""
-
-TOLERANCE = 1e-6
-"""``"auto"`` accepts a threshold that leaves out at most this share of a plan's mass."""
-
 ROUNDS = 6
 SMALLEST = 1e-300
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -34,9 +28,9 @@ class Settings:
 
     Args:
         p_min: least probability of the nearest point in each one-sided softmin, ``0 <= p_min < 1``.
-        threshold: similarities at or below it are left out by the sparse backend, ``0 < threshold < 1``;
-            ``"auto"`` lowers it until at most 1e-6 of a plan's mass can be left out. The dense backend keeps every
-            entry and ignores it.
+        threshold: similarities at or below it are left out, ``0 < threshold < 1``. ``"auto"`` finds one for each
+            point, such that the entries left out carry at most 1e-5 of the plan's mass, for float64 1e-12: a proven
+            bound, which the true value is far below. The dense backend keeps every entry and ignores it.
         iterations: Sinkhorn iterations, ``>= 0``.
         eps: added to every row and column sum in Sinkhorn, ``> 0``.
         ties: ``"share"``: equally near points share the probability; ``"uniform"``: the published code's
@@ -48,7 +42,7 @@ class Settings:
     """
 
     p_min: float = 0.8
-    threshold: float | str = 1e-20
+    threshold: float | str = AUTO
     iterations: int = 20
     eps: float = 1e-8
     ties: str = "share"
@@ -66,10 +60,15 @@ class Settings:
             set_(self, "threshold", number("threshold", self.threshold, or_words=(AUTO,)))
             if not 0 < self.threshold < 1:  # type: ignore[operator]
                 raise LossValueError(
-                    f"threshold={self.threshold!r} must lie in (0, 1) or be 'auto'; 1e-20 is exact to float32, "
-                    "and backend='dense' keeps every entry"
+                    f"threshold={self.threshold!r} must lie in (0, 1) or be 'auto', which is exact to float32; "
+                    "backend='dense' keeps every entry"
                 )
         one_of("ties", self.ties, TIES)
+
+    @property
+    def number(self) -> float:
+        """The threshold as the compiled ops take it: 0 for ``"auto"``."""
+        return 0.0 if self.threshold == AUTO else float(self.threshold)
 
 
 @dataclass(frozen=True)
@@ -120,37 +119,44 @@ class FastSettings:
         return 0 if n == 0 or m == 0 else min(n, m) if self.unequal == "smaller" else max(n, m)
 
 
-def resolve_threshold(
-    settings: Settings, run: Callable[[float], T], dropped: Callable[[T], Sequence[float]], masses: Sequence[int]
-) -> T:
-    """``run(threshold)``. With ``threshold="auto"`` it is repeated at smaller ones until little enough is left out.
+def tolerance(dtype: torch.dtype) -> float:
+    """``"auto"`` leaves out at most this share of a plan's mass: the loss is exact to the precision of the clouds."""
+    return 1e-12 if dtype == torch.float64 else 1e-5
+
+
+def first_threshold(candidates: int, p_min: float, dtype: torch.dtype) -> float:
+    """The largest threshold of ``"auto"``: a share of the least similarity that the runner-up of K points may have."""
+    return 0.5 if candidates < 2 else 1e-2 * tolerance(dtype) * (1.0 - p_min) / (candidates - 1)
+
+
+def next_thresholds(now: Tensor, most: float, scaling: Tensor, share: Tensor, others: Tensor) -> Tensor:
+    """The thresholds (n,) of points at which the entries that each leaves out carry at most a quarter of ``most``.
+
+    A quarter, because leaving out less changes the scaling. An entry that point i leaves out is below
+    ``now[i] * share[i] / 2 * scaling[i]`` times its partner's scaling, whatever the partner is.
 
     Args:
-        run: computes plans at a threshold.
-        dropped: for each plan of a result, the most mass that its left-out entries can carry.
-        masses: the mass of each plan.
+        scaling: of these points, (n,).
+        share: 1 / denominator of each point's softmin, (n,); 0 where nothing is left out.
+        others: the sum of the partners' scalings, 0-dim.
+    """
+    wanted = (0.25 * most / (scaling * share * others)).clamp_min(SMALLEST)
+    return torch.where(wanted < now, wanted, now)
 
-    Warns after ROUNDS thresholds, with the share of the mass that may be missing.
+
+def warn_if_inexact(settings: Settings, dtype: torch.dtype, dropped: Sequence[float], masses: Sequence[int]) -> None:
+    """Warns if ``threshold="auto"`` had to end with entries left out of plans that could carry too much.
+
+    Args:
+        dropped: for each plan, the most mass that its left-out entries can carry.
+        masses: the mass of each plan.
     """
     if settings.threshold != AUTO:
-        return run(float(settings.threshold))
-    threshold = START
-    for attempt in range(1, ROUNDS + 1):
-        result = run(threshold)
-        over = [(lost, mass) for lost, mass in zip(dropped(result), masses, strict=True) if lost > TOLERANCE * mass]
-        if not over:
-            break
-        if attempt == ROUNDS or threshold <= SMALLEST:
-            share = max(lost / mass for lost, mass in over)
-            warnings.warn(
-                f"threshold='auto' stopped at {threshold:.0e}: entries of at most {share:.1e} of the plan's mass "
-                "were dropped; backend='dense' keeps all of them",
-                stacklevel=2,
-            )
-            break
-        # The bound is linear in the threshold while the scaling stays; the factor allows for a change of the scaling.
-        wanted = min(
-            threshold * TOLERANCE * mass / lost * 1e-2 if lost < 1e250 else threshold**2 for lost, mass in over
+        return
+    share = max((lost / mass for lost, mass in zip(dropped, masses, strict=True) if mass), default=0.0)
+    if share > tolerance(dtype):
+        warnings.warn(
+            f"threshold='auto' stopped after {ROUNDS} rounds: entries of at most {share:.1e} of the plan's mass were "
+            "left out; backend='dense' keeps all of them",
+            stacklevel=2,
         )
-        threshold = max(wanted, threshold**3, SMALLEST)
-    return result

@@ -1,7 +1,7 @@
 """APML from its sparse support: the values of the dense backend without an N x M tensor.
 
-Only entries whose one-sided similarity exceeds ``threshold`` are kept: those within a radius of each point, found by a
-neighbour search in both directions. Computed in float64 throughout, because the scalings of an untrained network's
+Only entries whose one-sided similarity exceeds a point's threshold are kept: those within a radius of each point, found
+by a neighbour search in both directions. Computed in float64 throughout, because the scalings of an untrained network's
 prediction span 1e-23 to 1e+23.
 
 With ``ties="uniform"`` a tied row or column spreads over every point of the other cloud. These rows and columns are
@@ -11,7 +11,7 @@ kept as two vectors; Sinkhorn needs only sums over them, and everything else vis
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -19,7 +19,15 @@ from torch import Tensor
 from apml_plugin.errors import BackendError
 from apml_plugin.matching.dense import inverse_temperature, pairwise_cost, pull, support_radius
 from apml_plugin.matching.search import Neighbours, neighbours_of, squared_distance
-from apml_plugin.matching.settings import Settings, resolve_threshold
+from apml_plugin.matching.settings import (
+    AUTO,
+    ROUNDS,
+    Settings,
+    first_threshold,
+    next_thresholds,
+    tolerance,
+    warn_if_inexact,
+)
 from apml_plugin.matching.sparse_matrix import Kernel, SparseMatrix, ends_of, segment_sums, sinkhorn
 
 BLOCK_ENTRIES = 1 << 22
@@ -34,7 +42,6 @@ class PairPlan:
         entries: the kept entries of the plan; ``entries.values`` are the P_ij.
         r, c: the whole Sinkhorn scaling, (N,) and (M,).
         u, v: uniform shares of tied rows and columns before scaling (``ties="uniform"`` only).
-        threshold: the one that was used.
         dropped: under the same scaling the dropped entries carry at most this much of the mass M.
     """
 
@@ -45,18 +52,24 @@ class PairPlan:
     c: Tensor
     u: Tensor
     v: Tensor
-    threshold: float
     dropped: float
 
 
 def pair_plan(pred: Tensor, gt: Tensor, settings: Settings) -> PairPlan:
-    """The plan of (N, D) and (M, D), N, M >= 1; ``threshold="auto"`` is resolved here."""
-    near_pred, near_gt = neighbours_of(pred), neighbours_of(gt)
-
-    def run(threshold: float) -> PairPlan:
-        return _plan_at(pred, gt, near_pred, near_gt, settings, threshold)
-
-    return resolve_threshold(settings, run, lambda plan: [plan.dropped], [len(gt)])
+    """The plan of (N, D) and (M, D), N, M >= 1."""
+    x, y = pred.double(), gt.double()
+    by_row = _Softmin(x, y, pred, neighbours_of(gt), settings)
+    by_column = _Softmin(y, x, gt, neighbours_of(pred), settings)
+    most = tolerance(pred.dtype) * len(gt)
+    for attempt in range(ROUNDS):
+        plan = _plan_of(x, y, by_row, by_column, settings)
+        if settings.threshold != AUTO or plan.dropped <= most or attempt + 1 == ROUNDS:
+            break
+        lowered = by_row.lower(plan.r, plan.c.sum(), most / len(pred))
+        if not by_column.lower(plan.c, plan.r.sum(), most / len(gt)) and not lowered:
+            break
+    warn_if_inexact(settings, pred.dtype, [plan.dropped], [len(gt)])
+    return plan
 
 
 def solve(
@@ -95,60 +108,68 @@ def plan_entries(pred: Tensor, gt: Tensor, settings: Settings) -> tuple[Tensor, 
     return entries.rows, entries.columns, entries.values, plan
 
 
-def _plan_at(
-    pred: Tensor, gt: Tensor, near_pred: Neighbours, near_gt: Neighbours, settings: Settings, threshold: float
-) -> PairPlan:
-    at = replace(settings, threshold=threshold)
-    x, y = pred.double(), gt.double()
-    by_row = _softmin(x, y, pred, near_gt, at)
-    by_column = _softmin(y, x, gt, near_pred, at)
+class _Softmin:
+    """The one-sided softmin of every query x (n, D) over the points y (m, D), both float64.
+
+    Attributes:
+        threshold: similarities at or below it are left out, (n,).
+        uniform: half the uniform share of tied queries under ``ties="uniform"``, else 0, (n,).
+        scale: 1 / denominator of each query's kept entries; 0 where none is left out, (n,). Set by :meth:`entries`.
+    """
+
+    def __init__(self, x: Tensor, y: Tensor, queries: Tensor, near: Neighbours, settings: Settings) -> None:
+        """queries: x in its original dtype, which the search takes."""
+        n, m = len(x), len(y)
+        self.x, self.y, self.queries, self.near = x, y, queries, near
+        two = squared_distance(x[:, None], y[near.nearest(queries, min(2, m))]).sqrt().sort(dim=-1).values
+        self.nearest, gap = two[:, 0], two[:, -1] - two[:, 0]
+        self.inverse = inverse_temperature(gap, m, settings.p_min)
+        self.threshold = torch.full_like(gap, settings.number or first_threshold(m, settings.p_min, queries.dtype))
+        self.uniform = x.new_zeros(n)
+        tied = torch.zeros(n, dtype=torch.bool, device=x.device)
+        if settings.ties == "uniform" and m > 1:
+            tied = gap == 0
+            self.uniform[tied] = 0.5 / m
+        self.open = (~tied).nonzero()[:, 0]
+        self.scale = torch.zeros_like(gap)
+
+    def entries(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Query, point and value of the kept entries: half the softmin."""
+        radius = support_radius(self.nearest, self.inverse, self.threshold)
+        # The nearest point itself must not be lost to rounding: its radius may exceed its distance by less than an ulp.
+        counts, points = self.near.within(self.queries[self.open], (radius * (1 + 1e-14))[self.open])
+        index = torch.repeat_interleave(self.open, counts)
+        above = (squared_distance(self.x[index], self.y[points]).sqrt() - self.nearest[index]).clamp_min(0.0)
+        similarity = torch.exp(-above * self.inverse[index])
+        total = torch.ones_like(self.nearest)
+        total[self.open] = segment_sums(similarity, ends_of(counts))
+        self.scale[self.open] = torch.where(counts == len(self.y), 0.0, 1.0 / total[self.open])
+        return index, points, 0.5 * similarity / total[index]
+
+    def left_out(self, scaling: Tensor) -> Tensor:
+        """Twice the most mass that the entries left out by all queries can carry, for partners of scaling 1; 0-dim."""
+        return (scaling * self.scale * self.threshold).sum()
+
+    def lower(self, scaling: Tensor, others: Tensor, most: float) -> bool:
+        """Lowers thresholds (:func:`~apml_plugin.matching.settings.next_thresholds`). Returns whether any was."""
+        before = self.threshold
+        self.threshold = next_thresholds(before, most, scaling, self.scale, others)
+        return bool((self.threshold < before).any())
+
+
+def _plan_of(x: Tensor, y: Tensor, by_row: _Softmin, by_column: _Softmin, settings: Settings) -> PairPlan:
+    rows, columns = by_row.entries(), by_column.entries()
     entries = SparseMatrix(
-        torch.cat((by_row.queries, by_column.points)),
-        torch.cat((by_row.points, by_column.queries)),
-        torch.cat((by_row.values, by_column.values)),
+        torch.cat((rows[0], columns[1])),
+        torch.cat((rows[1], columns[0])),
+        torch.cat((rows[2], columns[2])),
         (len(x), len(y)),
     )
     kernel = Kernel(entries, by_row.uniform, by_column.uniform)
     r, c = sinkhorn(kernel, settings.iterations, settings.eps)
-    dropped = 0.5 * threshold * ((r * by_row.scale).sum() * c.sum() + r.sum() * (c * by_column.scale).sum())
+    dropped = 0.5 * (by_row.left_out(r) * c.sum() + r.sum() * by_column.left_out(c))
     bound = float(torch.nan_to_num(dropped, nan=float("inf"), posinf=float("inf")))
-    return PairPlan(x, y, entries, r, c, kernel.u, kernel.v, threshold, bound)
-
-
-@dataclass
-class _Softmin:
-    """Half of the kept one-sided softmin of every query over the points, as entries."""
-
-    queries: Tensor  # (nnz,)
-    points: Tensor  # (nnz,)
-    values: Tensor  # (nnz,) half the softmin
-    scale: Tensor  # (n,) 1 / denominator: a dropped entry is below threshold times this; 0 where none is dropped
-    uniform: Tensor  # (n,) half the uniform share of tied queries under ties="uniform", else 0
-
-
-def _softmin(x: Tensor, y: Tensor, queries: Tensor, near: Neighbours, settings: Settings) -> _Softmin:
-    """x (n, D) against y (m, D) in float64; ``queries`` are x in their original dtype, which the search takes."""
-    n, m = len(x), len(y)
-    pair = near.nearest(queries, min(2, m))
-    two = squared_distance(x[:, None], y[pair]).sqrt().sort(dim=-1).values
-    nearest, gap = two[:, 0], two[:, -1] - two[:, 0]
-    radius = support_radius(nearest, gap, m, settings.p_min, float(settings.threshold))
-    spread = x.new_zeros(n)
-    tied = torch.zeros(n, dtype=torch.bool, device=x.device)
-    if settings.ties == "uniform" and m > 1:
-        tied = gap == 0
-        spread[tied] = 0.5 / m
-    open_ = (~tied).nonzero()[:, 0]
-    # The nearest point itself must not be lost to rounding: its radius may exceed its distance by less than an ulp.
-    counts, points = near.within(queries[open_], (radius * (1 + 1e-14))[open_])
-    index = torch.repeat_interleave(open_, counts)
-    above = (squared_distance(x[index], y[points]).sqrt() - nearest[index]).clamp_min(0.0)
-    similarity = torch.exp(-above * inverse_temperature(gap, m, settings.p_min)[index])
-    total = torch.ones_like(nearest)
-    total[open_] = segment_sums(similarity, ends_of(counts))
-    scale = torch.zeros_like(nearest)
-    scale[open_] = torch.where(counts == m, 0.0, 1.0 / total[open_])
-    return _Softmin(index, points, 0.5 * similarity / total[index], scale, spread)
+    return PairPlan(x, y, entries, r, c, kernel.u, kernel.v, bound)
 
 
 def _add_uniform(plan: PairPlan, pred_grad: Tensor | None, gt_grad: Tensor | None) -> Tensor:

@@ -224,7 +224,7 @@ void differentiate(Side<double>& rows, Side<double>& columns, const Tree<T>& x, 
   for (int64_t i = 0; i < n; ++i) result.in_range = result.in_range && r[i] < 1e290 && r[i] > 1e-290;
   for (int64_t j = 0; j < m; ++j) result.in_range = result.in_range && c[j] < 1e290 && c[j] > 1e-290;
   if (!result.in_range) return;
-  result.dropped = dropped_mass(rows, columns, r.data(), c.data(), settings.threshold);
+  result.dropped = dropped_mass(rows, bx, r.data(), columns, by, c.data());
   start_adjoint(rows, x, bx, r.data(), y, by, c.data(), rho.data());
   start_adjoint(columns, y, by, c.data(), x, bx, r.data(), gamma.data());
   result.loss = 0;

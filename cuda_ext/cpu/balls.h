@@ -8,24 +8,40 @@ namespace apml::cpu {
 namespace APML_ISA {
 
 struct Balls {
-  Array<double> nearest, gap, inverse_t, radius;  // radius -1: no ball, the point spreads over the whole cloud
+  int64_t size = 0;
+  Array<double> nearest, gap, inverse_t, threshold;
+  Array<double> radius;                           // -1: no ball, the point spreads over the whole cloud
   Array<int32_t> at_first, at_second;             // sorted positions in the other cloud, -1 for none
   double odds = 0, uniform_share = 0;             // what a point without a ball gives to each other point, halved
   int64_t without_ball = 0;
+
+  void set_threshold(int64_t i, double to) {
+    threshold[i] = to;
+    if (radius[i] >= 0) radius[i] = support_radius(nearest[i], inverse_t[i], -std::log(to));
+  }
+
+  double least_threshold() const {
+    double least = 1;
+    for (int64_t i = 0; i < size; ++i) least = threshold[i] < least ? threshold[i] : least;
+    return least;
+  }
 };
 
 template <typename T>
 void find_balls(const Tree<T>& from, const Tree<T>& to, const Settings& settings, Balls& balls) {
   const int64_t n = from.size, m = to.size;
+  balls.size = n;
   balls.nearest.allocate(n);
   balls.gap.allocate(n);
   balls.inverse_t.allocate(n);
+  balls.threshold.allocate(n);
   balls.radius.allocate(n);
   balls.at_first.allocate(n);
   balls.at_second.allocate(n);
   balls.odds = log_odds(m, settings.p_min);
   balls.uniform_share = 0.5 / static_cast<double>(m);
-  const double nats = -std::log(settings.threshold);
+  const double threshold = settings.adaptive() ? first_threshold(m, settings) : settings.threshold;
+  const double nats = -std::log(threshold);
   const bool uniform = settings.uniform_ties && m > 1;
   const int64_t chunks = chunks_for(from.leaves, 8);
   Array<int64_t> without;
@@ -42,6 +58,7 @@ void find_balls(const Tree<T>& from, const Tree<T>& to, const Settings& settings
         const double gap = m > 1 ? std::sqrt(t.second) - nearest : 0.0;
         balls.nearest[i] = nearest;
         balls.gap[i] = gap;
+        balls.threshold[i] = threshold;
         balls.at_first[i] = t.at_first;
         balls.at_second[i] = t.at_second;
         balls.inverse_t[i] = inverse_temperature(gap, balls.odds);

@@ -16,8 +16,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> match(
   check_lengths("match", gt_lengths, gt_);
   const at::Tensor pred = pred_.contiguous(), gt = gt_.contiguous();
   const Lengths pred_n(pred_lengths, pred), gt_n(gt_lengths, gt);
-  const Settings settings{p_min, threshold, iterations, eps, uniform_ties};
-  check_settings("match", settings);
+  const Settings settings = checked_settings("match", p_min, threshold, iterations, eps, uniform_ties, pred);
   const int64_t batch = pred.size(0);
   at::Tensor losses = at::zeros({batch}, pred.options());
   at::Tensor dropped = at::zeros({batch}, pred.options().dtype(at::kDouble));

@@ -43,8 +43,10 @@ void within_memory(const char* op, int64_t b, int64_t n, int64_t m, double thres
   } catch (const std::bad_alloc&) {
     TORCH_CHECK_WITH(OutOfMemoryError, false, "apml::", op, ": out of memory for pair ", b, " of ", n, " and ", m,
                      " points",
-                     threshold < 1 ? c10::str(", after ", entries, " entries of its support: use a larger threshold than ",
-                                              threshold, " or fewer points")
+                     threshold < 1 ? c10::str(", after ", entries, " entries of its support: use ",
+                                              threshold > 0 ? c10::str("a larger threshold than ", threshold)
+                                                            : std::string("a fixed threshold such as 1e-20"),
+                                              " or fewer points")
                                    : std::string(": use fewer points"));
   }
 }

@@ -36,8 +36,7 @@ Plans plan(const at::Tensor& pred_, const at::Tensor& gt_, const std::optional<a
   check_lengths("plan", gt_lengths, gt_);
   const at::Tensor pred = pred_.contiguous(), gt = gt_.contiguous();
   const Lengths pred_n(pred_lengths, pred), gt_n(gt_lengths, gt);
-  const Settings settings{p_min, threshold, iterations, eps, uniform_ties};
-  check_settings("plan", settings);
+  const Settings settings = checked_settings("plan", p_min, threshold, iterations, eps, uniform_ties, pred);
   const int64_t batch = pred.size(0), n = pred.size(1), m = gt.size(1);
   const at::TensorOptions wide = pred.options().dtype(at::kDouble);
   at::Tensor dropped = at::zeros({batch}, wide);

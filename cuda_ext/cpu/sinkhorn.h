@@ -116,21 +116,36 @@ void sinkhorn(Side<V>& rows, Side<V>& columns, const Balls& x, const Balls& y, c
   finish(s, n, m);
 }
 
-// The mass that entries below the threshold could carry at most under the same scaling.
+// The mass that entries below the thresholds could carry at most under the same scaling.
 template <typename V>
-double dropped_mass(const Side<V>& rows, const Side<V>& columns, const double* r_whole, const double* c_whole,
-                    double threshold) {
-  double r = 0, r_scaled = 0, c = 0, c_scaled = 0;
+double dropped_mass(const Side<V>& rows, const Balls& x, const double* r_whole, const Side<V>& columns, const Balls& y,
+                    const double* c_whole) {
+  double r = 0, r_left_out = 0, c = 0, c_left_out = 0;
   for (int64_t i = 0; i < rows.size; ++i) {
     r += r_whole[i];
-    r_scaled += r_whole[i] * rows.scale[i];
+    r_left_out += r_whole[i] * rows.scale[i] * x.threshold[i];
   }
   for (int64_t j = 0; j < columns.size; ++j) {
     c += c_whole[j];
-    c_scaled += c_whole[j] * columns.scale[j];
+    c_left_out += c_whole[j] * columns.scale[j] * y.threshold[j];
   }
-  const double bound = 0.5 * threshold * (r_scaled * c + r * c_scaled);
+  const double bound = 0.5 * (r_left_out * c + r * c_left_out);
   return bound <= std::numeric_limits<double>::max() ? bound : std::numeric_limits<double>::infinity();
+}
+
+// Lowers the thresholds of the points on one side whose left-out entries could carry too much. Returns whether any was.
+template <typename V>
+bool lower_thresholds(const Side<V>& side, const Array<double>& own, const Side<V>& other_side,
+                      const Array<double>& other, double most, Balls& balls) {
+  double others = 0;
+  for (int64_t j = 0; j < other_side.size; ++j) others += other[j];
+  bool lowered = false;
+  for (int64_t i = 0; i < side.size; ++i) {
+    const double now = balls.threshold[i], next = next_threshold(now, most, own[i], side.scale[i], others);
+    if (next < now) balls.set_threshold(i, next);
+    lowered = lowered || next < now;
+  }
+  return lowered;
 }
 
 }  // namespace APML_ISA

@@ -11,10 +11,10 @@
 namespace apml::cpu {
 namespace APML_ISA {
 
-// float S holds the numbers as long as nothing has to be absorbed: r and c stay in double's range by themselves.
-inline bool float_suffices(const Settings& s) {
-  return s.threshold >= 1e-30 && static_cast<double>(s.iterations) * -std::log10(s.eps) <= 240.0;
-}
+// float S holds the numbers as long as thresholds are not below this, and nothing has to be absorbed: r and c stay in
+// double's range by themselves.
+constexpr double LEAST_IN_FLOAT = 1e-35;
+inline bool in_range(const Settings& s) { return static_cast<double>(s.iterations) * -std::log10(s.eps) <= 240.0; }
 
 // What the coordinates allow: nothing where one is NaN, infinite or too large to be squared; a search in float32
 // where squared distances neither overflow nor lose everything to underflow.
@@ -76,30 +76,53 @@ struct Prepared {
   }
 };
 
-template <typename T, typename V, typename Given>
-void match_with(Prepared<T>& pair, const Pair<Given>& p, const Settings& settings, bool absorbing, Result& result) {
+// One round with the present thresholds: calls finish(rows, columns, scaling), unless these leave out too much and could
+// be lowered; they are then, and the result is false.
+template <typename V, typename T, typename Finish>
+bool round(Prepared<T>& pair, const Settings& settings, bool last, Result& result, const Finish& finish) {
   Side<V> rows, columns;
   pair.support(rows, columns, result);
   Scaling s;
-  sinkhorn(rows, columns, pair.bx, pair.by, settings, absorbing, s);
-  result.dropped = dropped_mass(rows, columns, s.r_whole.data(), s.c_whole.data(), settings.threshold);
-  result.loss = sweep(rows, pair.x, pair.bx, s.r, s.r_whole, pair.y, pair.by, s.c, s.c_whole, p.pred_grad, p.d);
-  if (p.gt_grad != nullptr)
-    sweep(columns, pair.y, pair.by, s.c, s.c_whole, pair.x, pair.bx, s.r, s.r_whole, p.gt_grad, p.d);
+  sinkhorn(rows, columns, pair.bx, pair.by, settings, sizeof(V) == sizeof(double), s);
+  result.dropped = dropped_mass(rows, pair.bx, s.r_whole.data(), columns, pair.by, s.c_whole.data());
+  const double n = static_cast<double>(rows.size), m = static_cast<double>(columns.size);
+  if (!last && result.dropped > settings.tolerance * m) {
+    const double most = settings.tolerance * m;  // the plan's mass is m
+    const bool lower_rows = lower_thresholds(rows, s.r_whole, columns, s.c_whole, most / n, pair.bx);
+    const bool lower_columns = lower_thresholds(columns, s.c_whole, rows, s.r_whole, most / m, pair.by);
+    if (lower_rows || lower_columns) return false;
+  }
+  finish(rows, columns, s);
+  return true;
+}
+
+// Rounds until the thresholds are small enough. S is float where Given is and the numbers allow it.
+template <typename Given, typename T, typename Finish>
+void scaled(Prepared<T>& pair, const Settings& settings, Result& result, const Finish& finish) {
+  const bool as_float = sizeof(Given) == sizeof(float) && !pair.uniform() && in_range(settings);
+  for (int k = 1;; ++k) {
+    const bool last = !settings.adaptive() || k == ROUNDS;
+    const double least = std::min(pair.bx.least_threshold(), pair.by.least_threshold());
+    if (as_float && least >= LEAST_IN_FLOAT ? round<Given>(pair, settings, last, result, finish)
+                                            : round<double>(pair, settings, last, result, finish))
+      return;
+  }
 }
 
 template <typename T, typename Given>
 void match_in(const Pair<Given>& p, const Settings& settings, Result& result) {
   Prepared<T> pair(p, settings);
-  if (sizeof(Given) == sizeof(float) && !pair.uniform() && float_suffices(settings))
-    match_with<T, float>(pair, p, settings, false, result);
-  else
-    match_with<T, double>(pair, p, settings, true, result);
+  scaled<Given>(pair, settings, result, [&](auto& rows, auto& columns, const Scaling& s) {
+    result.loss = sweep(rows, pair.x, pair.bx, s.r, s.r_whole, pair.y, pair.by, s.c, s.c_whole, p.pred_grad, p.d);
+    if (p.gt_grad != nullptr)
+      sweep(columns, pair.y, pair.by, s.c, s.c_whole, pair.x, pair.bx, s.r, s.r_whole, p.gt_grad, p.d);
+  });
 }
 
 template <typename T, typename Given>
 void differentiate_in(const Pair<Given>& p, const Settings& settings, Result& result) {
   Prepared<T> pair(p, settings);
+  if (settings.adaptive()) scaled<Given>(pair, settings, result, [](auto&, auto&, auto&) {});
   Side<double> rows, columns;
   pair.support(rows, columns, result);
   Array<double> x_grad, y_grad;
@@ -112,14 +135,11 @@ void differentiate_in(const Pair<Given>& p, const Settings& settings, Result& re
 template <typename T, typename Given>
 void plan_in(const Pair<Given>& p, const Settings& settings, PlanSink<Given>& sink, Result& result) {
   Prepared<T> pair(p, settings);
-  Side<double> rows, columns;
-  pair.support(rows, columns, result);
-  Scaling s;
-  sinkhorn(rows, columns, pair.bx, pair.by, settings, true, s);
-  result.dropped = dropped_mass(rows, columns, s.r_whole.data(), s.c_whole.data(), settings.threshold);
-  write_entries(rows, pair.x, s.r, pair.y, s.c, sink);
-  write_factors(pair.x, pair.bx, s.r_whole, sink.row_spread, sink.row_scale);
-  write_factors(pair.y, pair.by, s.c_whole, sink.column_spread, sink.column_scale);
+  scaled<double>(pair, settings, result, [&](auto& rows, auto&, const Scaling& s) {
+    write_entries(rows, pair.x, s.r, pair.y, s.c, sink);
+    write_factors(pair.x, pair.bx, s.r_whole, sink.row_spread, sink.row_scale);
+    write_factors(pair.y, pair.by, s.c_whole, sink.column_spread, sink.column_scale);
+  });
 }
 
 // What entry.h offers.

@@ -11,15 +11,6 @@ namespace {
 
 using OptionalTensor = std::optional<at::Tensor>;
 
-template <typename Use>
-void with_type(const at::Tensor& cloud, Use use) {
-  if (cloud.scalar_type() == at::kDouble) {
-    use(double{});
-  } else {
-    use(float{});
-  }
-}
-
 std::tuple<at::Tensor, at::Tensor> nearest(const at::Tensor& queries_in, const at::Tensor& points_in,
                                            const OptionalTensor& query_lengths, const OptionalTensor& point_lengths) {
   check_clouds("nearest", queries_in, points_in);

@@ -36,8 +36,8 @@ class Differentiated {
   void backward(T* pred_grad, T* gt_grad) {
     Adjoint<T> adjoint{};
     adjoint.plan = solving_.plan;
-    adjoint.gap = solving_.gap;
-    adjoint.nearest = solving_.nearest;
+    adjoint.gap = solving_.softmins.gap;
+    adjoint.nearest = solving_.softmins.nearest;
     const int64_t bytes = sizeof(int) + 2 * sizeof(double);
     adjoint.values_bar = support_array<double>(keep_, solving_.entries, bytes, solving_.plan.tree.layout);
     adjoint.log_bar = keep_.array<double>(slots_);

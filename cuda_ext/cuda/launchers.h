@@ -25,10 +25,12 @@ void gather(const Tree<T>&, const T* pred, const T* gt, const int64_t* order, St
 // the one that came first in its cloud.
 template <typename T>
 void one_nearest(const Tree<T>&, Side, double* squared, int* nearest, Stream);
-// The rule of every slot but its total, and from it the reach of points, clusters and blocks. `spread` (slots,) is
-// wanted for uniform ties, `gap` and `nearest` (slots,) for differentiating the plan; null otherwise.
+// The rule of every slot but its total, its threshold (slots,), and from them the reach of points, clusters and blocks.
+// `spread` (slots,) is wanted for uniform ties, `gap` and `nearest` (slots,) for differentiating the plan; null
+// otherwise.
 template <typename T>
-void two_nearest(const Tree<T>&, const Settings&, Rule*, double* spread, double* gap, Nearest* nearest, Stream);
+void two_nearest(const Tree<T>&, const Settings&, Rule*, double* threshold, double* spread, double* gap,
+                 Nearest* nearest, Stream);
 
 // --- support.cu -----------------------------------------------------------------------------------------------
 template <typename T>
@@ -57,9 +59,13 @@ void uniform_sweep(const Plan<T, V>&, Stream);
 // Loss of every slot, and gradients in the order the clouds were given (null: not wanted).
 template <typename T, typename V>
 void sweep(const Plan<T, V>&, double* slot_loss, T* pred_grad, T* gt_grad, bool long_rows, Stream);
-// Loss of every pair, and what the threshold may have dropped (B,) of each.
+// Loss of every pair, what the thresholds may have dropped (B,) of each, and the sums (B, 2) of its r and of its c.
 template <typename T, typename V>
-void reduce_pairs(const Plan<T, V>&, const double* slot_loss, double threshold, T* losses, double* dropped, Stream);
+void reduce_pairs(const Plan<T, V>&, const double* slot_loss, T* losses, double* dropped, double* sums, Stream);
+// Lowers the thresholds of pairs that dropped more than this share of their mass, with radii and reach. `state`, zero before: [0] becomes 1 if
+// there were any, [1] the bits of the largest -log(threshold), a float.
+template <typename T, typename V>
+void lower_thresholds(const Plan<T, V>&, double share, const double* dropped, const double* sums, int* state, Stream);
 // Entries as (pair, pred point, gt point) in one number, (pair * N + i) * M + j, and their values in the plan.
 template <typename T, typename V>
 void write_plan(const Plan<T, V>&, int64_t* keys, T* values, Stream);

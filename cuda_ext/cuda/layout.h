@@ -121,6 +121,7 @@ struct Plan {
   const int* partner;      // (entries,) slot in the other cloud, counted from its first
   V* values;               // (entries,) the similarities S
   Rule* rules;             // (slots,)
+  double* threshold;       // (slots,) similarities at or below it are left out
   double* share;           // (slots,) 1 / total, or 0 where nothing was left out
   double* scale;           // (slots,) r and c since the last absorption into the values
   double* absorbed;        // (slots,) r and c absorbed before, or null

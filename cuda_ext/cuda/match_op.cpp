@@ -5,7 +5,6 @@
 #include <ATen/ops/zeros_like.h>
 
 #include <tuple>
-#include <type_traits>
 
 #include "differentiate.h"
 #include "solve.h"
@@ -27,8 +26,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> match(
   const at::Tensor pred = pred_in.contiguous(), gt = gt_in.contiguous();
   const OptionalTensor pred_n = contiguous(pred_lengths), gt_n = contiguous(gt_lengths);
   const Layout layout = layout_of(pred, gt, pred_n, gt_n);
-  const Settings settings{p_min, threshold, iterations, eps, uniform_ties};
-  check_settings("match", settings);
+  const Settings settings = checked_settings("match", p_min, threshold, iterations, eps, uniform_ties, pred);
   const bool differentiate = gradients && differentiate_plan;
 
   const auto options = pred.options();
@@ -42,30 +40,30 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> match(
   if (differentiate) check_range(settings);
   const Stream stream = current_stream();
 
-  with_types(pred, settings, differentiate, [&](auto t, auto v) {
+  with_type(pred, [&](auto t) {
     using T = decltype(t);
-    using V = decltype(v);
     Workspace keep(pred);
     const Tree<T> tree = sorted_tree<T>(keep, layout, pred, gt, stream);
-    const Solving<T, V> solving = supported<T, V>(keep, tree, settings, differentiate, stream);
+    const Softmins all = softmins(keep, tree, settings, differentiate, stream);
     T* pred_out = gradients ? pred_grad.data_ptr<T>() : nullptr;
     T* gt_out = gradients ? gt_grad.data_ptr<T>() : nullptr;
     double* slot_loss = keep.array<double>(layout.slots());
-    if constexpr (std::is_same_v<V, double>) {
-      if (differentiate) {
-        Differentiated<T> tape(keep, solving, settings);
-        tape.forward();
-        if (solving.plan.force) uniform_sweep(solving.plan, stream);
-        sweep<T, V>(solving.plan, slot_loss, nullptr, nullptr, solving.long_rows, stream);
-        reduce_pairs(solving.plan, slot_loss, threshold, losses.data_ptr<T>(), dropped.data_ptr<double>(), stream);
-        tape.backward(pred_out, gt_out);
-        return;
-      }
+    const auto sum_up = [&](const auto& solving, T* to_pred, T* to_gt) {
+      if (solving.plan.force) uniform_sweep(solving.plan, stream);
+      sweep(solving.plan, slot_loss, to_pred, to_gt, solving.long_rows, stream);
+      reduce_pairs(solving.plan, slot_loss, losses.data_ptr<T>(), solving.dropped, solving.sums, stream);
+    };
+    if (!differentiate) {
+      scaled(tree, all, settings, dropped, stream,
+             [&](Workspace&, const auto& solving) { sum_up(solving, pred_out, gt_out); });
+      return;
     }
-    sinkhorn(solving.plan, settings, solving.long_rows, stream);
-    if (solving.plan.force) uniform_sweep(solving.plan, stream);
-    sweep(solving.plan, slot_loss, pred_out, gt_out, solving.long_rows, stream);
-    reduce_pairs(solving.plan, slot_loss, threshold, losses.data_ptr<T>(), dropped.data_ptr<double>(), stream);
+    if (settings.adaptive()) scaled(tree, all, settings, dropped, stream, [](Workspace&, const auto&) {});
+    const auto solving = supported<T, double>(keep, tree, all, settings, dropped, stream);
+    Differentiated<T> tape(keep, solving, settings);
+    tape.forward();
+    sum_up(solving, nullptr, nullptr);
+    tape.backward(pred_out, gt_out);
   });
   return {losses, pred_grad, gt_grad, dropped};
 }
@@ -81,8 +79,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tenso
   const at::Tensor pred = pred_in.contiguous(), gt = gt_in.contiguous();
   const OptionalTensor pred_n = contiguous(pred_lengths), gt_n = contiguous(gt_lengths);
   const Layout layout = layout_of(pred, gt, pred_n, gt_n);
-  const Settings settings{p_min, threshold, iterations, eps, uniform_ties};
-  check_settings("plan", settings);
+  const Settings settings = checked_settings("plan", p_min, threshold, iterations, eps, uniform_ties, pred);
 
   const auto wide = pred.options().dtype(at::kDouble), whole = pred.options().dtype(at::kLong);
   at::Tensor indices = at::empty({3, 0}, whole), values = at::empty({0}, pred.options());
@@ -95,26 +92,26 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tenso
   refuse_capture("plan");
   const Stream stream = current_stream();
 
-  with_types(pred, settings, false, [&](auto t, auto v) {
+  with_type(pred, [&](auto t) {
     using T = decltype(t);
-    using V = decltype(v);
     Workspace keep(pred);
     const Tree<T> tree = sorted_tree<T>(keep, layout, pred, gt, stream);
-    const Solving<T, V> solving = supported<T, V>(keep, tree, settings, false, stream);
-    sinkhorn(solving.plan, settings, solving.long_rows, stream);
-    reduce_pairs<T, V>(solving.plan, nullptr, threshold, nullptr, dropped.data_ptr<double>(), stream);
-    write_scales(solving.plan, Side::PRED, row_scale.data_ptr<double>(), row_spread.data_ptr<double>(), stream);
-    write_scales(solving.plan, Side::GT, column_scale.data_ptr<double>(), column_spread.data_ptr<double>(), stream);
+    const Softmins all = softmins(keep, tree, settings, false, stream);
+    scaled(tree, all, settings, dropped, stream, [&](Workspace&, const auto& solving) {
+      reduce_pairs(solving.plan, nullptr, static_cast<T*>(nullptr), solving.dropped, solving.sums, stream);
+      write_scales(solving.plan, Side::PRED, row_scale.data_ptr<double>(), row_spread.data_ptr<double>(), stream);
+      write_scales(solving.plan, Side::GT, column_scale.data_ptr<double>(), column_spread.data_ptr<double>(), stream);
 
-    // Rows come first among the entries, and are half of them.
-    const int64_t count = solving.entries / 2;
-    at::Tensor keys = at::empty({count}, whole), unsorted = at::empty({count}, pred.options());
-    write_plan(solving.plan, keys.data_ptr<int64_t>(), unsorted.data_ptr<T>(), stream);
-    const auto [sorted, order] = at::sort(keys, /*stable=*/true, /*dim=*/0, /*descending=*/false);
-    const at::Tensor rows = sorted.floor_divide(layout.gt_points);
-    indices = at::stack({rows.floor_divide(layout.pred_points), rows.remainder(layout.pred_points),
-                         sorted.remainder(layout.gt_points)});
-    values = unsorted.index_select(0, order);
+      // Rows come first among the entries, and are half of them.
+      const int64_t count = solving.entries / 2;
+      at::Tensor keys = at::empty({count}, whole), unsorted = at::empty({count}, pred.options());
+      write_plan(solving.plan, keys.data_ptr<int64_t>(), unsorted.data_ptr<T>(), stream);
+      const auto [sorted, order] = at::sort(keys, /*stable=*/true, /*dim=*/0, /*descending=*/false);
+      const at::Tensor rows = sorted.floor_divide(layout.gt_points);
+      indices = at::stack({rows.floor_divide(layout.pred_points), rows.remainder(layout.pred_points),
+                           sorted.remainder(layout.gt_points)});
+      values = unsorted.index_select(0, order);
+    });
   });
   return {indices, values, dropped, row_spread, column_spread, row_scale, column_scale};
 }

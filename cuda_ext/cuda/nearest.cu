@@ -78,9 +78,8 @@ __global__ void one_nearest_kernel(Tree<T> tree, Side side, double* squared, int
 }
 
 template <typename T>
-__global__ void two_nearest_kernel(Tree<T> tree, Settings settings, Rule* rules, double* spread, double* gaps,
-                                   Nearest* nearest) {
-  const double nats = -log(settings.threshold);
+__global__ void two_nearest_kernel(Tree<T> tree, Settings settings, Rule* rules, double* thresholds, double* spread,
+                                   double* gaps, Nearest* nearest) {
   APML_EACH_CLOUD(c, tree.layout, Side::BOTH) {
     const Cloud own = tree.layout.cloud(c), other = tree.layout.cloud(tree.layout.other(c));
     const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
@@ -94,6 +93,8 @@ __global__ void two_nearest_kernel(Tree<T> tree, Settings settings, Rule* rules,
 
     // 2. Temperature and radius.
     const double odds = log_odds(other.length, settings.p_min);
+    const double threshold =
+        settings.adaptive() ? first_threshold(other.length, settings) : settings.threshold;
     Rule rule = {0.0, 0.0, 0.0, 1.0};
     double gap = 0.0, share = 0.0;
     if (valid && found.first_slot < 0) {
@@ -105,29 +106,21 @@ __global__ void two_nearest_kernel(Tree<T> tree, Settings settings, Rule* rules,
         share = 0.5 / other.length;
       } else {
         rule.inverse = inverse_temperature(gap, odds);
-        rule.radius = support_radius(rule.nearest, gap, odds, nats);
+        rule.radius = support_radius(rule.nearest, gap, odds, -log(threshold));
       }
     }
     rules[slot] = rule;
+    thresholds[slot] = threshold;
     if (spread) spread[slot] = share;
     if (gaps) {
       gaps[slot] = gap;
       nearest[slot] = {found.first_slot, found.second_slot};
     }
 
-    // 3. How far points, clusters and blocks reach. Other warps may be reading them, but not for these fields. A
-    // largest value does not depend on the order.
-    const double squared = rule.radius * rule.radius * (1.0 + SLACK);
-    tree.points[slot].at[3] = static_cast<T>(rule.radius > 0.0 ? squared + SMALLEST : 0.0);
-    const float widest = warp_max(widened(rule.radius));
+    // 3. How far points, clusters and blocks reach. Other warps may be reading them, but not for these fields.
+    write_reach(tree, own, i, rule.radius);
     const unsigned tied = __ballot_sync(ALL, share > 0.0);
-    if (threadIdx.x % 32 == 0) {
-      Box& box = tree.clusters[own.box + i / CLUSTER];
-      Box& block = tree.blocks[own.block + i / BLOCK];
-      box.reach = widest;
-      box.tied = tied ? 1.0f : 0.0f;
-      atomicMax(reinterpret_cast<int*>(&block.reach), static_cast<int>(__float_as_uint(widest)));
-    }
+    if (threadIdx.x % 32 == 0) tree.clusters[own.box + i / CLUSTER].tied = tied ? 1.0f : 0.0f;
   }
 }
 
@@ -140,15 +133,15 @@ void one_nearest(const Tree<T>& tree, Side side, double* squared, int* nearest, 
 }
 
 template <typename T>
-void two_nearest(const Tree<T>& tree, const Settings& settings, Rule* rules, double* spread, double* gap,
-                 Nearest* nearest, Stream stream) {
+void two_nearest(const Tree<T>& tree, const Settings& settings, Rule* rules, double* threshold, double* spread,
+                 double* gap, Nearest* nearest, Stream stream) {
   APML_LAUNCH(two_nearest_kernel<T>, grid_of(tree.layout, Side::BOTH, THREADS), THREADS, stream, tree, settings, rules,
-              spread, gap, nearest);
+              threshold, spread, gap, nearest);
 }
 
 #define APML_INSTANTIATE(T)                                                           \
   template void one_nearest<T>(const Tree<T>&, Side, double*, int*, Stream);          \
-  template void two_nearest<T>(const Tree<T>&, const Settings&, Rule*, double*, double*, Nearest*, Stream);
+  template void two_nearest<T>(const Tree<T>&, const Settings&, Rule*, double*, double*, double*, Nearest*, Stream);
 APML_INSTANTIATE(float)
 APML_INSTANTIATE(double)
 #undef APML_INSTANTIATE

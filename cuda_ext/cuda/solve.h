@@ -4,10 +4,13 @@
 #include <ATen/ops/amax.h>
 #include <ATen/ops/cumsum.h>
 #include <ATen/ops/stack.h>
+#include <ATen/ops/zeros.h>
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <string>
+#include <type_traits>
 
 #include "workspace.h"
 
@@ -40,15 +43,35 @@ void sinkhorn(const Plan<T, V>& plan, const Settings& settings, bool long_rows, 
   }
 }
 
+// The one-sided softmins of all slots, which last over all rounds.
+struct Softmins {
+  Rule* rules;
+  double *threshold, *spread, *gap;  // spread: null without uniform ties; gap, nearest: null unless differentiating
+  Nearest* nearest;
+};
+
+template <typename T>
+Softmins softmins(Workspace& keep, const Tree<T>& tree, const Settings& settings, bool differentiate, Stream stream) {
+  const int64_t slots = tree.layout.slots();
+  Softmins all{};
+  all.rules = keep.array<Rule>(slots);
+  all.threshold = keep.array<double>(slots);
+  all.spread = settings.uniform_ties ? keep.array<double>(slots) : nullptr;
+  all.gap = differentiate ? keep.array<double>(slots) : nullptr;
+  all.nearest = differentiate ? keep.array<Nearest>(slots) : nullptr;
+  two_nearest(tree, settings, all.rules, all.threshold, all.spread, all.gap, all.nearest, stream);
+  return all;
+}
+
 // A plan and what stands behind it.
 template <typename T, typename V>
 struct Solving {
   Plan<T, V> plan;
+  Softmins softmins;
   Stream stream;
   int64_t entries;  // rows and columns together
   bool long_rows;
-  double* gap;       // null unless differentiating
-  Nearest* nearest;  // null unless differentiating
+  double *dropped, *sums;  // (B,) and (B, 2), see reduce_pairs
 };
 
 template <typename E>
@@ -66,24 +89,24 @@ E* support_array(Workspace& keep, int64_t entries, int64_t bytes_per_entry, cons
 
 // Everything before Sinkhorn. V is the type the similarities are kept in.
 template <typename T, typename V>
-Solving<T, V> supported(Workspace& keep, const Tree<T>& tree, const Settings& settings, bool differentiate,
-                        Stream stream) {
+Solving<T, V> supported(Workspace& keep, const Tree<T>& tree, const Softmins& softmins, const Settings& settings,
+                        at::Tensor& dropped, Stream stream) {
   const Layout& layout = tree.layout;
   const int64_t slots = layout.slots();
+  const bool differentiate = softmins.gap != nullptr;
   Solving<T, V> solving{};
   Plan<T, V>& plan = solving.plan;
+  solving.softmins = softmins;
   solving.stream = stream;
+  solving.dropped = dropped.data_ptr<double>();
+  solving.sums = keep.array<double>(2 * layout.pairs);
   plan.tree = tree;
   plan.eps = settings.eps;
+  plan.rules = softmins.rules;
+  plan.threshold = softmins.threshold;
+  plan.spread = softmins.spread;
 
-  // 1. Rules and radii.
-  plan.rules = keep.array<Rule>(slots);
-  plan.spread = settings.uniform_ties ? keep.array<double>(slots) : nullptr;
-  solving.gap = differentiate ? keep.array<double>(slots) : nullptr;
-  solving.nearest = differentiate ? keep.array<Nearest>(slots) : nullptr;
-  two_nearest(tree, settings, plan.rules, plan.spread, solving.gap, solving.nearest, stream);
-
-  // 2. The size of the support: the one copy that is waited for.
+  // 1. The size of the support: the one copy that is waited for.
   const at::Tensor offsets =
       fresh_bytes((slots + 1) * static_cast<int64_t>(sizeof(int64_t)), keep.like()).view(at::kLong);
   keep.hold(offsets);
@@ -99,7 +122,7 @@ Solving<T, V> supported(Workspace& keep, const Tree<T>& tree, const Settings& se
     solving.long_rows = solving.entries > LONG_ROW * slots || sizes.const_data_ptr<int64_t>()[1] > LONGEST_ROW;
   }
 
-  // 3. Entries and similarities.
+  // 2. Entries and similarities.
   const int64_t bytes = sizeof(int) + sizeof(V) + (differentiate ? sizeof(double) : 0);
   int* partner = support_array<int>(keep, solving.entries, bytes, layout);
   plan.partner = partner;
@@ -108,7 +131,7 @@ Solving<T, V> supported(Workspace& keep, const Tree<T>& tree, const Settings& se
   plan.share = keep.array<double>(slots);
   similarities(plan, solving.long_rows, stream);
 
-  // 4. r = c = 1.
+  // 3. r = c = 1.
   plan.scale = keep.ones(slots);
   plan.absorbed = stays_in_range(settings) ? nullptr : keep.ones(slots);
   plan.sums = plan.spread ? keep.array<double>(4 * layout.pairs) : nullptr;
@@ -121,15 +144,47 @@ inline void refuse_capture(const char* op) {
               "back from the device to allocate it; leave the loss outside the capture");
 }
 
-// Calls use(tag_t, tag_v) with the types of the clouds and of the similarities.
-template <typename Use>
-void with_types(const at::Tensor& pred, const Settings& settings, bool differentiate, Use use) {
-  if (pred.scalar_type() == at::kDouble) {
-    use(double{}, double{});
-  } else if (!differentiate && settings.threshold >= 1e-30 && stays_in_range(settings)) {
-    use(float{}, float{});  // similarities above 1e-30 / K fit float; r and c never enter them
-  } else {
-    use(float{}, double{});
+// Similarities down to exp(-80.5) / K, or 1e-35 / K, fit float; r and c never enter them.
+constexpr float NATS_IN_FLOAT = 80.5f;
+
+// One round with the present thresholds: 0, and finish(solving) was called, unless they leave out too much of some pair
+// and could be lowered. They are then, and the result is the largest -log(threshold).
+template <typename T, typename V, typename Finish>
+float round(const Tree<T>& tree, const Softmins& softmins, const Settings& settings, bool last, at::Tensor& dropped,
+            Stream stream, const Finish& finish) {
+  Workspace keep(dropped);
+  const Solving<T, V> solving = supported<T, V>(keep, tree, softmins, settings, dropped, stream);
+  sinkhorn(solving.plan, settings, solving.long_rows, stream);
+  if (!last) {
+    reduce_pairs<T, V>(solving.plan, nullptr, nullptr, solving.dropped, solving.sums, stream);
+    const at::Tensor state = at::zeros({2}, dropped.options().dtype(at::kInt));
+    lower_thresholds(solving.plan, settings.tolerance, solving.dropped, solving.sums, state.data_ptr<int>(), stream);
+    const at::Tensor read = state.cpu();
+    const int* values = read.const_data_ptr<int>();
+    float nats;
+    std::memcpy(&nats, values + 1, sizeof(nats));
+    if (values[0] != 0) return nats;
+  }
+  finish(keep, solving);
+  return 0;
+}
+
+// Rounds until the thresholds are small enough.
+template <typename T, typename Finish>
+void scaled(const Tree<T>& tree, const Softmins& softmins, const Settings& settings, at::Tensor& dropped, Stream stream,
+            const Finish& finish) {
+  const int most = std::max(tree.layout.pred_points, tree.layout.gt_points);
+  const double first = settings.adaptive() ? first_threshold(most, settings) : settings.threshold;
+  float nats = static_cast<float>(-std::log(first));
+  for (int k = 1; nats > 0; ++k) {
+    const bool last = !settings.adaptive() || k == ROUNDS;
+    if constexpr (std::is_same_v<T, float>) {
+      if (nats <= NATS_IN_FLOAT && stays_in_range(settings)) {
+        nats = round<T, float>(tree, softmins, settings, last, dropped, stream, finish);
+        continue;
+      }
+    }
+    nats = round<T, double>(tree, softmins, settings, last, dropped, stream, finish);
   }
 }
 

@@ -75,35 +75,66 @@ __global__ void sweep_kernel(Plan<T, V> plan, Side side, double* slot_loss, T* p
 }
 
 template <typename T, typename V>
-__global__ void reduce_kernel(Plan<T, V> plan, const double* slot_loss, double threshold, T* losses,
-                              double* dropped) {
+__global__ void reduce_kernel(Plan<T, V> plan, const double* slot_loss, T* losses, double* dropped,
+                              double* sums) {
   APML_EACH_CLOUD(c, plan.tree.layout, Side::PRED) {
     const Cloud pred = plan.tree.layout.cloud(c), gt = plan.tree.layout.cloud(plan.tree.layout.other(c));
-    double loss = 0.0, r = 0.0, r_share = 0.0, column = 0.0, column_share = 0.0;
+    double loss = 0.0, r = 0.0, r_dropped = 0.0, column = 0.0, column_dropped = 0.0;
     for (int i = threadIdx.x; i < pred.length; i += blockDim.x) {
       const double scale = plan.full_scale(pred.base + i);
       if (slot_loss) loss += slot_loss[pred.base + i];
       r += scale;
-      r_share += scale * plan.share[pred.base + i];
+      r_dropped += scale * plan.share[pred.base + i] * plan.threshold[pred.base + i];
     }
     for (int j = threadIdx.x; j < gt.length; j += blockDim.x) {
       const double scale = plan.full_scale(gt.base + j);
       column += scale;
-      column_share += scale * plan.share[gt.base + j];
+      column_dropped += scale * plan.share[gt.base + j] * plan.threshold[gt.base + j];
       // A gt point that is not finite may belong to no row.
       if (!(plan.rules[gt.base + j].nearest < INFINITE))
         loss = NOT_A_NUMBER;
     }
     loss = block_sum(loss);
     r = block_sum(r);
-    r_share = block_sum(r_share);
+    r_dropped = block_sum(r_dropped);
     column = block_sum(column);
-    column_share = block_sum(column_share);
+    column_dropped = block_sum(column_dropped);
     if (threadIdx.x != 0) continue;
     const bool empty = pred.length == 0 || gt.length == 0;
-    const double bound = empty ? 0.0 : 0.5 * threshold * (r_share * column + r * column_share);
+    const double bound = empty ? 0.0 : 0.5 * (r_dropped * column + r * column_dropped);
     if (losses) losses[c] = empty ? T(0) : static_cast<T>(loss);
     dropped[c] = bound >= 0.0 ? bound : INFINITE;  // NaN too
+    sums[2 * c] = r;
+    sums[2 * c + 1] = column;
+  }
+}
+
+template <typename T, typename V>
+__global__ void lower_kernel(Plan<T, V> plan, double share, const double* dropped, const double* sums, int* state) {
+  const Tree<T>& tree = plan.tree;
+  APML_EACH_CLOUD(c, tree.layout, Side::BOTH) {
+    const Cloud own = tree.layout.cloud(c), other = tree.layout.cloud(tree.layout.other(c));
+    const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+    if (i / CLUSTER >= Layout::up(own.points, CLUSTER)) continue;
+    const int64_t slot = own.base + i;
+    const bool valid = i < own.length && other.length > 0;
+    const double most = share * (own.is_pred ? other.length : own.length);  // the mass is one for each gt point
+    const double now = plan.threshold[slot];
+    double next = now;
+    if (valid && dropped[own.pair] > most)
+      next = next_threshold(now, most / own.length, plan.full_scale(slot), plan.share[slot],
+                            sums[2 * own.pair + (own.is_pred ? 1 : 0)]);
+    Rule& rule = plan.rules[slot];
+    if (next < now) {
+      plan.threshold[slot] = next;
+      rule.radius = support_radius(rule.nearest, rule.inverse, -log(next));
+    }
+    write_reach(tree, own, i, rule.radius);
+    const unsigned lowered = __ballot_sync(ALL, next < now);
+    const float nats = warp_max(valid ? widened(-log(next)) : 0.0f);
+    if (threadIdx.x % 32 != 0) continue;
+    if (lowered) atomicMax(state, 1);
+    atomicMax(state + 1, static_cast<int>(__float_as_uint(nats)));
   }
 }
 
@@ -150,11 +181,19 @@ void sweep(const Plan<T, V>& plan, double* slot_loss, T* pred_grad, T* gt_grad, 
 }
 
 template <typename T, typename V>
-void reduce_pairs(const Plan<T, V>& plan, const double* slot_loss, double threshold, T* losses, double* dropped,
+void reduce_pairs(const Plan<T, V>& plan, const double* slot_loss, T* losses, double* dropped, double* sums,
                   Stream stream) {
   const auto kernel = reduce_kernel<T, V>;
   APML_LAUNCH(kernel, dim3(1, grid_of(plan.tree.layout, Side::PRED, 1).y, 1), SUM_THREADS, stream, plan, slot_loss,
-              threshold, losses, dropped);
+              losses, dropped, sums);
+}
+
+template <typename T, typename V>
+void lower_thresholds(const Plan<T, V>& plan, double share, const double* dropped, const double* sums, int* state,
+                      Stream stream) {
+  const auto kernel = lower_kernel<T, V>;
+  APML_LAUNCH(kernel, grid_of(plan.tree.layout, Side::BOTH, THREADS), THREADS, stream, plan, share, dropped,
+              sums, state);
 }
 
 template <typename T, typename V>
@@ -172,7 +211,8 @@ void write_scales(const Plan<T, V>& plan, Side side, double* scale, double* spre
 #define APML_INSTANTIATE(T, V)                                                                          \
   template void uniform_sweep<T, V>(const Plan<T, V>&, Stream);                                         \
   template void sweep<T, V>(const Plan<T, V>&, double*, T*, T*, bool, Stream);                          \
-  template void reduce_pairs<T, V>(const Plan<T, V>&, const double*, double, T*, double*, Stream);      \
+  template void reduce_pairs<T, V>(const Plan<T, V>&, const double*, T*, double*, double*, Stream);     \
+  template void lower_thresholds<T, V>(const Plan<T, V>&, double, const double*, const double*, int*, Stream); \
   template void write_plan<T, V>(const Plan<T, V>&, int64_t*, T*, Stream);                              \
   template void write_scales<T, V>(const Plan<T, V>&, Side, double*, double*, Stream);
 APML_INSTANTIATE(float, float)

@@ -90,6 +90,18 @@ __device__ void visit_near(const Tree<T>& tree, const Cloud& other, const Box& b
   }
 }
 
+// How far a point, its cluster and its block reach. All lanes of a warp must call it, with the points of a cluster. A
+// largest value does not depend on the order of the warps.
+template <typename T>
+__device__ void write_reach(const Tree<T>& tree, const Cloud& own, int64_t i, double radius) {
+  const double squared = radius * radius * (1.0 + SLACK);
+  tree.points[own.base + i].at[3] = static_cast<T>(radius > 0.0 ? squared + SMALLEST : 0.0);
+  const float widest = warp_max(widened(radius));
+  if (threadIdx.x % 32 != 0) return;
+  tree.clusters[own.box + i / CLUSTER].reach = widest;
+  atomicMax(reinterpret_cast<int*>(&tree.blocks[own.block + i / BLOCK].reach), static_cast<int>(__float_as_uint(widest)));
+}
+
 // Calls visit(cluster) in order for the clusters of `other` that may hold a point within `reach` of one in `box`,
 // or one of whose own reach `box` holds a point, and that some lane wants(box).
 template <typename T, typename Wants, typename Visit>

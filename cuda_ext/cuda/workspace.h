@@ -56,6 +56,16 @@ inline Layout layout_of(const at::Tensor& pred, const at::Tensor& gt, const std:
   return layout;
 }
 
+// Calls use(tag) with the type of a cloud's coordinates.
+template <typename Use>
+void with_type(const at::Tensor& cloud, Use use) {
+  if (cloud.scalar_type() == at::kDouble) {
+    use(double{});
+  } else {
+    use(float{});
+  }
+}
+
 // As many bits of each coordinate as leave room for the number of the cloud and the mark of padding.
 inline int key_bits(int64_t clouds) {
   int bits = 0;

@@ -19,7 +19,7 @@ def test_losses_lists_every_loss_with_its_defaults(capsys: pytest.CaptureFixture
     out = capsys.readouterr().out
     for name in LOSSES.module_dict:
         assert name in out
-    for default in ("p_min=0.8", "threshold=1e-20", "threshold=1e-10", "reduction=mean", "min_softmax_value=0.8"):
+    for default in ("p_min=0.8", "threshold=auto", "threshold=1e-10", "reduction=mean", "min_softmax_value=0.8"):
         assert default in out
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 
 import pytest
 import torch
@@ -11,7 +10,7 @@ import torch
 from apml_plugin.errors import BackendError, LossArgumentError, LossValueError
 from apml_plugin.functional import apml_loss, chamfer_distance, matching_plan
 from apml_plugin.matching import Settings, backends, check_clouds, extension
-from apml_plugin.matching.settings import resolve_threshold
+from apml_plugin.matching.settings import next_thresholds, warn_if_inexact
 
 GOOD = torch.rand(2, 5, 3)
 
@@ -140,7 +139,7 @@ def test_check_can_be_skipped() -> None:
             "threshold",
             1.0,
             LossValueError,
-            r"threshold=1.0 must lie in \(0, 1\) or be 'auto'; 1e-20 is .*backend='dense'",
+            r"threshold=1.0 must lie in \(0, 1\) or be 'auto', which is exact to float32; backend='dense'",
         ),
         ("threshold", "automatic", LossArgumentError, r"threshold='automatic' must be a number or 'auto'"),
         ("iterations", -1, LossValueError, r"iterations=-1 must be 0 or more; 20 is usual"),
@@ -166,26 +165,22 @@ def test_the_ends_of_the_ranges_are_allowed() -> None:
     assert not check_clouds(GOOD, GOOD, [5, 5], [5, 5], ignore_zeros=True).ragged
 
 
-def test_auto_threshold_is_lowered_until_the_mass_is_small_enough() -> None:
-    def thresholds(lost: Callable[[float], list[float]], masses: list[int], threshold: float | str = "auto"):
-        seen = []
+def test_the_next_thresholds_leave_out_what_is_aimed_at() -> None:
+    now = torch.tensor([1e-10, 1e-10, 1e-10, 1e-10, 1e-10], dtype=torch.float64)
+    scaling = torch.tensor([1.0, 1e20, 1e20, 1e300, torch.inf], dtype=torch.float64)
+    share = torch.tensor([0.5, 0.5, 0.0, 0.5, 0.5], dtype=torch.float64)
+    others = torch.tensor(8.0, dtype=torch.float64)
+    found = next_thresholds(now, 2.0, scaling, share, others)
+    # Enough already; lowered; nothing is left out; as small as there is.
+    assert found.tolist() == [1e-10, pytest.approx(0.25 * 2.0 / (1e20 * 0.5 * 8), abs=0), 1e-10, 1e-300, 1e-300]
 
-        def run(threshold: float) -> float:
-            seen.append(threshold)
-            return threshold
 
-        assert resolve_threshold(Settings(threshold=threshold), run, lost, masses) == seen[-1]
-        return pytest.approx(seen, rel=1e-9, abs=0)
-
-    assert thresholds(lambda t: [9.0], [1], threshold=0.1) == [0.1]
-    assert thresholds(lambda t: [1e-6], [1]) == [1e-20]  # exactly the share that is tolerated
-    assert thresholds(lambda t: [1e17 * t], [10]) == [1e-20, 1e-24]
-    assert thresholds(lambda t: [1e17 * t, 1e18 * t, 0.0], [10, 1, 1]) == [1e-20, 1e-26]
-    assert thresholds(lambda t: [1e200 if t > 1e-50 else 0.0], [10]) == [1e-20, 1e-60]  # the cube at most
-    with pytest.warns(UserWarning, match=r"stopped at 3e-59: entries of at most 5.0e-01 of .*backend='dense' keeps"):
-        assert [1e-20 * 2e-8**k for k in range(6)] == thresholds(lambda t: [2.0, 0.0], [4, 1])
-    with pytest.warns(UserWarning, match=r"stopped at 1e-300: entries of at most inf of"):
-        assert thresholds(lambda t: [float("inf")], [4]) == [1e-20, 1e-40, 1e-80, 1e-160, 1e-300]
+def test_auto_says_when_it_had_to_stop(recwarn: pytest.WarningsRecorder) -> None:
+    warn_if_inexact(Settings(threshold=1e-3), torch.float32, [9.0], [1])
+    warn_if_inexact(Settings(), torch.float32, [7e-5, 0.0], [7, 0])
+    assert not recwarn.list
+    with pytest.warns(UserWarning, match=r"entries of at most 5.0e-01 of the plan's mass .*backend='dense' keeps all"):
+        warn_if_inexact(Settings(), torch.float64, [0.0, 2.0], [1, 4])
 
 
 def test_a_backend_that_is_named_is_never_replaced(monkeypatch: pytest.MonkeyPatch) -> None:

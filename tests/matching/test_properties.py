@@ -253,11 +253,12 @@ def test_the_two_searches_agree(n: int, m: int, seed: int, radius: float) -> Non
 @pytest.mark.parametrize(("candidates", "p_min"), [(2, 0.5), (3, 0.0), (100, 0.9), (2, 0.0), (1, 0.8)])
 def test_at_the_support_radius_the_similarity_is_the_threshold(candidates: int, p_min: float) -> None:
     nearest, gap = torch.tensor([0.5, 2.0], dtype=torch.float64), torch.tensor([0.1, 0.0], dtype=torch.float64)
-    radius = dense.support_radius(nearest, gap, candidates, p_min, 1e-3)
+    inverse = dense.inverse_temperature(gap, candidates, p_min)
+    radius = dense.support_radius(nearest, inverse, torch.tensor(1e-3, dtype=torch.float64))
     if candidates == 1 or (candidates, p_min) == (2, 0.0):  # every candidate has similarity 1
         assert radius.tolist() == [math.inf] * 2
         return
-    inverse = math.log((candidates - 1) / (1 - p_min)) / (gap + dense.MARGIN)
+    torch.testing.assert_close(inverse, math.log((candidates - 1) / (1 - p_min)) / (gap + dense.MARGIN))
     torch.testing.assert_close(torch.exp((nearest - radius) * inverse), torch.full_like(gap, 1e-3), rtol=1e-6, atol=0)
 
 
@@ -281,7 +282,7 @@ def test_small_blocks_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     assert apml_loss(tied, torch.round(y * 2) / 2, backend="sparse", ties="uniform").item() == pytest.approx(one)
 
 
-def test_auto_threshold_where_the_default_is_not_enough() -> None:
+def test_auto_threshold_where_a_fixed_one_is_not_enough() -> None:
     gt = torch.nn.functional.normalize(torch.randn(1, 500, 3, dtype=torch.float64), dim=-1)
     cases = {
         "hundred gt points at the origin": (gt + 0.02 * torch.randn_like(gt), gt.index_fill(1, torch.arange(100), 0)),
@@ -289,12 +290,12 @@ def test_auto_threshold_where_the_default_is_not_enough() -> None:
     }
     for name, (pred, target) in cases.items():
         exact = apml_loss(pred, target, backend="dense").item()
-        fixed = apml_loss(pred, target, backend="sparse").item()
-        auto = apml_loss(pred, target, backend="sparse", threshold="auto").item()
+        fixed = apml_loss(pred, target, backend="sparse", threshold=1e-20).item()
+        auto = apml_loss(pred, target, backend="sparse").item()
         assert abs(fixed / exact - 1) > 1e-6, name
-        assert auto == pytest.approx(exact, rel=1e-8), name
-        _, (bound,) = matching_plan(pred, target, backend="sparse", threshold="auto", return_bound=True)
-        assert bound <= 1e-6 * 500, name
+        assert auto == pytest.approx(exact, rel=1e-11), name
+        _, (bound,) = matching_plan(pred, target, backend="sparse", return_bound=True)
+        assert bound <= 1e-12 * 500, name
 
 
 @given(seed=seeds, noise=st.sampled_from([0.01, 0.1, 1.0]), threshold=st.sampled_from([1e-4, 1e-8, 1e-14]))

@@ -61,7 +61,6 @@ def test_what_cannot_be_traced_runs_outside_the_graph() -> None:
     for options in (
         {"gt_lengths": [30, 4]},
         {"ignore_zeros": True},
-        {"threshold": "auto"},
         {"threshold": "1e-20"},
         {"backend": "dense"},
     ):

@@ -43,7 +43,7 @@ class APMLDistance(nn.Module):
         loss_src_weight: float = 1.0,
         loss_dst_weight: float = 1.0,
         p_min: float = 0.8,
-        threshold: float | str = 1e-20,
+        threshold: float | str = "auto",
         iterations: int = 20,
         eps: float = 1e-8,
         ties: str = "share",
