@@ -25,7 +25,7 @@ struct Settings {
   bool uniform_ties;
   double tolerance;  // adaptive thresholds leave out at most this share of the plan's mass
 
-  bool adaptive() const { return threshold == 0.0; }
+  APML_HD bool adaptive() const { return threshold == 0.0; }
 };
 
 constexpr double SMALLEST_THRESHOLD = 1e-300;

@@ -1,4 +1,4 @@
-"""The acceptance table: the promised speed and memory, measured here. float32, threshold 1e-20, forward + backward."""
+"""The acceptance table: the promised speed and memory, measured here. float32, forward + backward."""
 
 from __future__ import annotations
 
