@@ -244,7 +244,7 @@ def _message() -> str:
     return "\n".join(
         [
             *lines,
-            "Add these two lines behind the line that computes the training loss (clouds (B, N, 3) and (B, M, 3)):",
+            "Add these two lines after the line that computes the training loss (clouds (B, N, 3) and (B, M, 3)):",
             BY_HAND,
             "If the host trains with another loss first, give the number of those steps: apml run --loss-from-step N",
         ]
