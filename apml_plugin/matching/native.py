@@ -118,13 +118,16 @@ def fast_emd(
     return result
 
 
-def assign(x: NDArray[np.float64], y: NDArray[np.float64], tolerance: float) -> tuple[NDArray[np.int64], float]:
+def assign(
+    x: NDArray[np.float64], y: NDArray[np.float64], tolerance: float, start: NDArray[np.int64] | None = None
+) -> tuple[NDArray[np.int64], float]:
     """Index (n,) into ``y`` (m, D) of a one-to-one assignment of ``x`` (n, D), 1 <= n <= m, D <= 3, and a bound.
 
     Mean distance <= (1 + tolerance) bound, and the bound <= the least mean distance; both equal to rounding with
-    ``tolerance`` 0. Coordinates lie in [0, 1]. Ctrl-C ends it within seconds.
+    ``tolerance`` 0. Coordinates lie in [0, 1]. ``start`` (n,) is an assignment to begin with, -1 for none; it changes
+    the time and which of equally good assignments comes out. Ctrl-C ends it within seconds.
     """
-    columns = torch.full((len(x),), -1)
+    columns = torch.full((len(x),), -1) if start is None else torch.from_numpy(start)
     prices = torch.zeros(len(y), dtype=torch.float64)
     eps, finished = float("inf"), False
     steps = ASSIGNING_AT_ONCE + ASSIGNING_AT_ONCE * len(y) // 65_536  # each call makes its lists of neighbours anew

@@ -37,9 +37,9 @@ struct Farther {
 class Solver {
  public:
   static constexpr double INF = Shortlists::INF;
-  static constexpr double COARSEST = 0.25;  // the first eps, as a share of the clouds' extent
+  static constexpr double COARSEST = 0.05;  // the first eps, as a share of the clouds' extent
   static constexpr double FINEST = 1e-16;   // no smaller eps can be seen
-  static constexpr double SHRINK = 7;
+  static constexpr double SHRINK = 5;
   static constexpr double ROUNDING = 1e-13;  // no smaller relative distance to the bound can be proven
   static constexpr double PROMISING = 0.1;   // nearer than this to the bound, few chains are long
   static constexpr int64_t PATIENCE = 100;   // work for each row, before the other method has its turn
@@ -68,6 +68,7 @@ class Solver {
       a_.eps = COARSEST;
       if (a_.n < a_.m) {
         // Most often each row finds a column near it, and the surplus needs no price.
+        release(0);
         paths(a_.n, 3 * PATIENCE * rows_);
         if (complete(a_.n)) return finish(a_.n, true);
         lists_.set_prices(nullptr);

@@ -12,16 +12,6 @@
 namespace apml::cpu {
 namespace APML_ISA {
 
-struct Priced {
-  double value, distance;
-  int32_t column;
-};
-struct ByValue {
-  bool operator()(const Priced& a, const Priced& b) const {
-    return a.value < b.value || (a.value == b.value && a.column < b.column);
-  }
-};
-
 struct Best {
   int32_t column;
   double first, second;  // the least value and the next
@@ -38,7 +28,7 @@ inline Lanes<double> square_roots(Lanes<double> v) {
 
 class Shortlists {
  public:
-  static constexpr int LENGTH = 16;
+  static constexpr int LENGTH = 8;
   static constexpr double INF = std::numeric_limits<double>::infinity();
 
   const int64_t points, columns;  // rows at points, n <= m; there are as many rows as columns
@@ -61,7 +51,6 @@ class Shortlists {
     column_.allocate(m * LENGTH);
     distance_.allocate(m * LENGTH);
     outside_.allocate(m);
-    found_.allocate(2 * LENGTH + LANES);
     set_prices(nullptr);
   }
 
@@ -130,8 +119,8 @@ class Shortlists {
     outside_[i] = limit;
     for (int k = 0; k < LENGTH; ++k) {
       const bool filled = k < count;
-      column_[i * LENGTH + k] = found_[filled ? k : 0].column;
-      distance_[i * LENGTH + k] = filled ? found_[k].distance : INF;
+      column_[i * LENGTH + k] = found_column_[filled ? k : 0];
+      distance_[i * LENGTH + k] = filled ? found_distance_[k] : INF;
     }
     return limit > before;
   }
@@ -151,7 +140,7 @@ class Shortlists {
   template <typename Wanted, typename Take>
   void each_cheapest(int64_t i, double& limit, const Wanted& wanted, const Take& take) {
     const int count = search(i, limit, wanted);
-    for (int k = 0; k < count; ++k) take(found_[k].column, found_[k].value);
+    for (int k = 0; k < count; ++k) take(found_column_[k], found_value_[k]);
   }
 
  private:
@@ -163,7 +152,8 @@ class Shortlists {
   Array<int32_t> column_;             // LENGTH a row
   Array<double> distance_;            // LENGTH a row, infinity where the list has no more columns
   Array<double> outside_;             // -1: no list yet
-  Array<Priced> found_;
+  double found_value_[LENGTH], found_distance_[LENGTH];
+  int32_t found_column_[LENGTH];
 
   Best best_listed(int64_t i) const {
     Best b{-1, INF, INF};
@@ -179,7 +169,18 @@ class Shortlists {
     return b;
   }
 
-  // Near boxes first. Fills found_; returns how many it found and sets `limit` as each_cheapest says.
+  int worst_found() const {
+    double most = found_value_[0];
+    int at = 0;
+    for (int k = 1; k < LENGTH; ++k)
+      if (found_value_[k] > most) {
+        most = found_value_[k];
+        at = k;
+      }
+    return at;
+  }
+
+  // Near boxes first. Fills found_*; returns how many it found and sets `limit` as each_cheapest says.
   template <typename Wanted>
   int search(int64_t i, double& limit, const Wanted& wanted) {
     struct Node {
@@ -191,7 +192,7 @@ class Shortlists {
     const double weight = idle ? 0.0 : 1.0;
     const double at[3] = {idle ? 0.0 : x_[0][i], idle ? 0.0 : x_[1][i], idle ? 0.0 : x_[2][i]};
     double most = limit;
-    int top = 0, count = 0;
+    int top = 0, count = 0, worst = 0;
     stack[top++] = {0.0, tree_.height, 0};
     while (top > 0) {
       const Node node = stack[--top];
@@ -206,15 +207,20 @@ class Shortlists {
         }
         for (int64_t k = columns - first; k < LANES; ++k) sum[k] = 0;  // padding, infinitely far and dear
         const Lanes<double> distance = weight * square_roots(sum), value = distance + load(price_.data() + first);
+        double values[LANES], distances[LANES];
+        std::memcpy(values, &value, sizeof(values));
+        std::memcpy(distances, &distance, sizeof(distances));
         for (unsigned open = at_most(value, spread(most)); open != 0; open &= open - 1) {
           const int k = __builtin_ctz(open);
-          if (value[k] < most && wanted(static_cast<int32_t>(first + k), value[k]))
-            found_[count++] = {value[k], distance[k], static_cast<int32_t>(first + k)};
-        }
-        if (count > LENGTH + LANES) {
-          std::nth_element(found_.data(), found_.data() + LENGTH - 1, found_.data() + count, ByValue());
-          count = LENGTH;
-          most = found_[LENGTH - 1].value;
+          const int32_t j = static_cast<int32_t>(first + k);
+          if (!(values[k] < most) || !wanted(j, values[k])) continue;
+          const int place = count < LENGTH ? count : worst;
+          found_value_[place] = values[k];
+          found_distance_[place] = distances[k];
+          found_column_[place] = j;
+          if (count < LENGTH && ++count < LENGTH) continue;
+          worst = worst_found();
+          most = found_value_[worst];
         }
         continue;
       }
@@ -234,11 +240,7 @@ class Shortlists {
       for (int c = __builtin_popcount(open); c-- > 0;)
         stack[top++] = {least[child[c]], node.height - 1, static_cast<int32_t>(first + child[c])};
     }
-    if (count >= LENGTH) {
-      std::nth_element(found_.data(), found_.data() + LENGTH - 1, found_.data() + count, ByValue());
-      limit = found_[LENGTH - 1].value;
-      count = LENGTH;
-    }
+    if (count == LENGTH) limit = most;
     return count;
   }
 };

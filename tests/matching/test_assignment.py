@@ -114,6 +114,19 @@ def test_a_long_call_goes_on_where_it_was_ended(kind: str, n: int, monkeypatch: 
 
 
 @needs_ops
+@pytest.mark.parametrize("kind", ["cubes", "a clump", "line"])
+@pytest.mark.parametrize("n", [150, 200])
+def test_any_start_ends_at_the_best(kind: str, n: int) -> None:
+    random = np.random.default_rng(2)
+    x, y = CLOUDS[kind](200, random)
+    x = x[:n]
+    for start in (random.permutation(200)[:n], np.where(random.random(n) < 0.5, np.arange(n), -1)):
+        columns, bound = native.assign(x, y, 0.0, start)
+        assert np.linalg.norm(x - y[columns], axis=1).mean() == pytest.approx(least(x, y), rel=1e-12)
+        assert bound == pytest.approx(least(x, y), rel=1e-12)
+
+
+@needs_ops
 @pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
 def test_without_the_ops_the_values_are_the_same(scale: float, monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = (scale * (torch.rand(1, 80, 3, dtype=torch.float64) + 1e6 * (scale == 1)) for _ in range(2))
