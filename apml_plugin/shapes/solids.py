@@ -142,7 +142,7 @@ class Torus:
 
     def sample(self, rng: np.random.Generator, n: int) -> Array:
         kept: list[Array] = []
-        while sum(map(len, kept)) < n:
+        while not kept or sum(map(len, kept)) < n:
             small = rng.uniform(0, 2 * np.pi, 2 * n + 16)
             # The outer half of the tube has more area than the inner half.
             share = (self.major + self.minor * np.cos(small)) / (self.major + self.minor)

@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 
 from apml_plugin import drawing
+from apml_plugin.chosen import parse
 from apml_plugin.functional import nearest_neighbours
 from apml_plugin.metrics import cd_l1, emd
 from apml_plugin.registry import build_loss
 
-LOSSES = ("ChamferL1", "ChamferL2", "APML")
+LOSSES = ("ChamferL1", "ChamferL2", "APML", "FastEMD")
 STARTS = ("blob", "cube")
 POINTS = 512
 STEPS = 300
@@ -62,12 +63,17 @@ def start_cloud(kind: str, n: int = POINTS, seed: int = 1) -> Tensor:
 
 
 def move(
-    start: Tensor, target: Tensor, loss: str, steps: int = STEPS, tick: Callable[[], None] | None = None
+    start: Tensor,
+    target: Tensor,
+    loss: str,
+    steps: int = STEPS,
+    tick: Callable[[], None] | None = None,
+    learning_rate: float = LEARNING_RATE,
 ) -> Tensor:
-    """(N, 3): the start after ``steps`` steps of Adam along the gradient of ``loss``."""
-    criterion = build_loss(loss)
+    """(N, 3): the start after ``steps`` steps of Adam along the gradient of ``loss``, a YAML text."""
+    criterion = build_loss(parse(loss))
     points = start.clone().requires_grad_()
-    optimizer = torch.optim.Adam([points], lr=LEARNING_RATE)
+    optimizer = torch.optim.Adam([points], lr=learning_rate)
     for _ in range(steps):
         optimizer.zero_grad()
         criterion(points[None], target[None]).backward()
@@ -79,8 +85,13 @@ def move(
 
 def judge(start: str, loss: str, points: Tensor, target: Tensor) -> Result:
     """Measures moved points (N, 3) against the target (N, 3)."""
-    covered = len(nearest_neighbours(points, target)[1].unique()) / len(target)
-    return Result(start, loss, points, float(emd(points, target)), float(cd_l1(points, target)), covered)
+    share = covered(points, target)
+    return Result(start, loss, points, float(emd(points, target)), float(cd_l1(points, target)), share)
+
+
+def covered(points: Tensor, target: Tensor) -> float:
+    """The share of the target's points that are nearest to some point."""
+    return len(nearest_neighbours(points, target)[1].unique()) / len(target)
 
 
 def run(out: Path, steps: int = STEPS, points: int = POINTS) -> tuple[list[Result], Path]:
@@ -107,7 +118,7 @@ def run(out: Path, steps: int = STEPS, points: int = POINTS) -> tuple[list[Resul
 def draw(results: list[Result], target: Tensor, points: int, path: Path) -> None:
     """A row for each start: where the points began, where each loss moved them, and where they should be."""
     limit = 1.05 * float(torch.cat((target, *(r.points for r in results)))[:, :2].abs().quantile(0.999))
-    figure = drawing.new_figure(15, 6.9, layout="constrained")
+    figure = drawing.new_figure(18, 6.9, layout="constrained")
     axes = figure.subplots(len(STARTS), len(LOSSES) + 2)
     for row, kind in zip(axes, STARTS, strict=True):
         _scatter(row[0], start_cloud(kind, points), limit, f"start: {kind}", "")

@@ -34,4 +34,5 @@ def test_apml_spreads_what_chamfer_piles_up(tmp_path: Path) -> None:
     assert by_loss["APML"].covered > 2 * by_loss["ChamferL2"].covered
     assert by_loss["APML"].emd < by_loss["ChamferL2"].emd
     assert picture.read_bytes().startswith(b"\x89PNG")
-    assert len(results) == 6
+    assert len(results) == 8
+    assert by_loss["FastEMD"].covered > by_loss["APML"].covered
