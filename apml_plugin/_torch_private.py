@@ -5,10 +5,13 @@
 
 from __future__ import annotations
 
-from typing import IO, Any
+from collections.abc import Callable
+from typing import IO, Any, TypeVar
 
 import torch
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 def has_kernel(op: str, device: str) -> bool:
@@ -29,6 +32,40 @@ def saved_by(node: torch.autograd.graph.Node) -> dict[str, Any]:
 def version_of(tensor: Tensor) -> int:
     """How many times a tensor's memory was written in place."""
     return int(tensor._version)
+
+
+def is_transformed(tensor: Tensor) -> bool:
+    """Whether a transform of ``torch.func`` (grad, jvp, vmap, ...) that is at work has wrapped the tensor."""
+    return bool(torch._C._functorch.is_functorch_wrapped_tensor(tensor))
+
+
+def is_vmapped(tensor: Tensor) -> bool:
+    """Whether ``torch.func.vmap`` goes through the tensor's elements, so that it has no values of its own."""
+    while is_transformed(tensor):
+        if torch._C._functorch.is_batchedtensor(tensor):
+            return True
+        tensor = torch._C._functorch.get_unwrapped(tensor)
+    return False
+
+
+def on_values(function: Callable[..., T], *tensors: Tensor) -> T:
+    """``function(*tensors)`` on the values alone: without derivatives, and outside of every ``torch.func`` transform.
+
+    Only there can NumPy and C++ read a tensor. None of them may be vmapped.
+    """
+    with torch.no_grad():
+        if torch._C._functorch.peek_interpreter_stack() is None:
+            return function(*(tensor.detach() for tensor in tensors))
+        from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
+
+        with temporarily_clear_interpreter_stack():
+            return function(*(_unwrapped(tensor).detach() for tensor in tensors))
+
+
+def _unwrapped(tensor: Tensor) -> Tensor:
+    while is_transformed(tensor):
+        tensor = torch._C._functorch.get_unwrapped(tensor)
+    return tensor
 
 
 def archive(file: IO[bytes]) -> Any:

@@ -7,14 +7,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from apml_plugin._torch_private import on_values
 from apml_plugin.arguments import one_of
 from apml_plugin.eager import eager
 from apml_plugin.errors import LossValueError
-from apml_plugin.matching import Lengths, Settings, check_clouds, compute_dtype, extension, match, native, plan_of
+from apml_plugin.matching import (
+    Clouds,
+    Lengths,
+    Settings,
+    check_clouds,
+    compute_dtype,
+    extension,
+    match,
+    native,
+    plan_of,
+)
 from apml_plugin.matching.assignment import UNEQUAL, assign_pairs
 from apml_plugin.matching.dense import root
 from apml_plugin.matching.fast import fast_losses
-from apml_plugin.matching.gradients import with_gradients
+from apml_plugin.matching.gradients import Solution, with_gradients
 from apml_plugin.matching.nearest import DIRECTIONS, Nearest, both_ways, ways
 from apml_plugin.matching.search import nearest_index, squared_distance
 from apml_plugin.matching.settings import FastSettings
@@ -22,6 +33,8 @@ from apml_plugin.traced import apml_loss as traceable_apml_loss
 from apml_plugin.traced import chamfer_distance as traceable_chamfer_distance
 
 REDUCTIONS = ("sum", "mean", "none")
+
+CHAMFER_TWICE = "use functional.nearest_both_ways, whose squared distances have all derivatives"
 
 __all__ = [
     "apml_loss",
@@ -66,7 +79,8 @@ def apml_loss(
             matched distance, comparable with Chamfer-L1; ``"none"``: the pairs' sums, (B,).
         backend: ``"auto"``, ``"native"``, ``"sparse"`` or ``"dense"``; one that is named is never replaced.
         differentiate_plan: differentiate through temperature, softmin and Sinkhorn too. Otherwise the plan is
-            held constant, as in the published code. First derivatives only, but for ``backend="dense"``.
+            held constant, as in the published code. With this and ``backend="dense"`` there are derivatives of every
+            order; otherwise first derivatives, in reverse and forward mode, and a second one is an error.
         ignore_zeros: drop points whose coordinates are all 0.
         pred_lengths, gt_lengths: (B,) numbers of valid points; the rest is padding and gets gradient 0.
         check_finite: raise an error for NaN and Inf (one reduction per cloud).
@@ -160,9 +174,11 @@ def chamfer_distance(
     with torch.autocast(pred.device.type, enabled=False):
         if direction == "both" and reduction != "sum" and extension.problem(pred.device.type, pred.shape[2]) is None:
             dtype = compute_dtype(pred, gt)
-            losses = with_gradients(
-                clouds.pred, clouds.gt, lambda gradients: native.chamfer(clouds, norm == "L2", dtype, gradients)
-            )
+
+            def solve(clouds: Clouds, gradients: bool) -> Solution:
+                return native.chamfer(clouds, norm == "L2", dtype, gradients)
+
+            losses = with_gradients(clouds, solve, CHAMFER_TWICE)
         else:
             sides = ways(clouds, direction)
             values = [way.distance() if norm == "L1" else way.dist for way in sides]
@@ -308,7 +324,7 @@ def nearest_neighbours(queries: Tensor, points: Tensor) -> tuple[Tensor, Tensor]
     for name, cloud in (("queries", queries), ("points", points)):
         if not bool(torch.isfinite(cloud).all()):
             raise LossValueError(f"{name} holds NaN or Inf: there is no nearest point; look for a broken file")
-    index = nearest_index(queries.detach(), points.detach())
+    index = on_values(nearest_index, queries, points)
     return root(squared_distance(queries, points[index])), index
 
 

@@ -35,6 +35,27 @@ def test_an_assertion_is_kept_in_the_graph() -> None:
     assert compiled(torch.tensor(1.0)) == 2, changed
 
 
+def test_transforms_are_recognised_and_left() -> None:
+    changed = f"torch._C._functorch has changed in {VERSION}: losses do not work under torch.func"
+    x = torch.rand(3)
+    assert not private.is_transformed(x), changed
+    assert not private.is_vmapped(x), changed
+
+    def square_sum(x: torch.Tensor) -> torch.Tensor:
+        assert private.is_transformed(x), changed
+        assert not private.is_vmapped(x), changed
+        read = private.on_values(lambda values: (2 * values).numpy().sum(), 1 * x)
+        return x.square().sum() + float(read)
+
+    def element(x: torch.Tensor) -> torch.Tensor:
+        assert private.is_vmapped(torch.func.vjp(lambda x: 1 * x, x)[0]), changed
+        return x
+
+    torch.testing.assert_close(torch.func.grad(square_sum)(x), 2 * x)
+    torch.testing.assert_close(torch.func.hessian(square_sum)(x), 2 * torch.eye(3))
+    torch.func.vmap(element)(x)
+
+
 def test_nodes_show_what_they_saved() -> None:
     changed = f"autograd's _saved_* attributes have changed in {VERSION}: clouds that are copies are not recognised"
     x = torch.rand(2, 3, 4, requires_grad=True)

@@ -15,6 +15,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 from torch import Tensor
 
+from apml_plugin._torch_private import on_values
 from apml_plugin.errors import LossValueError
 from apml_plugin.matching import extension, native
 from apml_plugin.matching.auction import auction
@@ -51,12 +52,12 @@ def assign_pairs(clouds: Clouds, tolerance: float | None, unequal: str) -> list[
                 f"pred[{b}] has {n} points and gt[{b}] {m}, and one-to-one matching needs equal numbers: sample the "
                 "larger cloud down, or leave its surplus points out with unequal='smaller'"
             )
-    return [_assign(*clouds.pair(b), tolerance) for b in range(len(sizes))]
+    return [on_values(lambda x, y: _assign(x, y, tolerance), *clouds.pair(b)) for b in range(len(sizes))]
 
 
 def _assign(pred: Tensor, gt: Tensor, tolerance: float | None) -> Assignment:
     swap = len(pred) > len(gt)
-    x, y = (cloud.detach().double().cpu().numpy() for cloud in ((gt, pred) if swap else (pred, gt)))
+    x, y = (cloud.double().cpu().numpy() for cloud in ((gt, pred) if swap else (pred, gt)))
     if len(x) == 0:
         none = torch.empty(0, dtype=torch.int64, device=pred.device)
         return Assignment(none, none, 0.0)

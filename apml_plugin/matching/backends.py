@@ -28,6 +28,8 @@ DENSE_BELOW = {"cpu": 512 * 512, "cuda": 2048 * 2048}
 TREE_DIMENSIONS = 8
 """With more coordinates a neighbour search visits nearly all points and costs more than the whole matrix."""
 
+TWICE = "use backend='dense' with differentiate_plan=True, which has all derivatives"
+
 EXACT_FROM = 1e-20
 """At this threshold and below the sparse values are the dense ones to float32."""
 
@@ -106,20 +108,20 @@ def _automatic(pred: Tensor, gt: Tensor, differentiate_plan: bool, exact: bool) 
 
 
 def _native_losses(clouds: Clouds, settings: Settings, dtype: torch.dtype, differentiate_plan: bool) -> Tensor:
-    def solve(gradients: bool) -> Solution:
+    def solve(clouds: Clouds, gradients: bool) -> Solution:
         return native.solve(clouds, settings, dtype, gradients, differentiate_plan)
 
-    return with_gradients(clouds.pred, clouds.gt, solve)
+    return with_gradients(clouds, solve, TWICE)
 
 
 def _sparse_losses(clouds: Clouds, settings: Settings, dtype: torch.dtype, differentiate_plan: bool) -> Tensor:
-    def solve(gradients: bool) -> Solution:
+    def solve(clouds: Clouds, gradients: bool) -> Solution:
         def pair(x: Tensor, y: Tensor) -> Solution:
             return sparse.solve(*_searchable(x, y, dtype), settings, gradients)
 
         return _pair_by_pair(clouds, dtype, gradients, pair)
 
-    return with_gradients(clouds.pred, clouds.gt, solve)
+    return with_gradients(clouds, solve, TWICE)
 
 
 def _dense_losses(clouds: Clouds, settings: Settings, dtype: torch.dtype, differentiate_plan: bool) -> Tensor:
@@ -130,7 +132,7 @@ def _dense_losses(clouds: Clouds, settings: Settings, dtype: torch.dtype, differ
         clouds = clouds._replace(pred=clouds.pred.to(wide), gt=clouds.gt.to(wide))
         return _differentiable(clouds, settings, whole).to(dtype)
 
-    def solve(gradients: bool) -> Solution:
+    def solve(clouds: Clouds, gradients: bool) -> Solution:
         def pair(x: Tensor, y: Tensor) -> Solution:
             losses, x_grad, y_grad = dense.solve(x[None].to(dtype), y[None].to(dtype), settings, gradients)
             return losses[0], None if x_grad is None else x_grad[0], None if y_grad is None else y_grad[0]
@@ -139,7 +141,7 @@ def _dense_losses(clouds: Clouds, settings: Settings, dtype: torch.dtype, differ
             return dense.solve(clouds.pred.to(dtype), clouds.gt.to(dtype), settings, gradients)
         return _pair_by_pair(clouds, dtype, gradients, pair)
 
-    return with_gradients(clouds.pred, clouds.gt, solve)
+    return with_gradients(clouds, solve, TWICE)
 
 
 def _differentiable(clouds: Clouds, settings: Settings, whole: bool) -> Tensor:

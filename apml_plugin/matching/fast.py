@@ -14,6 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from apml_plugin._torch_private import on_values
 from apml_plugin.errors import LossValueError
 from apml_plugin.matching import extension, native
 from apml_plugin.matching.dense import root
@@ -22,6 +23,8 @@ from apml_plugin.matching.gradients import Solution, with_gradients
 from apml_plugin.matching.inputs import Clouds, compute_dtype
 from apml_plugin.matching.search import squared_distance
 from apml_plugin.matching.settings import FastSettings
+
+TWICE = "use EMD or ApproximateEMD, which have all derivatives"
 
 
 def fast_losses(clouds: Clouds, settings: FastSettings, dtype: torch.dtype) -> Tensor:
@@ -38,13 +41,13 @@ def fast_losses(clouds: Clouds, settings: FastSettings, dtype: torch.dtype) -> T
     if not _compiled(clouds):
         return _losses_of(clouds, settings, dtype)
 
-    def solve(gradients: bool) -> Solution:
+    def solve(clouds: Clouds, gradients: bool) -> Solution:
         losses, pred_grad, gt_grad, _ = native.fast_emd(clouds, settings, dtype, gradients)
         if losses.device.type == "cpu":
             _check_held(losses)
         return losses, pred_grad, gt_grad
 
-    return with_gradients(clouds.pred, clouds.gt, solve)
+    return with_gradients(clouds, solve, TWICE)
 
 
 def fast_pairs(clouds: Clouds, settings: FastSettings) -> list[Tensor]:
@@ -68,8 +71,7 @@ def _compiled(clouds: Clouds) -> bool:
 
 
 def _losses_of(clouds: Clouds, settings: FastSettings, dtype: torch.dtype) -> Tensor:
-    with torch.no_grad():
-        matched = pairs_in_torch(clouds, settings)
+    matched = on_values(lambda x, y: pairs_in_torch(clouds._replace(pred=x, gt=y), settings), clouds.pred, clouds.gt)
     losses = []
     for b, pairs in enumerate(matched):
         x, y = (cloud.to(dtype)[index] for cloud, index in zip(clouds.pair(b), pairs.unbind(1), strict=True))

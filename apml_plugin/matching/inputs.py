@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from apml_plugin._torch_private import is_vmapped
 from apml_plugin.errors import LossArgumentError, LossValueError
 
 Lengths = Tensor | Sequence[int] | None
@@ -91,9 +92,9 @@ def compute_dtype(pred: Tensor, gt: Tensor) -> torch.dtype:
     return torch.promote_types(wider, torch.float32)
 
 
-def wants_gradients(pred: Tensor, gt: Tensor) -> bool:
-    """Whether autograd is to carry a gradient to either cloud."""
-    return torch.is_grad_enabled() and (pred.requires_grad or gt.requires_grad)
+def wants_gradients(*clouds: Tensor) -> bool:
+    """Whether autograd is to carry a gradient to any of the clouds."""
+    return torch.is_grad_enabled() and any(cloud.requires_grad for cloud in clouds)
 
 
 def _shape(x: Tensor) -> str:
@@ -103,6 +104,11 @@ def _shape(x: Tensor) -> str:
 def _check_tensor(name: str, x: Any) -> None:
     if not isinstance(x, Tensor):
         raise LossArgumentError(f"{name} must be a torch.Tensor of shape (B, N, D), got {type(x).__name__}")
+    if is_vmapped(x):
+        raise LossArgumentError(
+            f"{name} is mapped over by torch.func.vmap, and the points of each pair decide what is computed: call the "
+            "loss once, on the batch (B, N, D), with reduction='none' for one value a pair"
+        )
     if x.dim() != 3:
         hint = f": use {name}.unsqueeze(0) for a single cloud" if x.dim() == 2 else ""
         raise LossValueError(f"{name} must have shape (B, N, D), got {_shape(x)}{hint}")

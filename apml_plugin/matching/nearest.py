@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from apml_plugin._torch_private import on_values
 from apml_plugin.arguments import one_of
 from apml_plugin.matching import extension, native
 from apml_plugin.matching.dense import root
@@ -129,7 +130,7 @@ def _way(
         dist = x[..., :0].sum(dim=-1) + y[:, :0].sum(dim=(1, 2))[:, None]
         mask = None if n == 0 else torch.zeros(batch, n, dtype=torch.bool, device=x.device)
         return Way(dist, torch.full((batch, n), -1, device=x.device), mask, m, others)
-    idx = _search(x.detach(), y.detach(), x_lengths, y_lengths)
+    idx = on_values(lambda x, y: _search(x, y, x_lengths, y_lengths), x, y)
     mask = x_mask
     if y_lengths is not None and 0 in y_lengths:
         filled = (others > 0)[:, None].expand(batch, n)

@@ -50,6 +50,7 @@ CHOICES: dict[str, Any] = {
     "reach": 0.7,
     "reduction": "none",
     "tolerance": 0.1,
+    "threshold": 1e-6,
     "ties": "share",
     "truncate": 2.5,
     "unequal": "smaller",

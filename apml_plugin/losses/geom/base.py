@@ -12,6 +12,7 @@ from apml_plugin.eager import eager
 from apml_plugin.errors import LossArgumentError, LossValueError
 from apml_plugin.losses.base import PointLoss
 from apml_plugin.losses.geom import engine as engines
+from apml_plugin.matching.gradients import once
 from apml_plugin.matching.inputs import Lengths, check_clouds, compute_dtype
 
 Pair = tuple[Tensor, Tensor, Tensor, Tensor]  # weights (n,), points (n, D), weights (m,), points (m, D)
@@ -82,6 +83,8 @@ def _batch(
     a = check_weights("pred_weights", pred_weights, pred, clouds.pred_lengths)
     b = check_weights("gt_weights", gt_weights, gt, clouds.gt_lengths)
     dtype = compute_dtype(pred, gt)
+    clouds = clouds._replace(pred=_once(clouds.pred), gt=_once(clouds.gt))
+    a, b = (None if weights is None else _once(weights) for weights in (a, b))
     results: list[Any] = []
     with torch.autocast(pred.device.type, enabled=False):
         for k in range(len(pred)):
@@ -104,6 +107,11 @@ def _batch(
     if loss.reduction == "none":
         return values
     return values.sum() / max(len(values), 1)
+
+
+def _once(values: Tensor) -> Tensor:
+    # Potentials and one side of each kernel are held constant where the first derivative does not need theirs.
+    return once(values, "Energy, Gaussian, Laplacian and Sinkhorn have none; EMD and Chamfer's relatives do", False)
 
 
 def check_weights(name: str, weights: Any, cloud: Tensor, lengths: list[int] | None) -> Tensor | None:

@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from apml_plugin._torch_private import is_transformed
 from apml_plugin.arguments import between, function, optional_positive, positive
-from apml_plugin.errors import LossValueError
+from apml_plugin.errors import BackendError, LossValueError
 from apml_plugin.losses.base import declare
 from apml_plugin.losses.geom import engine as engines
 from apml_plugin.losses.geom.base import GeometricLoss, Pair
@@ -166,6 +167,10 @@ class HausdorffDivergence(GeometricLoss):
 
     def pair(self, pair: Pair) -> Any:
         _, x, _, y = pair
+        if is_transformed(x) or is_transformed(y):
+            raise BackendError(
+                "HausdorffDivergence has no derivatives under torch.func: use backward() or torch.autograd.grad"
+            )
         _, backend = engines.choose("torch", self.backend, "hausdorff", len(x), len(y), x.shape[1])
         diameter = self.diameter or diameter_of(x, y) or self.blur
         eps_list = temperatures(self.p, diameter, self.blur, self.scaling)

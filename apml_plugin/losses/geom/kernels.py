@@ -64,8 +64,8 @@ class _KernelNorm(GeometricLoss):
 class Energy(_KernelNorm):
     """Energy distance: half the squared norm of the difference in the kernel -d; no scale to choose.
 
-    ``engine="auto"`` takes GeomLoss' online backend where it is installed, else PyTorch: GeomLoss' tensorized backend
-    has no distance below 1e-4, and it gives NaN without pykeops.
+    GeomLoss' tensorized backend, which ``engine="auto"`` never takes, has no distance below 1e-4 and gives NaN without
+    pykeops.
 
     Args:
         kernel: a symmetric function instead of -d: ``kernel(x (B, N, D), y (B, M, D), blur=...)`` -> (B, N, M).

@@ -198,8 +198,12 @@ class Sinkhorn(GeometricLoss):
     that of the schedule, so the value depends on ``scaling`` (0.5 is coarse, 0.9 is close to the limit).
 
     Two engines give the same values: GeomLoss itself (``pip install geomloss pykeops``) and this package's in PyTorch.
-    ``engine="auto"`` takes GeomLoss where it is installed and correct, else PyTorch: with a tolerance or a cost
-    function, and in the tensorized backend for p = 1 (GeomLoss has no distance below 1e-4) and for ``reach``.
+    ``engine="auto"`` takes GeomLoss for the online and multiscale backends where KeOps is installed, unless there is a
+    tolerance or a cost function. It never takes GeomLoss' tensorized backend, whose squared distances are inexact in
+    float32 and which has no distance below 1e-4 (p = 1).
+
+    With ``reach``, the gradient is the derivative of the value, by either engine. GeomLoss' own is too small by
+    (rho + eps/2) / (rho + eps), rho = reach^p and eps = blur^p.
 
     Args:
         p: 1 or 2.
@@ -266,7 +270,6 @@ class Sinkhorn(GeometricLoss):
             len(y),
             x.shape[1],
             p=self.p,
-            reach=self.reach,
             given=self.cost,
             tolerance=self.tolerance,
         )

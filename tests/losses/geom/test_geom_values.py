@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from losses.geom.pairs import KINDS, floored, golden, needs_geomloss, needs_keops, pair
 
 from apml_plugin.losses.geom import Energy, Gaussian, HausdorffDivergence, Laplacian, Sinkhorn, sinkhorn, softmin
@@ -207,3 +209,23 @@ def test_unbalanced_multiscale_is_close_to_online_as_geomloss_is_not() -> None:
     exact = Sinkhorn(backend="online", **options)(x, y).item()
     assert Sinkhorn(backend="multiscale", **options)(x, y).item() == pytest.approx(exact, rel=5e-3)
     assert abs(SamplesLoss("sinkhorn", backend="multiscale", **options)(x, y).item() / exact - 1) > 5e-3
+
+
+@given(
+    kind=st.sampled_from(sorted(KINDS)),
+    extent=st.floats(1e-3, 1e3),
+    blurs=st.floats(0.02, 1e4),
+    away=st.floats(-10, 10),
+    p=st.sampled_from([1, 2]),
+)
+@settings(max_examples=60, deadline=None)
+@example(kind="gaussian", extent=300.0, blurs=6000.0, away=0.0, p=2)
+@example(kind="gaussian", extent=1000.0, blurs=20000.0, away=0.0, p=2)
+def test_float32_is_close_to_float64(kind: str, extent: float, blurs: float, away: float, p: int) -> None:
+    """By engine="auto", however many blurs the clouds span. Both are given the coordinates of float32."""
+    options = {"energy": {}, "sinkhorn": {"p": p, "blur": extent / blurs}}.get(kind, {"blur": extent / blurs})
+    loss = KINDS[kind](**options)
+    generator = torch.Generator().manual_seed(0)
+    x, y = (torch.rand(1, n, 3, generator=generator) * extent + away * extent for n in (20, 25))
+    size = {"sinkhorn": extent**p, "energy": extent}.get(kind, 1.0)
+    assert loss(x, y).item() == pytest.approx(loss(x.double(), y.double()).item(), rel=1e-4, abs=1e-5 * size)
