@@ -24,7 +24,7 @@ from apml_plugin.matching import (
 )
 from apml_plugin.matching.assignment import UNEQUAL, assign_pairs
 from apml_plugin.matching.dense import root
-from apml_plugin.matching.fast import fast_losses
+from apml_plugin.matching.fast import fast_bounds, fast_losses
 from apml_plugin.matching.gradients import Solution, with_gradients
 from apml_plugin.matching.nearest import DIRECTIONS, Nearest, both_ways, ways
 from apml_plugin.matching.search import nearest_index, squared_distance
@@ -258,7 +258,8 @@ def fast_emd(
     ignore_zeros: bool = False,
     pred_lengths: Lengths = None,
     gt_lengths: Lengths = None,
-) -> Tensor:
+    return_bound: bool = False,
+) -> Any:
     """Mean distance of partners in a one-to-one matching that costs little more than the best one.
 
     Two random trees are matched part by part (BSP-OT, ACM Transactions on Graphics 44(6), 2025), then neighbours
@@ -271,6 +272,10 @@ def fast_emd(
         reduction: ``"mean"`` over matched pairs and batch; ``"sum"``: sums over the matched pairs, averaged over the
             batch; ``"none"``: the means, (B,).
         ignore_zeros, pred_lengths, gt_lengths: as :func:`apml_loss`.
+        return_bound: also return (B,) float64, lower bounds on the mean cost of any matching: ``value / bound - 1`` is
+            how much above the best one the value is at most. Takes about as long as ApproximateEMD. For equal sizes,
+            and with ``unequal="smaller"``, the bound comes from :func:`earth_movers_distance`, otherwise from the
+            nearest neighbours.
 
     Raises:
         LossArgumentError, LossValueError: unusable clouds or parameters, NaN and Inf included.
@@ -287,7 +292,8 @@ def fast_emd(
         if reduction == "sum":
             pairs = (clouds.pair(b) for b in range(len(losses)))
             losses = losses * losses.new_tensor([settings.matched(len(x), len(y)) for x, y in pairs])
-    return batch_value(losses, reduction)
+        loss = batch_value(losses, reduction)
+        return (loss, fast_bounds(clouds, settings)) if return_bound else loss
 
 
 @eager()

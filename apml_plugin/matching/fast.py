@@ -17,11 +17,12 @@ from torch import Tensor
 from apml_plugin._torch_private import on_values
 from apml_plugin.errors import LossValueError
 from apml_plugin.matching import extension, native
+from apml_plugin.matching.assignment import assign_pairs
 from apml_plugin.matching.dense import root
 from apml_plugin.matching.fast_torch import pairs_in_torch
 from apml_plugin.matching.gradients import Solution, with_gradients
 from apml_plugin.matching.inputs import Clouds, compute_dtype
-from apml_plugin.matching.search import squared_distance
+from apml_plugin.matching.search import nearest_index, squared_distance
 from apml_plugin.matching.settings import FastSettings
 
 TWICE = "use EMD or ApproximateEMD, which have all derivatives"
@@ -64,6 +65,27 @@ def fast_pairs(clouds: Clouds, settings: FastSettings) -> list[Tensor]:
     pairs = native.fast_emd(clouds, settings, compute_dtype(clouds.pred, clouds.gt), False)[3]
     sizes = [(len(x), len(y)) for x, y in map(clouds.pair, range(len(pairs)))]
     return [one[: settings.matched(n, m)] for one, (n, m) in zip(pairs, sizes, strict=True)]
+
+
+BOUND = 0.05
+"""The lower bound is within this share of the least cost, where one to one."""
+
+
+def fast_bounds(clouds: Clouds, settings: FastSettings) -> Tensor:
+    """Lower bounds (B,) float64 on the mean cost of any matching of each pair; 0 where a side is empty."""
+    bounds = []
+    for b in range(clouds.pred.shape[0]):
+        x, y = (cloud[None].detach() for cloud in clouds.pair(b))
+        if not x.shape[1] or not y.shape[1]:
+            bounds.append(0.0)
+        elif x.shape[1] == y.shape[1] or settings.unequal == "smaller":
+            (found,) = assign_pairs(Clouds(x, y, None, None), BOUND, "smaller")
+            bounds.append(found.bound if settings.norm == "L1" else found.bound**2)  # a mean of squares is no smaller
+        else:  # each point of the larger cloud has a partner, which is no nearer than the nearest
+            many, few = (x[0], y[0]) if x.shape[1] > y.shape[1] else (y[0], x[0])
+            squared = squared_distance(many, few[nearest_index(many, few)]).double()
+            bounds.append(float((squared if settings.norm == "L2" else squared.sqrt()).mean()))
+    return torch.tensor(bounds, dtype=torch.float64)
 
 
 def _compiled(clouds: Clouds) -> bool:

@@ -84,6 +84,23 @@ def test_never_below_the_exact_value_and_gradients_point_to_partners() -> None:
     torch.testing.assert_close(norms, torch.ones_like(norms))
 
 
+@pytest.mark.parametrize("norm", ["L1", "L2"])
+@pytest.mark.parametrize(("n", "unequal"), [(200, "raise"), (90, "smaller"), (90, "balanced"), (0, "balanced")])
+def test_the_bound_lies_below_every_matching(n: int, unequal: str, norm: str) -> None:
+    x, y = sphere(n, 2, seed=1), sphere(200, 2, seed=2)
+    value, bound = fast_emd(x, y, unequal=unequal, norm=norm, reduction="none", return_bound=True)
+    assert bound.shape == value.shape == (2,)
+    assert bound.dtype == torch.float64
+    if n == 0:
+        assert bound.tolist() == value.tolist() == [0, 0]
+        return
+    assert (bound <= fast_emd(x, y, unequal=unequal, norm=norm, reduction="none", restarts=32, passes=20)).all()
+    if norm == "L1" and unequal != "balanced":
+        exact = earth_movers_distance(x, y, unequal="smaller", reduction="none")
+        assert (bound <= exact * (1 + 1e-12)).all()
+        assert (exact <= 1.05 * bound).all()
+
+
 @pytest.mark.parametrize(
     ("cfg", "error", "message"),
     [
