@@ -138,6 +138,7 @@ def test_ctrl_c_that_the_script_does_not_handle(tmp_path: Path) -> None:
     process = subprocess.Popen(
         [*APML, "--loss", LOSS, "main.py"], cwd=tmp_path, env=clean_environment(), text=True,
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell ignores it for commands behind `&`
     )  # fmt: skip
     pid_of(process)
     os.killpg(process.pid, signal.SIGINT)

@@ -272,7 +272,7 @@ def test_ctrl_c_restores_every_file_however_often_it_is_pressed(
     root: Path, presses: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before, plan = snapshot(root), plan_apply(root, [ALL], KNOWN)
-    calls, replace = itertools.count(1), os.replace
+    calls, replace, handler = itertools.count(1), os.replace, signal.getsignal(signal.SIGINT)
 
     def pressing(a: Any, b: Any) -> None:
         replace(a, b)
@@ -283,7 +283,7 @@ def test_ctrl_c_restores_every_file_however_often_it_is_pressed(
     with pytest.raises(KeyboardInterrupt):
         write(plan)
     assert snapshot(root) == before
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is handler
 
 
 def test_a_file_that_does_not_parse_is_reverted_by_its_marked_lines(root: Path) -> None:
