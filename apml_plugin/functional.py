@@ -26,6 +26,7 @@ from apml_plugin.matching.assignment import UNEQUAL, assign_pairs
 from apml_plugin.matching.dense import root
 from apml_plugin.matching.fast import fast_bounds, fast_losses
 from apml_plugin.matching.gradients import Solution, with_gradients
+from apml_plugin.matching.inputs import check_held, wide
 from apml_plugin.matching.nearest import DIRECTIONS, Nearest, both_ways, ways
 from apml_plugin.matching.search import nearest_index, squared_distance
 from apml_plugin.matching.settings import FastSettings
@@ -96,11 +97,9 @@ def apml_loss(
     settings = Settings(p_min, threshold, iterations, eps, ties)
     clouds = check_clouds(pred, gt, pred_lengths, gt_lengths, ignore_zeros=ignore_zeros, check_finite=check_finite)
     losses = match(clouds, settings, backend=backend, differentiate_plan=differentiate_plan)
-    if reduction == "none":
-        return losses
     if reduction == "mean":
         losses = losses / losses.new_tensor([max(m, 1) for m in clouds.masses])
-    return _batch_mean(losses)
+    return batch_value(losses, reduction, check_finite)
 
 
 @eager()
@@ -189,7 +188,8 @@ def chamfer_distance(
             losses = pooled[0] if len(pooled) == 1 else pooled[0] + pooled[1]
             if norm == "L1" and direction == "both":
                 losses = losses / 2
-    return batch_value(losses, reduction)
+            losses = losses.to(compute_dtype(pred, gt))
+    return batch_value(losses, reduction, check_finite)
 
 
 @eager()
@@ -233,10 +233,10 @@ def earth_movers_distance(
     with torch.autocast(pred.device.type, enabled=False):
         losses, bounds = [], []
         for b, matched in enumerate(assign_pairs(clouds, tolerance, unequal)):
-            x, y = (cloud.to(dtype) for cloud in clouds.pair(b))
+            x, y = (wide(cloud) for cloud in clouds.pair(b))
             apart = root(squared_distance(x[matched.rows], y[matched.columns]))
             total = apart.sum()
-            losses.append(total if reduction == "sum" else total / max(len(apart), 1))
+            losses.append((total if reduction == "sum" else total / max(len(apart), 1)).to(dtype))
             bounds.append(matched.bound)
         values = torch.stack(losses) if losses else clouds.pred.to(dtype).sum(dim=(1, 2))
     loss = batch_value(values, reduction)
@@ -334,10 +334,15 @@ def nearest_neighbours(queries: Tensor, points: Tensor) -> tuple[Tensor, Tensor]
     return root(squared_distance(queries, points[index])), index
 
 
-def batch_value(losses: Tensor, reduction: str) -> Tensor:
-    """The pairs' losses (B,) for ``"none"``, else their mean; 0 for an empty batch."""
-    return losses if reduction == "none" else _batch_mean(losses)
+def batch_value(losses: Tensor, reduction: str, check: bool = True) -> Tensor:
+    """The pairs' losses (B,) for ``"none"``, else their mean; 0 for an empty batch.
 
-
-def _batch_mean(losses: Tensor) -> Tensor:
-    return losses.mean() if losses.numel() else losses.sum()
+    Raises:
+        LossValueError: a loss that is too large for its dtype, with ``check``.
+    """
+    value = losses
+    if reduction != "none":
+        value = losses.mean() if losses.numel() else losses.sum()
+    if check:
+        check_held(value)
+    return value

@@ -1,8 +1,8 @@
 """The losses in a form that torch.compile can trace: one graph around the compiled ops.
 
 Each function takes the arguments of its namesake in ``functional`` and gives the same value, or None where the call
-cannot be traced (no compiled ops for it, lengths, ``ignore_zeros``, invalid arguments). The call
-then runs outside the graph, with its usual checks and messages.
+cannot be traced (no compiled ops for it, lengths that are no integer tensors, ``ignore_zeros``, invalid arguments). The
+call then runs outside the graph, with its usual checks and messages.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ from torch import Tensor
 
 from apml_plugin._torch_private import assert_in_graph
 from apml_plugin.matching import extension
-from apml_plugin.matching.inputs import compute_dtype, wants_gradients
+from apml_plugin.matching.inputs import Lengths, compute_dtype, wants_gradients
 from apml_plugin.matching.settings import TIES
 
+INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+OUTSIDE = "apml_plugin: a length is below 0 or above the number of points"
 NOT_FINITE = "apml_plugin: pred or gt holds NaN or Inf (without torch.compile the error names the cloud and the point)"
 
 
@@ -32,11 +34,13 @@ def apml_loss(
     reduction: str = "sum",
     backend: str = "auto",
     differentiate_plan: bool = False,
+    ignore_zeros: bool = False,
+    pred_lengths: Lengths = None,
+    gt_lengths: Lengths = None,
     check_finite: bool = True,
-    **others: Any,
 ) -> Tensor | None:
     """See :func:`apml_plugin.functional.apml_loss`."""
-    if any(others.values()) or backend not in ("auto", "native") or not _takes(pred, gt):
+    if ignore_zeros or backend not in ("auto", "native") or not _takes(pred, gt, pred_lengths, gt_lengths):
         return None
     if not _usable(p_min, threshold, iterations, eps, ties) or reduction not in ("sum", "mean", "none"):
         return None
@@ -47,13 +51,13 @@ def apml_loss(
         float(eps),
         ties == "uniform",
     )
-    pred, gt = _prepared(pred, gt, check_finite)
-    losses: Tensor = torch.ops.apml.match(
-        pred, gt, None, None, *numbers, wants_gradients(pred, gt), differentiate_plan
-    )[0]
+    clouds = _prepared(pred, gt, pred_lengths, gt_lengths, check_finite)
+    losses: Tensor = torch.ops.apml.match(*clouds, *numbers, wants_gradients(pred, gt), differentiate_plan)[0]
     if reduction == "none":
         return losses
-    return (losses / max(gt.shape[1], 1) if reduction == "mean" else losses).mean()
+    if reduction == "mean":
+        losses = losses / (gt.shape[1] if gt_lengths is None else clouds[3].clamp_min(1))
+    return losses.mean()
 
 
 def chamfer_distance(
@@ -63,34 +67,47 @@ def chamfer_distance(
     norm: str = "L2",
     direction: str = "both",
     reduction: str = "mean",
+    ignore_zeros: bool = False,
+    pred_lengths: Lengths = None,
+    gt_lengths: Lengths = None,
     check_finite: bool = True,
-    **others: Any,
 ) -> Tensor | None:
     """See :func:`apml_plugin.functional.chamfer_distance`."""
-    if any(others.values()) or not _takes(pred, gt) or norm not in ("L1", "L2"):
+    if ignore_zeros or norm not in ("L1", "L2") or not _takes(pred, gt, pred_lengths, gt_lengths):
         return None
     if direction != "both" or reduction not in ("mean", "none"):
         return None
-    pred, gt = _prepared(pred, gt, check_finite)
-    losses: Tensor = torch.ops.apml.chamfer(pred, gt, None, None, norm == "L2", wants_gradients(pred, gt))[0]
+    clouds = _prepared(pred, gt, pred_lengths, gt_lengths, check_finite)
+    losses: Tensor = torch.ops.apml.chamfer(*clouds, norm == "L2", wants_gradients(pred, gt))[0]
     return losses if reduction == "none" else losses.mean()
 
 
-def _takes(pred: Any, gt: Any) -> bool:
+def _takes(pred: Any, gt: Any, pred_lengths: Any, gt_lengths: Any) -> bool:
     if not isinstance(pred, Tensor) or not isinstance(gt, Tensor) or pred.dim() != 3 or gt.dim() != 3:
         return False
     same = pred.shape[0] == gt.shape[0] and pred.shape[2] == gt.shape[2] and pred.device == gt.device
     # Empty batches and clouds are left to the code that is not traced.
     full = pred.shape[0] > 0 and pred.shape[1] > 0 and gt.shape[1] > 0
     usable = 1 <= pred.shape[2] <= extension.DIMENSIONS and pred.is_floating_point() and gt.is_floating_point()
-    return same and full and usable and _has_ops(pred.device.type)
+    lengths = all(
+        n is None or (isinstance(n, Tensor) and n.dtype in INTEGERS and n.shape == pred.shape[:1])
+        for n in (pred_lengths, gt_lengths)
+    )
+    return same and full and usable and lengths and _has_ops(pred.device.type)
 
 
-def _prepared(pred: Tensor, gt: Tensor, check_finite: bool) -> tuple[Tensor, Tensor]:
-    if check_finite:
-        assert_in_graph(torch.isfinite(pred).all() & torch.isfinite(gt).all(), NOT_FINITE)
+def _prepared(pred: Tensor, gt: Tensor, pred_lengths: Any, gt_lengths: Any, check_finite: bool) -> tuple[Any, ...]:
+    """Both clouds in the dtype of the ops, and both lengths, int64 on their device, or None."""
     dtype = compute_dtype(pred, gt)
-    return pred.to(dtype), gt.to(dtype)
+    lengths = [None if n is None else n.to(pred.device, torch.int64) for n in (pred_lengths, gt_lengths)]
+    for cloud, valid in zip((pred, gt), lengths, strict=True):
+        finite = torch.isfinite(cloud).all(dim=2)
+        if valid is not None:
+            assert_in_graph(((valid >= 0) & (valid <= cloud.shape[1])).all(), OUTSIDE)
+            finite = finite | (torch.arange(cloud.shape[1], device=cloud.device) >= valid[:, None])
+        if check_finite:
+            assert_in_graph(finite.all(), NOT_FINITE)
+    return pred.to(dtype), gt.to(dtype), *lengths
 
 
 @torch.compiler.assume_constant_result  # looking for the ops reads files

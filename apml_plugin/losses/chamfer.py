@@ -11,7 +11,7 @@ from apml_plugin.arguments import flag, one_of
 from apml_plugin.eager import eager
 from apml_plugin.functional import REDUCTIONS, batch_value, chamfer_distance
 from apml_plugin.losses.base import PointLoss, declare
-from apml_plugin.matching import Lengths, check_clouds
+from apml_plugin.matching import Lengths, check_clouds, compute_dtype
 from apml_plugin.matching.dense import root
 from apml_plugin.matching.nearest import DIRECTIONS, Way, ways
 
@@ -74,7 +74,7 @@ def _evaluate(loss: NearestLoss, pred: Tensor, gt: Tensor, pred_lengths: Lengths
     )
     with torch.autocast(pred.device.type, enabled=False):
         losses = loss.combined([loss.pooled(way) for way in ways(clouds, loss.direction)])
-    return batch_value(losses, loss.reduction)
+    return batch_value(losses.to(compute_dtype(pred, gt)), loss.reduction, loss.check_finite)
 
 
 class _Chamfer(PointLoss):

@@ -138,7 +138,8 @@ def _dense_losses(clouds: Clouds, settings: Settings, dtype: torch.dtype, differ
             return losses[0], None if x_grad is None else x_grad[0], None if y_grad is None else y_grad[0]
 
         if whole:
-            return dense.solve(clouds.pred.to(dtype), clouds.gt.to(dtype), settings, gradients)
+            losses, pred_grad, gt_grad = dense.solve(clouds.pred.to(dtype), clouds.gt.to(dtype), settings, gradients)
+            return losses.to(dtype), pred_grad, gt_grad
         return _pair_by_pair(clouds, dtype, gradients, pair)
 
     return with_gradients(clouds, solve, TWICE)
@@ -215,7 +216,7 @@ def _sparse_entries(x: Tensor, y: Tensor, settings: Settings, dtype: torch.dtype
 
 
 def _dense_entries(x: Tensor, y: Tensor, settings: Settings, dtype: torch.dtype) -> Entries:
-    p = dense.plan(dense.pairwise_cost(x.to(dtype), y.to(dtype)), settings)
+    *_, p = dense.plan_of(x.to(dtype), y.to(dtype), settings)
     rows, columns = p.nonzero(as_tuple=True)
     return rows, columns, p[rows, columns], 0.0
 

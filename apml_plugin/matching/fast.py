@@ -21,7 +21,7 @@ from apml_plugin.matching.assignment import assign_pairs
 from apml_plugin.matching.dense import root
 from apml_plugin.matching.fast_torch import pairs_in_torch
 from apml_plugin.matching.gradients import Solution, with_gradients
-from apml_plugin.matching.inputs import Clouds, compute_dtype
+from apml_plugin.matching.inputs import Clouds, compute_dtype, wide
 from apml_plugin.matching.search import nearest_index, squared_distance
 from apml_plugin.matching.settings import FastSettings
 
@@ -34,8 +34,7 @@ def fast_losses(clouds: Clouds, settings: FastSettings, dtype: torch.dtype) -> T
     A pair with an empty side has cost 0.
 
     Raises:
-        LossValueError: unequal numbers of points with ``unequal="raise"``; a cost that the dtype cannot hold (CPU only:
-            asking a GPU would stall it).
+        LossValueError: unequal numbers of points with ``unequal="raise"``.
     """
     _check_sizes(clouds, settings)
 
@@ -43,10 +42,7 @@ def fast_losses(clouds: Clouds, settings: FastSettings, dtype: torch.dtype) -> T
         return _losses_of(clouds, settings, dtype)
 
     def solve(clouds: Clouds, gradients: bool) -> Solution:
-        losses, pred_grad, gt_grad, _ = native.fast_emd(clouds, settings, dtype, gradients)
-        if losses.device.type == "cpu":
-            _check_held(losses)
-        return losses, pred_grad, gt_grad
+        return native.fast_emd(clouds, settings, dtype, gradients)[:3]
 
     return with_gradients(clouds, solve, TWICE)
 
@@ -96,26 +92,11 @@ def _losses_of(clouds: Clouds, settings: FastSettings, dtype: torch.dtype) -> Te
     matched = on_values(lambda x, y: pairs_in_torch(clouds._replace(pred=x, gt=y), settings), clouds.pred, clouds.gt)
     losses = []
     for b, pairs in enumerate(matched):
-        x, y = (cloud.to(dtype)[index] for cloud, index in zip(clouds.pair(b), pairs.unbind(1), strict=True))
-        # In parts of the largest difference, whose squares every dtype can hold.
-        apart = x - y
-        unit = apart.detach().abs().amax() if len(pairs) else x.new_ones(())
-        unit = torch.where(unit > 0, unit, 1.0)
-        squared = squared_distance(apart / unit, torch.zeros_like(apart))
+        x, y = (wide(cloud)[index] for cloud, index in zip(clouds.pair(b), pairs.unbind(1), strict=True))
+        squared = squared_distance(x, y)
         mean = (squared if settings.norm == "L2" else root(squared)).sum() / max(len(pairs), 1)
-        losses.append(mean * unit * (unit if settings.norm == "L2" else 1))
-    values = torch.stack(losses) if losses else clouds.pred.to(dtype).sum(dim=(1, 2))
-    if values.device.type == "cpu":
-        _check_held(values.detach())
-    return values
-
-
-def _check_held(losses: Tensor) -> None:
-    if not bool(torch.isfinite(losses).all()):
-        raise LossValueError(
-            f"the mean cost of partners is larger than {str(losses.dtype).removeprefix('torch.')} can hold: "
-            "use float64 or scale the clouds down"
-        )
+        losses.append(mean.to(dtype))
+    return torch.stack(losses) if losses else clouds.pred.to(dtype).sum(dim=(1, 2))
 
 
 def _check_sizes(clouds: Clouds, settings: FastSettings) -> None:

@@ -92,6 +92,20 @@ def compute_dtype(pred: Tensor, gt: Tensor) -> torch.dtype:
     return torch.promote_types(wider, torch.float32)
 
 
+def wide(cloud: Tensor) -> Tensor:
+    """The cloud in float64, in which no square of a float32 is 0 or infinite. MPS, which has none, keeps its dtype."""
+    return cloud if cloud.device.type == "mps" else cloud.double()
+
+
+def check_held(losses: Tensor) -> None:
+    """Raises LossValueError for losses that are too large for their dtype. On the CPU only: it would stall a GPU."""
+    if losses.device.type == "cpu" and bool(torch.isinf(losses.detach()).any()):
+        raise LossValueError(
+            f"the loss of pred and gt is larger than {str(losses.dtype).removeprefix('torch.')} can hold: use float64 "
+            "or scale the clouds down"
+        )
+
+
 def wants_gradients(*clouds: Tensor) -> bool:
     """Whether autograd is to carry a gradient to any of the clouds."""
     return torch.is_grad_enabled() and any(cloud.requires_grad for cloud in clouds)

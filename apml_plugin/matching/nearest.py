@@ -11,7 +11,7 @@ from apml_plugin._torch_private import on_values
 from apml_plugin.arguments import one_of
 from apml_plugin.matching import extension, native
 from apml_plugin.matching.dense import root
-from apml_plugin.matching.inputs import Clouds, compute_dtype
+from apml_plugin.matching.inputs import Clouds, compute_dtype, wide
 from apml_plugin.matching.search import nearest_index, squared_distance
 
 DIRECTIONS = ("both", "pred_to_gt", "gt_to_pred")
@@ -89,12 +89,14 @@ class Nearest(NamedTuple):
 
 
 def both_ways(clouds: Clouds) -> Nearest:
-    """Both ways between checked clouds; O(N + M) memory, half precision in float32."""
-    return Nearest(*ways(clouds, "both"))
+    """Both ways between checked clouds, distances in their dtype, float32 at least; O(N + M) memory."""
+    dtype = compute_dtype(clouds.pred, clouds.gt)
+    sides = ways(clouds, "both")
+    return Nearest(*(way._replace(dist=way.dist.to(dtype), others=way.others.to(dtype)) for way in sides))
 
 
 def ways(clouds: Clouds, direction: str) -> list[Way]:
-    """The ways of a direction: two for ``both``, pred to gt first, else one."""
+    """The ways of a direction: two for ``both``, pred to gt first, else one. Distances in float64 (but on MPS)."""
     one_of("direction", direction, DIRECTIONS)
     dtype = compute_dtype(clouds.pred, clouds.gt)
     x, x_mask = _without_padding(clouds.pred.to(dtype), clouds.pred_lengths)
@@ -125,9 +127,9 @@ def _way(
     y_lengths: list[int] | None,
 ) -> Way:
     batch, n, m = x.shape[0], x.shape[1], y.shape[1]
-    others = x.new_full((batch,), m) if y_mask is None else y_mask.sum(dim=1).to(x.dtype)
+    others = wide(x).new_full((batch,), m) if y_mask is None else y_mask.sum(dim=1).to(wide(x).dtype)
     if n == 0 or m == 0:  # 0, and part of the graph
-        dist = x[..., :0].sum(dim=-1) + y[:, :0].sum(dim=(1, 2))[:, None]
+        dist = wide(x[..., :0]).sum(dim=-1) + wide(y[:, :0]).sum(dim=(1, 2))[:, None]
         mask = None if n == 0 else torch.zeros(batch, n, dtype=torch.bool, device=x.device)
         return Way(dist, torch.full((batch, n), -1, device=x.device), mask, m, others)
     idx = on_values(lambda x, y: _search(x, y, x_lengths, y_lengths), x, y)
@@ -136,7 +138,7 @@ def _way(
         filled = (others > 0)[:, None].expand(batch, n)
         mask = filled if mask is None else mask & filled
     nearest = y.gather(1, idx.clamp_min(0)[..., None].expand(-1, -1, y.shape[2]))
-    dist = squared_distance(x, nearest)
+    dist = squared_distance(wide(x), wide(nearest))
     return Way(dist if mask is None else dist.where(mask, 0.0), idx, mask, m, others)
 
 

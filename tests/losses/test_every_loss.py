@@ -97,6 +97,28 @@ def test_lower_precision_is_close(name: str, dtype: torch.dtype) -> None:
     assert loss(pred.to(dtype), gt.to(dtype)).item() == pytest.approx(value, rel=1e-3, abs=1e-5)
 
 
+@pytest.mark.parametrize("scale", [1e-30, 1e-20, 1e20, 1e30])
+@pytest.mark.parametrize("arguments", [{}, {"backend": "dense"}, {"backend": "sparse"}], ids=str)
+def test_float32_at_any_scale(name: str, arguments: dict[str, Any], scale: float) -> None:
+    """The float64 value and gradient of the same coordinates, or an error where float32 cannot hold the value."""
+    if arguments and name != "APML":
+        pytest.skip("backends are those of APML")
+    loss = loss_of(name, **arguments)
+    x, y = ((scale * cloud).float() for cloud in clouds(20, 25))
+    wide = x.double().requires_grad_()
+    exact = loss(wide, y.double())
+    exact.backward()
+    x.requires_grad_()
+    if exact.abs() > torch.finfo(torch.float32).max / len(x):  # that of the sum over the batch
+        with pytest.raises(LossValueError, match="larger than float32 can hold"):
+            loss(x, y)
+        return
+    value = loss(x, y)
+    value.backward()
+    assert value.item() == pytest.approx(exact.item(), rel=1e-4, abs=1e-38)
+    assert (x.grad.double() - wide.grad).norm() <= 1e-3 * wide.grad.norm()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

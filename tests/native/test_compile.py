@@ -42,6 +42,37 @@ def test_one_graph_forward_and_backward(loss: torch.nn.Module) -> None:
         torch.testing.assert_close(compiled(loss, fullgraph=True)(x, y), exact)
 
 
+@pytest.mark.parametrize("loss", [APML(), APML(reduction="mean"), ChamferL1()])
+@pytest.mark.parametrize("lengths", [([70, 33], [50, 4]), ([0, 12], [50, 50]), ([5], None), ([0], [50]), (None, [0])])
+def test_tensor_lengths_are_in_the_graph(
+    loss: torch.nn.Module, lengths: tuple[list[int] | None, list[int] | None]
+) -> None:
+    batch = len(lengths[0] or lengths[1])
+    x, y = torch.rand(batch, 70, 3), torch.rand(batch, 50, 3)
+    for cloud, counts in zip((x, y), lengths, strict=True):
+        for b, n in enumerate(counts or []):
+            cloud[b, n:] = float("nan")
+    x.requires_grad_()
+    given = [None if counts is None else torch.tensor(counts, dtype=torch.int32) for counts in lengths]
+    run = torch.compile(lambda x, y, *given: loss(x, y, *given), backend="aot_eager", fullgraph=True)
+    exact, found = loss(x, y, *given), run(x, y, *given)
+    torch.testing.assert_close(found, exact)
+    torch.testing.assert_close(torch.autograd.grad(found, x), torch.autograd.grad(exact, x))
+
+
+def test_a_length_beyond_the_cloud_is_an_error_inside_a_graph_too() -> None:
+    x = torch.rand(2, 9, 3)
+    run = torch.compile(lambda x, n: ChamferL1()(x, x, n), backend="aot_eager", fullgraph=True)
+    with pytest.raises(RuntimeError, match="above the number of points"):
+        run(x, torch.tensor([10, 4]))
+
+
+@pytest.mark.skipif(not hasattr(torch.Tag, "cudagraph_unsafe"), reason="older PyTorch has no such tag")
+@pytest.mark.parametrize("op", ["match", "plan", "nearest", "chamfer", "fast_emd", "assign"])
+def test_cuda_graphs_are_captured_around_the_ops(op: str) -> None:
+    assert torch.Tag.cudagraph_unsafe in getattr(torch.ops.apml, op).default.tags
+
+
 def test_dynamic_shapes() -> None:
     run = compiled(APML(), fullgraph=True, dynamic=True)
     for n, m in ((70, 50), (33, 90), (128, 128)):

@@ -10,12 +10,17 @@ from torch import Tensor
 from apml_plugin.arguments import flag, one_of
 from apml_plugin.eager import eager
 from apml_plugin.errors import LossArgumentError, LossValueError
+from apml_plugin.functional import batch_value
 from apml_plugin.losses.base import PointLoss
 from apml_plugin.losses.geom import engine as engines
+from apml_plugin.losses.geom.softmin import diameter_of
 from apml_plugin.matching.gradients import once
-from apml_plugin.matching.inputs import Lengths, check_clouds, compute_dtype
+from apml_plugin.matching.inputs import Lengths, check_clouds, compute_dtype, wide
 
 Pair = tuple[Tensor, Tensor, Tensor, Tensor]  # weights (n,), points (n, D), weights (m,), points (m, D)
+
+SQUARED = (1e-12, 1e16)
+"""Extents of clouds whose squared distances float32 can hold, and their weighted sums."""
 
 MASS_TOLERANCE = 1e-3
 """Masses with at most this relative difference count as equal: float16 weights sum no better."""
@@ -88,15 +93,18 @@ def _batch(
     results: list[Any] = []
     with torch.autocast(pred.device.type, enabled=False):
         for k in range(len(pred)):
-            x, y = (points.to(dtype) for points in clouds.pair(k))
+            x, y = clouds.pair(k)
+            inside = _dtype_of(x, y, dtype)
+            x, y = x.to(inside), y.to(inside)
             if not len(x) or not len(y):
                 results.append((x[:, 0] * 0, y[:, 0] * 0) if loss.potentials else x.sum() * 0 + y.sum() * 0)
                 continue
-            u = x.new_full((len(x),), 1 / len(x)) if a is None else a[k, : len(x)].to(dtype)
-            v = y.new_full((len(y),), 1 / len(y)) if b is None else b[k, : len(y)].to(dtype)
+            u = x.new_full((len(x),), 1 / len(x)) if a is None else a[k, : len(x)].to(inside)
+            v = y.new_full((len(y),), 1 / len(y)) if b is None else b[k, : len(y)].to(inside)
             if loss.balanced and (a is not None or b is not None):
                 same_mass(k, u, v)
-            results.append(loss.pair((u, x, v, y)))
+            result = loss.pair((u, x, v, y))
+            results.append(tuple(one.to(dtype) for one in result) if loss.potentials else result.to(dtype))
     if loss.potentials:
         sides = []
         for side, cloud in enumerate((pred, gt)):
@@ -104,9 +112,14 @@ def _batch(
             sides.append(torch.stack(rows) if rows else cloud.new_zeros(cloud.shape[:2], dtype=dtype))
         return tuple(sides)
     values = torch.stack(results) if results else (pred.sum() + gt.sum()).to(dtype).expand(0)
-    if loss.reduction == "none":
-        return values
-    return values.sum() / max(len(values), 1)
+    return batch_value(values, loss.reduction, loss.check_finite)
+
+
+def _dtype_of(x: Tensor, y: Tensor, dtype: torch.dtype) -> torch.dtype:
+    """``dtype``, or float64 where squares of the differences of (n, D) and (m, D) could leave the range of float32."""
+    if not len(x) or not len(y) or SQUARED[0] < diameter_of(wide(x), wide(y)) < SQUARED[1]:
+        return dtype
+    return torch.promote_types(dtype, wide(x[:0]).dtype)
 
 
 def _once(values: Tensor) -> Tensor:
