@@ -23,6 +23,9 @@ Cloud = NDArray[np.float64]
 KEYS = ("data", "points", "xyz", "pred", "gt", "arr_0")
 """Which array of an .npz or .h5 file is read if it holds several: the first of these names that it has."""
 
+MOST_COLUMNS = 16
+"""Three rows of more numbers than this are taken for x, y and z, not for three points with attributes."""
+
 LARGEST = 4 << 30
 """Most bytes of a file, and of an array in it."""
 _UNCHECKED, _MOST_COMPRESSION = 16 << 20, 64
@@ -33,11 +36,16 @@ def read_clouds(path: str | os.PathLike[str]) -> list[Cloud]:
     """The clouds of one file, each (N, 3) float64: x, y, z are the first three columns, others are dropped.
 
     .npy, .npz and .h5 may hold one cloud (N, C) or many (B, N, C), C >= 3; .pcd, .ply, .xyz, .txt and .pts one.
-    Raises CloudFileError naming the file: of an unknown kind, damaged, without points, or with NaN or Inf.
+    Raises CloudFileError naming the file: of an unknown kind, damaged, without points, with NaN or Inf, or (3, N).
     """
     array = read_array(path)
     if array.ndim not in (2, 3) or array.shape[-1] < 3 or 0 in array.shape:
         raise CloudFileError(f"{path}: {_no_points(array.shape)}")
+    if array.shape[-2] == 3 and array.shape[-1] > MOST_COLUMNS:
+        raise CloudFileError(
+            f"{path}: holds an array of shape {array.shape}, which would be 3 points of {array.shape[-1]} columns; "
+            "points are rows: save (N, 3), the array with its last two axes swapped"
+        )
     array = np.ascontiguousarray(array[..., :3])
     if not np.isfinite(array).all():
         raise CloudFileError(f"{path}: {int((~np.isfinite(array)).any(-1).sum())} points hold NaN or Inf")

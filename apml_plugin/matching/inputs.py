@@ -12,6 +12,9 @@ from torch import Tensor
 from apml_plugin._torch_private import is_vmapped
 from apml_plugin.errors import LossArgumentError, LossValueError
 
+MOST_COORDINATES = 8
+"""2 or 3 points of more coordinates than this are taken for a cloud with its axes swapped."""
+
 Lengths = Tensor | Sequence[int] | None
 
 
@@ -58,7 +61,8 @@ def check_clouds(
 
     Raises:
         LossArgumentError: not a tensor, or not floating point.
-        LossValueError: shapes, devices, lengths or values that cannot be matched.
+        LossValueError: shapes, devices, lengths or values that cannot be matched; two clouds (B, 3, N), N > 8, unless
+            lengths say that they are 3 points.
     """
     _check_tensor("pred", pred)
     _check_tensor("gt", gt)
@@ -75,6 +79,12 @@ def check_clouds(
             f"pred and gt must be on the same device, got pred on {pred.device} and gt on {gt.device}: "
             f"move one, for example gt.to({str(pred.device)!r})"
         )
+    if pred_lengths is None and gt_lengths is None and looks_transposed(pred, gt):
+        raise LossValueError(
+            f"pred {_shape(pred)} and gt {_shape(gt)} would be {pred.shape[1]} points of {pred.shape[2]} coordinates "
+            "each; clouds are (B, N, 3): use .transpose(1, 2) on (B, 3, N). For points of so many coordinates give "
+            f"pred_lengths=[{pred.shape[1]}] * {pred.shape[0]}"
+        )
     pred_n = _check_lengths("pred_lengths", pred_lengths, pred)
     gt_n = _check_lengths("gt_lengths", gt_lengths, gt)
     if check_finite:
@@ -84,6 +94,11 @@ def check_clouds(
         pred, pred_n = _drop_zeros(pred, pred_n)
         gt, gt_n = _drop_zeros(gt, gt_n)
     return Clouds(pred, gt, pred_n, gt_n)
+
+
+def looks_transposed(pred: Tensor, gt: Tensor) -> bool:
+    """Whether (..., N, D) and (..., M, D) look like clouds of 2 or 3 coordinates with their last axes swapped."""
+    return pred.shape[-2] == gt.shape[-2] and pred.shape[-2] in (2, 3) and pred.shape[-1] > MOST_COORDINATES
 
 
 def compute_dtype(pred: Tensor, gt: Tensor) -> torch.dtype:
@@ -135,6 +150,8 @@ def _check_tensor(name: str, x: Any) -> None:
 def _check_lengths(name: str, lengths: Lengths, cloud: Tensor) -> list[int] | None:
     if lengths is None:
         return None
+    if isinstance(lengths, Tensor) and lengths.dtype == torch.bool:
+        raise LossArgumentError(f"{name} is a mask and must hold numbers: use mask.sum(1), valid points first")
     try:
         given = list(lengths.tolist() if isinstance(lengths, Tensor) else lengths)
     except TypeError:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from apml_plugin.errors import LossValueError
 from apml_plugin.functional import nearest_both_ways
+from apml_plugin.matching.inputs import looks_transposed
 from apml_plugin.matching.nearest import Nearest
 
 
@@ -54,6 +55,11 @@ def check(pred: Tensor, gt: Tensor) -> None:
     if pred.ndim != gt.ndim or pred.shape[:-2] != gt.shape[:-2] or pred.shape[-1] != gt.shape[-1]:
         raise LossValueError(
             f"pred {tuple(pred.shape)} and gt {tuple(gt.shape)} must agree in batch size and dimension"
+        )
+    if looks_transposed(pred, gt):
+        raise LossValueError(
+            f"pred {tuple(pred.shape)} and gt {tuple(gt.shape)} would be {pred.shape[-2]} points of {pred.shape[-1]} "
+            "coordinates; clouds are (N, 3): use .transpose(-1, -2) on (3, N)"
         )
 
 

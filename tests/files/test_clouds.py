@@ -78,3 +78,16 @@ def test_pickles_are_rejected_and_archives_need_a_known_name(tmp_path):
         read_clouds(tmp_path / "two.npz")
     with pytest.raises(CloudFileError, match="No such file"):
         read_clouds(tmp_path / "absent.npy")
+
+
+@pytest.mark.parametrize("shape", [(3, 64), (2, 3, 64)])
+@pytest.mark.parametrize("kind", [".npy", ".npz"])
+def test_swapped_axes_are_an_error(shape, kind, tmp_path):
+    file = write(tmp_path / f"cloud{kind}", np.random.default_rng(2).random(shape))
+    with pytest.raises(CloudFileError, match=r"3 points of 64 columns; points are rows: save \(N, 3\)"):
+        read_clouds(file)
+
+
+def test_three_points_with_attributes_are_read(tmp_path):
+    (found,) = read_clouds(write(tmp_path / "cloud.npy", np.random.default_rng(3).random((3, 16))))
+    assert found.shape == (3, 3)

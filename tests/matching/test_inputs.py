@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import pytest
 import torch
 
 from apml_plugin.errors import BackendError, LossArgumentError, LossValueError
-from apml_plugin.functional import apml_loss, chamfer_distance, matching_plan
+from apml_plugin.functional import apml_loss, chamfer_distance, earth_movers_distance, matching_plan
 from apml_plugin.matching import Settings, backends, check_clouds, extension
 from apml_plugin.matching.settings import next_thresholds, warn_if_inexact
 
@@ -281,3 +282,24 @@ def test_auto_obeys_a_threshold_that_leaves_something_out(
     apml_loss(GOOD, GOOD, threshold=threshold)
     matching_plan(GOOD, GOOD, threshold=threshold)
     assert [choice.name for choice in reasons] == [name, name]
+
+
+@pytest.mark.parametrize("rows", [2, 3])
+@pytest.mark.parametrize("function", [apml_loss, matching_plan, chamfer_distance, earth_movers_distance])
+def test_clouds_with_swapped_axes_are_an_error_that_names_transpose(function: Any, rows: int) -> None:
+    """(B, 3, N) would be 3 points of N coordinates; the value came without a word."""
+    x, y = torch.rand(4, rows, 64), torch.rand(4, rows, 64)
+    words = rf"pred \(4, {rows}, 64\) .* {rows} points of 64 coordinates .* use \.transpose\(1, 2\) .*=\[{rows}\] \* 4"
+    with pytest.raises(LossValueError, match=words):
+        function(x, y)
+    function(x, y, pred_lengths=[rows] * 4)  # points of 64 coordinates after all
+    function(x[..., :8], y[..., :8])
+    function(torch.rand(4, 4, 64), torch.rand(4, 4, 64))
+    if function is not earth_movers_distance:
+        function(x, torch.rand(4, 5, 64))
+
+
+def test_a_mask_is_no_lengths() -> None:
+    mask = torch.ones(GOOD.shape[:2], dtype=torch.bool)
+    with pytest.raises(LossArgumentError, match=r"gt_lengths is a mask and must hold numbers: use mask\.sum\(1\)"):
+        apml_loss(GOOD, GOOD, gt_lengths=mask)

@@ -100,6 +100,7 @@ def test_a_batch_is_its_pairs(metric):
         (torch.rand(2, 4, 3), torch.rand(3, 4, 3), "batch size"),
         (torch.rand(4, 3), torch.full((4, 3), float("nan")), "gt holds NaN"),
         (torch.rand(0, 3), torch.rand(4, 3), "no points"),
+        (torch.rand(3, 64), torch.rand(3, 64), r"3 points of 64 coordinates; .* use .transpose\(-1, -2\)"),
     ],
 )
 def test_errors_name_bad_clouds(metric, pred, gt, words):
