@@ -34,23 +34,22 @@ def with_gradients(clouds: Clouds, solve: Callable[[Clouds, bool], Solution], tw
 
     if not _differentiated(clouds.pred, clouds.gt):
         return on_values(lambda pred, gt: of_values(pred, gt, False)[0], clouds.pred, clouds.gt)
-    pred, gt = once(clouds.pred, twice), once(clouds.gt, twice)
-    losses: Tensor = _GradientInForward.apply(pred, gt, of_values)[0]  # type: ignore[no-untyped-call]
+    losses: Tensor = _GradientInForward.apply(clouds.pred, clouds.gt, of_values, twice)[0]  # type: ignore[no-untyped-call]
     return losses
 
 
-def once(values: Tensor, twice: str, forward_mode: bool = True) -> Tensor:
-    """The same values. A second derivative with respect to them is an error, where it would be wrong without a word.
+def once(values: Tensor, twice: str) -> Tensor:
+    """The same values. With respect to them there are first derivatives in reverse mode, and errors for all others.
+
+    For losses whose graph holds constant what only further derivatives depend on. The error for a second derivative is
+    raised when it is computed, not by ``create_graph=True``, which may be for another term.
 
     Args:
         twice: what the error says to use.
-        forward_mode: whether the first derivative may be taken in forward mode.
-
-    The error is raised when the second derivative is computed, not by ``create_graph=True``, which may be for others.
     """
     if not _differentiated(values):
         return values
-    same: Tensor = _Once.apply(values, twice, forward_mode)[0]  # type: ignore[no-untyped-call]
+    same: Tensor = _Once.apply(values, twice)[0]  # type: ignore[no-untyped-call]
     return same
 
 
@@ -64,70 +63,76 @@ def _has_tangent(values: Tensor) -> bool:
 
 
 class _GradientInForward(torch.autograd.Function):
+    """The losses, from which derivatives follow that themselves depend on a witness: an output without elements."""
+
     @staticmethod
-    def forward(pred: Tensor, gt: Tensor, solve: Callable[[Tensor, Tensor], Solution]) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        pred: Tensor, gt: Tensor, solve: Callable[[Tensor, Tensor], Solution], twice: str
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         losses, pred_grad, gt_grad = solve(pred, gt)
         assert pred_grad is not None
         assert gt_grad is not None
-        return losses, pred_grad.to(pred.dtype), gt_grad.to(gt.dtype)
+        return losses, losses.new_empty(0), pred_grad.to(pred.dtype), gt_grad.to(gt.dtype)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        losses, pred_grad, gt_grad = output
-        ctx.dtype = losses.dtype
-        ctx.mark_non_differentiable(pred_grad, gt_grad)
-        ctx.save_for_backward(pred_grad, gt_grad)
-        ctx.save_for_forward(pred_grad, gt_grad)
+        losses, *kept = output
+        ctx.dtype, ctx.twice = losses.dtype, inputs[3]
+        ctx.mark_non_differentiable(*kept[1:])
+        ctx.save_for_backward(*kept)
+        ctx.save_for_forward(*kept)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        scale = grad[:, None, None]
+        witness, *grads = ctx.saved_tensors
+        scale = _refused_twice(grad, witness, ctx.twice)[:, None, None]
         needed = ctx.needs_input_grad
-        grads = [
-            (of_cloud * scale).to(of_cloud.dtype) if need else None
-            for of_cloud, need in zip(ctx.saved_tensors, needed, strict=False)
-        ]
-        return *grads, None
+        scaled = [(one * scale).to(one.dtype) if need else None for one, need in zip(grads, needed, strict=False)]
+        return *scaled, None, None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> tuple[Tensor | None, ...]:
+        witness, *grads = ctx.saved_tensors
         parts = [
-            (of_cloud.to(ctx.dtype) * tangent).sum(dim=(1, 2))
-            for of_cloud, tangent in zip(ctx.saved_tensors, tangents, strict=False)
+            (one.to(ctx.dtype) * tangent).sum(dim=(1, 2))
+            for one, tangent in zip(grads, tangents, strict=False)
             if tangent is not None
         ]
-        return sum(parts[1:], parts[0]), None, None
+        slope = _refused_twice(sum(parts[1:], parts[0]), witness, ctx.twice)
+        return slope, torch.zeros_like(witness), None, None
 
 
 class _Once(torch.autograd.Function):
-    """The identity. Its derivatives depend on a witness, an empty output, and that dependence is refused."""
+    """The identity, and a witness."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(values: Tensor, twice: str, forward_mode: bool) -> tuple[Tensor, Tensor]:
-        return values.clone(), values.new_empty(0)  # PyTorch wants a jvp in place for a view
+    def forward(values: Tensor, twice: str) -> tuple[Tensor, Tensor]:
+        return values.clone(), values.new_empty(0)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        _, ctx.twice, ctx.forward_mode = inputs
+        ctx.twice = inputs[1]
         ctx.save_for_backward(output[1])
-        ctx.save_for_forward(output[1])
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, None, None]:
-        (witness,) = ctx.saved_tensors
-        return grad + _Refusal.apply(witness, ctx.twice), None, None  # type: ignore[no-untyped-call]
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, None]:
+        return _refused_twice(grad, ctx.saved_tensors[0], ctx.twice), None
 
     @staticmethod
-    def jvp(ctx: Any, tangent: Tensor, *_: None) -> tuple[Tensor, Tensor]:
-        if not ctx.forward_mode:
-            raise BackendError(
-                "this loss has no forward-mode derivatives: use reverse mode (backward(), torch.func.grad, vjp, jacrev)"
-            )
-        (witness,) = ctx.saved_tensors
-        refusal = _Refusal.apply(witness, ctx.twice)  # type: ignore[no-untyped-call]
-        return tangent + refusal, torch.zeros_like(witness)
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        raise BackendError(
+            "this loss has no forward-mode derivatives: use reverse mode (backward(), torch.func.grad, vjp, jacrev)"
+        )
+
+
+def _refused_twice(derivative: Tensor, witness: Tensor, twice: str) -> Tensor:
+    """The derivative, made to depend on the witness in a way that cannot be differentiated."""
+    if not _differentiated(witness):
+        return derivative
+    nothing: Tensor = _Refusal.apply(witness, twice)  # type: ignore[no-untyped-call]
+    return derivative + nothing
 
 
 class _Refusal(torch.autograd.Function):
@@ -144,9 +149,7 @@ class _Refusal(torch.autograd.Function):
         ctx.twice = inputs[1]
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None]:
+    def backward(ctx: Any, *_: Any) -> Any:
         raise BackendError(f"this loss has first derivatives only, and a second one was asked for: {ctx.twice}")
 
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> Tensor:
-        raise BackendError(f"this loss has first derivatives only, and a second one was asked for: {ctx.twice}")
+    jvp = backward

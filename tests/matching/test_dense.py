@@ -12,14 +12,14 @@ from apml_plugin.matching import dense
 
 
 def far_cluster(distance: float) -> tuple[torch.Tensor, torch.Tensor]:
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(8)
     x, y = (torch.rand(1, 200, 3, generator=generator) for _ in range(2))
     x[:, :40] += distance
     return x, y
 
 
 @pytest.mark.parametrize("iterations", [20, 200])
-@pytest.mark.parametrize("distance", [1.0, 100.0])
+@pytest.mark.parametrize("distance", [10.0, 100.0])
 def test_a_far_cluster_keeps_its_mass(iterations: int, distance: float) -> None:
     """Entries too small for float32 become large in the iterations; the value was off by a factor of three."""
     x, y = far_cluster(distance)

@@ -124,7 +124,7 @@ def _dtype_of(x: Tensor, y: Tensor, dtype: torch.dtype) -> torch.dtype:
 
 def _once(values: Tensor) -> Tensor:
     # Potentials and one side of each kernel are held constant where the first derivative does not need theirs.
-    return once(values, "Energy, Gaussian, Laplacian and Sinkhorn have none; EMD and Chamfer's relatives do", False)
+    return once(values, "Energy, Gaussian, Laplacian and Sinkhorn have none; EMD and Chamfer's relatives do")
 
 
 def check_weights(name: str, weights: Any, cloud: Tensor, lengths: list[int] | None) -> Tensor | None:
