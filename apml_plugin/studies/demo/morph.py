@@ -30,7 +30,7 @@ PAIRS = 20
 POINTS = 2048
 STEPS = 400
 LEARNING_RATE = 0.005
-COLUMNS = (METRICS["CDL1"], METRICS["EMD"], find("F@1%"))
+COLUMNS = (METRICS["CDL1"], METRICS["EMD"].in_reports_with(points=POINTS), find("F@1%"))
 
 
 @dataclass(frozen=True)
@@ -101,18 +101,18 @@ def run(
 
 
 def rows(results: Sequence[Result]) -> list[tuple[str, ...]]:
-    """For each loss: its name, mean and sample standard deviation of each metric, coverage and seconds."""
+    """For each loss: its name, mean and sample standard deviation of each metric and of the coverage, mean seconds."""
     table = []
     for loss in dict.fromkeys(r.loss for r in results):
         mine = [r for r in results if r.loss == loss]
         columns = [[r.values[metric.heading] for r in mine] for metric in COLUMNS]
-        columns += [[100 * r.covered for r in mine], [r.seconds for r in mine]]
-        table.append((loss, *map(_spread, columns)))
+        columns += [[100 * r.covered for r in mine]]
+        table.append((loss, *map(_spread, columns), f"{statistics.fmean(r.seconds for r in mine):.2g}"))
     return table
 
 
 def _spread(values: Sequence[float]) -> str:
-    deviation = f" ± {statistics.stdev(values):.2g}" if len(values) > 1 else ""
+    deviation = f" ±{statistics.stdev(values):.2g}" if len(values) > 1 else ""
     return f"{statistics.fmean(values):.3g}{deviation}"
 
 
